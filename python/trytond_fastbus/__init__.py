@@ -1,0 +1,1 @@
+"""A drop-in replacement for trytond.bus, the message bus of Tryton."""
