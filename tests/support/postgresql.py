@@ -63,7 +63,7 @@ def find_binaries():
     for directory in map(Path, candidates()):
         if all((directory / name).exists()
                 for name in ['initdb', 'pg_ctl', 'psql', 'pg_dump']):
-            return directory
+            return directory.resolve()
     raise FileNotFoundError(
         "no PostgreSQL: install its server or the package pgserver, or set "
         "POSTGRESQL_BIN to the directory of initdb")
@@ -188,14 +188,20 @@ class PostgreSQL:
         return path.read_text() if path.exists() else ''
 
     def _reachable(self, binaries):
-        "Return binaries, or a copy its owner may read"
+        "Return binaries, or a copy of them its owner may read"
         if self._owner and not all(
                 path.stat().st_mode & stat.S_IXOTH
                 for path in [binaries, *binaries.parents]):
-            copy = self.directory / 'install'
-            shutil.copytree(binaries.parent, copy, symlinks=True)
-            self._chown(copy)
-            binaries = copy / 'bin'
+            install = binaries.parent
+            package = install.parent
+            copy = self.directory / package.name
+            shutil.copytree(install, copy / install.name, symlinks=True)
+            # Where a wheel keeps the libraries
+            libraries = package.with_name(package.name + '.libs')
+            if libraries.exists():
+                shutil.copytree(
+                    libraries, self.directory / libraries.name)
+            binaries = copy / install.name / 'bin'
         return binaries
 
     def _chown(self, path):

@@ -1,0 +1,132 @@
+"""The databases of the tests; trytond is configured before it is imported.
+
+The configuration of trytond is global to a process and names its backend, so
+a session of pytest runs on PostgreSQL, whose port is known before it starts.
+What is to run on SQLite runs in a process of its own (support.server).
+"""
+import importlib.metadata
+import os
+import shutil
+import sqlite3
+import sys
+import tempfile
+import uuid
+import zlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / 'tests'), str(ROOT)]
+
+from support.postgresql import PostgreSQL, find_binaries  # noqa: E402
+from support.server import create_tryton, write_config  # noqa: E402
+
+_server = PostgreSQL()
+_directory = Path(tempfile.mkdtemp(prefix='trytond-fastbus-'))
+os.environ['TRYTOND_CONFIG'] = str(write_config(_directory / 'trytond.conf', {
+            'database': {'uri': _server.uri, 'path': _directory},
+            'bus': {'select_timeout': 1},
+            }))
+os.environ['TRYTOND_DATABASE_URI'] = _server.uri
+
+SERIES = '.'.join(importlib.metadata.version('trytond').split('.')[:2])
+
+
+def pytest_unconfigure():
+    _server.destroy()
+    shutil.rmtree(_directory, ignore_errors=True)
+
+
+def cached(name, make):
+    """Return the path of a file of this environment's trytond, made by
+    make(path) if it is not there yet"""
+    cache = Path(sys.prefix) / 'cache'
+    cache.mkdir(exist_ok=True)
+    path = cache / f'trytond-{importlib.metadata.version("trytond")}-{name}'
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=cache) as directory:
+            make(Path(directory) / name)
+            os.replace(Path(directory) / name, path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def series():
+    "The series of trytond under test, such as '8.2'"
+    return SERIES
+
+
+@pytest.fixture(scope='session')
+def postgresql():
+    "The cluster of the session, a support.postgresql.PostgreSQL"
+    return _server.start()
+
+
+@pytest.fixture(scope='session')
+def tryton_template(postgresql):
+    "The name of a database with the modules ir and res; password: admin"
+    template = 'tryton'
+
+    def make(path):
+        create_tryton({'database': {'uri': postgresql.uri}}, template)
+        postgresql.dump(template, path)
+
+    postgresql.create_database(template)
+    # Not every build of PostgreSQL has the same extensions
+    build = zlib.crc32(str(find_binaries()).encode())
+    dump = cached(f'postgresql-{postgresql.version}-{build:08x}.sql', make)
+    if not postgresql.execute(
+            "SELECT 1 FROM pg_tables WHERE tablename = 'ir_module'",
+            template):
+        postgresql.restore(template, dump)
+    return template
+
+
+@pytest.fixture
+def database(postgresql, tryton_template):
+    "The name of a Tryton database on PostgreSQL of this test's own"
+    name = f'test_{uuid.uuid4().hex[:12]}'
+    postgresql.create_database(name, tryton_template)
+    yield name
+    stop_listener(name)
+    from trytond import backend
+    from trytond.pool import Pool
+    backend.Database(name).close()
+    if name in Pool.database_list():
+        Pool.stop(name)
+    postgresql.drop_database(name)
+
+
+def stop_listener(name):
+    "Stop the listener of this process, as trytond's own tests do"
+    from trytond.bus import Bus
+    key = os.getpid(), name
+    if key in Bus._queues:
+        with Bus._queues_lock[os.getpid()]:
+            Bus._queues[key]['timeout'] = 0
+            listener = Bus._queues[key]['listener']
+        listener.join(10)
+        assert not listener.is_alive()
+
+
+@pytest.fixture(scope='session')
+def _sqlite_template():
+    def make(path):
+        path.with_name('tryton.sqlite').touch()
+        create_tryton(
+            {'database': {'uri': 'sqlite://', 'path': path.parent}},
+            'tryton')
+        # The backup includes what is still in a write-ahead log
+        with sqlite3.connect(path.with_name('tryton.sqlite')) as source, \
+                sqlite3.connect(path) as target:
+            source.backup(target)
+
+    return cached('sqlite', make)
+
+
+@pytest.fixture
+def sqlite_database(_sqlite_template, tmp_path):
+    """The path of a Tryton database on SQLite of this test's own: [database]
+    uri is sqlite://, path is its directory, the name is tryton"""
+    return shutil.copy(_sqlite_template, tmp_path / 'tryton.sqlite')

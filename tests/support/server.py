@@ -1,0 +1,162 @@
+"""Real trytond servers, and other processes, with a configuration of their
+own."""
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from . import wait_until
+from .postgresql import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(**extra):
+    "Return the environment of a process without our trytond configuration"
+    environ = {
+        name: value for name, value in os.environ.items()
+        if not name.startswith('TRYTOND_') and name != 'DB_NAME'}
+    path = [str(ROOT), str(ROOT / 'examples'), environ.get('PYTHONPATH')]
+    environ['PYTHONPATH'] = os.pathsep.join(filter(None, path))
+    environ.update(extra)
+    return environ
+
+
+def write_config(path, sections):
+    "Write {section: {option: value}} over what every test wants"
+    defaults = {
+        'bus': {'allow_subscribe': True, 'class': 'trytond_fastbus.Bus'},
+        }
+    with open(path, 'w') as file:
+        for section in {**defaults, **sections}:
+            file.write(f"[{section}]\n")
+            options = {
+                **defaults.get(section, {}), **sections.get(section, {})}
+            for option, value in options.items():
+                if value is not None:
+                    file.write(f"{option} = {value}\n")
+    return path
+
+
+def create_tryton(sections, database, password='admin', directory=None):
+    "Make a Tryton database with the modules ir and res"
+    with tempfile.TemporaryDirectory(dir=directory) as directory:
+        directory = Path(directory)
+        password_file = directory / 'password'
+        password_file.write_text(password)
+        config = write_config(
+            directory / 'trytond.conf', {'bus': {'class': None}, **sections})
+        process = subprocess.run(
+            [sys.executable, Path(sys.executable).parent / 'trytond-admin',
+                '-c', config, '-d', database, '-u', 'ir', 'res'],
+            env=environment(TRYTONPASSFILE=str(password_file)),
+            input='\n',  # it asks for the email
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if process.returncode:
+            raise RuntimeError(f"trytond-admin failed: {process.stdout}")
+
+
+def run_python(source, sections, *args, timeout=60, **environ):
+    "Run the program in a process of its own with this configuration"
+    with tempfile.TemporaryDirectory() as directory:
+        config = write_config(Path(directory) / 'trytond.conf', sections)
+        return subprocess.run(
+            [sys.executable, '-c', source, *map(str, args)],
+            env=environment(TRYTOND_CONFIG=str(config), **environ),
+            timeout=timeout, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+
+
+class TrytondServer:
+    """A server in a process group of its own, as a context manager
+
+    kind is 'threaded' (the command trytond), 'coroutine' (with --coroutine)
+    or 'gunicorn' (preloaded, with the WSGI application).
+    """
+
+    def __init__(
+            self, directory, sections, databases=(), kind='threaded',
+            workers=2, threads=8, wsgi='trytond.application:app'):
+        self.port = free_port()
+        self.url = f'http://127.0.0.1:{self.port}'
+        self._log = Path(directory) / f'trytond-{self.port}.log'
+        config = write_config(
+            Path(directory) / f'trytond-{self.port}.conf', {
+                **sections,
+                'web': {
+                    **sections.get('web', {}),
+                    'listen': f'127.0.0.1:{self.port}',
+                    },
+                })
+        binaries = Path(sys.executable).parent
+        if kind == 'gunicorn':
+            self._command = [
+                binaries / 'gunicorn', '--preload', '--bind',
+                f'127.0.0.1:{self.port}', '--workers', str(workers),
+                '--threads', str(threads), wsgi]
+        else:
+            self._command = [binaries / 'trytond', '-c', config, '-v']
+            if databases:
+                self._command += ['-d', *databases]
+            if kind == 'coroutine':
+                self._command.append('--coroutine')
+        self._environ = environment(
+            TRYTOND_CONFIG=str(config), PYTHONUNBUFFERED='1',
+            TRYTOND_LOGGING_LEVEL='20')
+        if kind == 'gunicorn' and databases:
+            self._environ['TRYTOND_DATABASE_NAMES'] = ','.join(databases)
+        self.process = None
+
+    def start(self, deadline=60):
+        "Start the server and wait until it answers"
+        with open(self._log, 'ab') as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *self._command], env=self._environ,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True)
+        try:
+            wait_until(self._answers, deadline)
+        except BaseException as error:
+            self.kill()
+            raise RuntimeError(f"no trytond: {self.log}") from error
+        return self
+
+    def _answers(self):
+        if self.process.poll() is not None:
+            raise RuntimeError(f"status {self.process.returncode}")
+        connection = http.client.HTTPConnection(
+            '127.0.0.1', self.port, timeout=5)
+        try:
+            connection.request('GET', '/')
+            connection.getresponse()
+        except OSError:
+            return False
+        finally:
+            connection.close()
+        return True
+
+    @property
+    def log(self):
+        return self._log.read_text()
+
+    def terminate(self, timeout=20):
+        "Ask the server to end, wait for it and return its exit status"
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def kill(self):
+        "End the server and all of its workers at once"
+        if self.process:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.process.wait()
+
+    __enter__ = start
+
+    def __exit__(self, *_):
+        self.kill()
