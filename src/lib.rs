@@ -1,1 +1,37 @@
 //! A message bus for the Tryton server.
+//!
+//! The engine knows neither Python nor a clock nor a configuration; what
+//! ties it to trytond is the Python package around it.
+//!
+//! # Layout
+//!
+//! - [`error`]: what can go wrong in the engine
+//! - [`json`]: writing JSON as Python does
+//! - [`message`]: a message, from a NOTIFY to a response
+//! - [`parts`]: payloads larger than a NOTIFY allows
+//! - [`poll`]: what a client asks for, and what it may see of it
+//! - [`history`]: the retained messages of one database
+//! - [`waiter`]: a subscriber that waits, and how to wake it
+//! - [`waitlist`]: who waits on which channels
+//! - [`bus`]: one database's bus, history and waiters behind one lock
+//! - [`fanout`]: the threads that wake waiters
+//! - [`watchdog`]: a time limit for calls that can't be interrupted
+//! - [`registry`]: the buses of this process
+//! - `python`: the native module, the only place that knows Python
+pub mod bus;
+pub mod error;
+pub mod fanout;
+pub mod history;
+pub mod json;
+pub mod message;
+pub mod parts;
+pub mod poll;
+#[cfg(feature = "python")]
+mod python;
+pub mod registry;
+mod sync;
+pub mod waiter;
+pub mod waitlist;
+pub mod watchdog;
+
+pub use error::{Error, Result};

@@ -1,0 +1,312 @@
+//! The bus of one database: its history and its waiters behind one lock.
+use std::sync::Arc;
+
+use crate::history::{Bounds, History};
+use crate::message::{Id, Message};
+use crate::sync::{Mutex, MutexGuard, lock};
+use crate::waiter::{Signal, Waiter, Wake};
+use crate::waitlist::Waitlist;
+
+/// The bus of one database in this process; clones are the same bus.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    shared: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    history: History,
+    waitlist: Waitlist,
+    /// Once set nobody waits any more.
+    closed: bool,
+    published: u64,
+    skipped: u64,
+    gaps: u64,
+}
+
+/// What a subscriber gets at once.
+#[derive(Debug)]
+pub enum Subscription {
+    /// The next message was there.
+    Message(Arc<Message>),
+    /// It was not: this is the subscriber's place among those who wait.
+    Waiting(Ticket),
+}
+
+/// A place among those who wait, which ends when this is dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    bus: Bus,
+    key: usize,
+    waiter: Arc<Waiter>,
+}
+
+/// Waiters that are to be woken, all for the same reason.
+#[derive(Debug)]
+pub struct Wakeup {
+    /// The reason.
+    pub wake: Wake,
+    /// Whom to wake.
+    pub waiters: Vec<Arc<Waiter>>,
+}
+
+/// What is on a bus at a moment, and what has happened there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// How many messages are retained.
+    pub retained: usize,
+    /// How many bytes these and their indexes take, about.
+    pub bytes: usize,
+    /// How many subscribers wait.
+    pub waiting: usize,
+    /// How many messages were published since the bus was made.
+    pub published: u64,
+    /// How many payloads were skipped since they are no messages.
+    pub skipped: u64,
+    /// How often messages may have been lost with the connection.
+    pub gaps: u64,
+}
+
+impl Bus {
+    /// A bus that retains messages within `bounds`.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            shared: Arc::new(Mutex::new(State {
+                history: History::new(bounds),
+                waitlist: Waitlist::default(),
+                closed: false,
+                published: 0,
+                skipped: 0,
+                gaps: 0,
+            })),
+        }
+    }
+
+    /// Looks for the message after `last` in `channels` at `now`, as
+    /// [`History::next`] does, and registers a waiter if there is none.
+    ///
+    /// No message can come in between: whatever is published after the look
+    /// finds the waiter.
+    pub fn subscribe<S: AsRef<str>>(
+        &self,
+        channels: &[S],
+        last: Option<&Id>,
+        now: f64,
+        signal: impl FnOnce() -> Signal,
+    ) -> Subscription {
+        let mut state = self.lock();
+        if let Some(message) = state.history.next(channels, last, now) {
+            return Subscription::Message(message);
+        }
+        let waiter = Arc::new(Waiter::new(signal()));
+        let key = if state.closed {
+            waiter.wake(Wake::Closed);
+            usize::MAX
+        } else {
+            state.waitlist.insert(channels, waiter.clone())
+        };
+        Subscription::Waiting(Ticket {
+            bus: self.clone(),
+            key,
+            waiter,
+        })
+    }
+
+    /// Looks for the message after `last` in `channels` at `now`, without
+    /// waiting.
+    #[must_use]
+    pub fn next<S: AsRef<str>>(
+        &self,
+        channels: &[S],
+        last: Option<&Id>,
+        now: f64,
+    ) -> Option<Arc<Message>> {
+        self.lock().history.next(channels, last, now)
+    }
+
+    /// Appends messages, in this order, to the history; returns those who
+    /// waited for them, still to be woken.
+    #[must_use = "the waiters are no longer registered, and must be woken"]
+    pub fn publish(&self, messages: Vec<Message>, now: f64) -> Vec<Wakeup> {
+        let mut state = self.lock();
+        let mut wakeups = Vec::new();
+        state.published += messages.len() as u64;
+        for message in messages {
+            let message = state.history.append(message, now);
+            let waiters = state.waitlist.take(message.channel());
+            if !waiters.is_empty() {
+                wakeups.push(Wakeup {
+                    wake: Wake::Message(message),
+                    waiters,
+                });
+            }
+        }
+        wakeups
+    }
+
+    /// Changes how much is retained.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.lock().history.set_bounds(bounds);
+    }
+
+    /// Drops the messages that are too old at `now`.
+    pub fn expire(&self, now: f64) {
+        self.lock().history.expire(now);
+    }
+
+    /// Drops all retained messages.
+    pub fn clear(&self) {
+        self.lock().history.clear();
+    }
+
+    /// Ends all waits, and those to come at once; returns the waiters still
+    /// to be woken.
+    #[must_use = "the waiters are no longer registered, and must be woken"]
+    pub fn close(&self) -> Wakeup {
+        let mut state = self.lock();
+        state.closed = true;
+        Wakeup {
+            wake: Wake::Closed,
+            waiters: state.waitlist.take_all(),
+        }
+    }
+
+    /// Counts payloads that are no messages.
+    pub fn count_skipped(&self, payloads: usize) {
+        self.lock().skipped += payloads as u64;
+    }
+
+    /// Counts a time in which messages may have been lost.
+    pub fn count_gap(&self) {
+        self.lock().gaps += 1;
+    }
+
+    /// What is on it now, and what has happened.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let state = self.lock();
+        Statistics {
+            retained: state.history.len(),
+            bytes: state.history.bytes(),
+            waiting: state.waitlist.len(),
+            published: state.published,
+            skipped: state.skipped,
+            gaps: state.gaps,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.shared)
+    }
+}
+
+impl Ticket {
+    /// The waiter whose place this is.
+    #[must_use]
+    pub fn waiter(&self) -> &Arc<Waiter> {
+        &self.waiter
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.bus.lock().waitlist.remove(self.key, &self.waiter);
+    }
+}
+
+impl Wakeup {
+    /// Wakes them all, in this thread.
+    pub fn run(&self) {
+        for waiter in &self.waiters {
+            waiter.wake(self.wake.clone());
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        seconds: 5.0,
+        bytes: usize::MAX,
+    };
+
+    fn message(channel: &str, id: u64) -> Message {
+        Message::new(channel, &format!("{{\"message_id\":{id}}}"))
+            .expect("a good message")
+    }
+
+    fn subscribe(bus: &Bus, channels: &[&str], last: Option<u64>) -> Subscription {
+        let last = last.map(|id| Id::from_json(&id.to_string()));
+        bus.subscribe(channels, last.as_ref(), 0.0, Signal::thread)
+    }
+
+    fn waiting(subscription: Subscription) -> Ticket {
+        match subscription {
+            Subscription::Waiting(ticket) => ticket,
+            Subscription::Message(message) => panic!("{message:?} was there"),
+        }
+    }
+
+    #[test]
+    fn waiter_gets_the_first_message_of_its_channels() {
+        let bus = Bus::new(BOUNDS);
+        let ticket = waiting(subscribe(&bus, &["a", "b"], None));
+        assert!(bus.publish(vec![message("c", 1)], 0.0).is_empty());
+        for wakeup in bus.publish(vec![message("b", 2), message("a", 3)], 0.0) {
+            wakeup.run();
+        }
+        let wake = ticket.waiter().wait(Duration::MAX);
+        assert!(
+            matches!(wake, Some(Wake::Message(message)) if *message.id() == Id::from_json("2"))
+        );
+        let next = subscribe(&bus, &["a", "b"], Some(2));
+        assert!(
+            matches!(next, Subscription::Message(message) if *message.id() == Id::from_json("3"))
+        );
+    }
+
+    #[test]
+    fn ticket_that_is_dropped_leaves() {
+        let bus = Bus::new(BOUNDS);
+        let ticket = waiting(subscribe(&bus, &["a"], None));
+        assert_eq!(bus.statistics().waiting, 1);
+        drop(ticket);
+        assert_eq!(bus.statistics().waiting, 0);
+        assert!(bus.publish(vec![message("a", 1)], 0.0).is_empty());
+    }
+
+    #[test]
+    fn close_ends_waits_now_and_later() {
+        let bus = Bus::new(BOUNDS);
+        let before = waiting(subscribe(&bus, &["a"], None));
+        bus.close().run();
+        let after = waiting(subscribe(&bus, &["a"], None));
+        for ticket in [before, after] {
+            let wake = ticket.waiter().wait(Duration::MAX);
+            assert!(matches!(wake, Some(Wake::Closed)));
+        }
+        assert_eq!(bus.statistics().waiting, 0);
+    }
+
+    #[test]
+    fn cleared_history_is_empty_and_waiters_stay() {
+        let bus = Bus::new(BOUNDS);
+        let _ = bus.publish(vec![message("a", 1)], 0.0);
+        let ticket = waiting(subscribe(&bus, &["b"], None));
+        bus.clear();
+        assert_eq!(
+            bus.statistics(),
+            Statistics {
+                waiting: 1,
+                published: 1,
+                ..Statistics::default()
+            }
+        );
+        drop(ticket);
+    }
+}

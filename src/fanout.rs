@@ -1,0 +1,115 @@
+//! The pool of threads that wakes waiters, so that whoever publishes does
+//! not wait until a thousand of them are awake.
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
+
+use crate::bus::Wakeup;
+use crate::error::{Error, Result};
+use crate::sync::{Mutex, lock};
+
+/// How many waiters a worker wakes before it looks for the next job: small
+/// enough to share a crowd among the workers, large enough to be worth it.
+const SLICE: usize = 64;
+
+/// A pool of worker threads that wakes waiters.
+#[derive(Debug)]
+pub struct Fanout {
+    jobs: Sender<Job>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+enum Job {
+    Wake(Wakeup),
+    /// The worker that takes it ends.
+    Stop,
+}
+
+impl Fanout {
+    /// Starts a pool of `workers` threads.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn start(workers: usize) -> Result<Self> {
+        let (jobs, receiver) = unbounded();
+        let workers = (0..workers)
+            .map(|number| {
+                let receiver = receiver.clone();
+                thread::Builder::new()
+                    .name(format!("bus-fanout-{number}"))
+                    .spawn(move || work(&receiver))
+                    .map_err(Error::Thread)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            jobs,
+            workers: Mutex::new(workers),
+        })
+    }
+
+    /// Hands those who are to be woken over to the pool, in this order.
+    pub fn deliver(&self, wakeups: impl IntoIterator<Item = Wakeup>) {
+        for Wakeup { wake, mut waiters } in wakeups {
+            while !waiters.is_empty() {
+                let rest = waiters.split_off(SLICE.min(waiters.len()));
+                self.send(Job::Wake(Wakeup {
+                    wake: wake.clone(),
+                    waiters: std::mem::replace(&mut waiters, rest),
+                }));
+            }
+        }
+    }
+
+    /// Ends the workers, after what they were given so far.
+    pub fn stop(&self) {
+        let workers = std::mem::take(&mut *lock(&self.workers));
+        for _ in &workers {
+            self.send(Job::Stop);
+        }
+        for worker in workers {
+            // One that panicked has ended as well.
+            let _ = worker.join();
+        }
+    }
+
+    fn send(&self, job: Job) {
+        if let Err(SendError(Job::Wake(wakeup))) = self.jobs.send(job) {
+            // No worker is left to do it.
+            wakeup.run();
+        }
+    }
+}
+
+fn work(jobs: &Receiver<Job>) {
+    while let Ok(Job::Wake(wakeup)) = jobs.recv() {
+        wakeup.run();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::waiter::{Signal, Waiter, Wake};
+
+    #[test]
+    fn all_are_woken_before_the_pool_stops() {
+        let fanout = Fanout::start(2).expect("threads");
+        let waiters: Vec<_> = (0..1000)
+            .map(|_| Arc::new(Waiter::new(Signal::thread())))
+            .collect();
+        let wake = Wake::Closed;
+        fanout.deliver([Wakeup {
+            wake,
+            waiters: waiters.clone(),
+        }]);
+        fanout.stop();
+        for waiter in waiters {
+            assert!(waiter.wait(Duration::ZERO).is_some() || waiter.woken().is_some());
+        }
+    }
+}

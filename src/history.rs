@@ -1,0 +1,448 @@
+//! The retained messages of one database: their order, where each channel
+//! and each id is in it, and the bounds in time and bytes.
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::message::{Id, Message};
+
+/// What an entry of the order and its places in the two indexes take, beside
+/// the message itself.
+const ENTRY_SIZE: usize = size_of::<Entry>() + 2 * size_of::<u64>() + 16;
+
+/// The messages of one database, in the order in which they arrived.
+///
+/// Each has a number, one more than that of the message before. Neither the
+/// clock nor the configuration is known here: times are seconds on any clock
+/// that the caller keeps to.
+#[derive(Debug)]
+pub struct History {
+    entries: VecDeque<Entry>,
+    /// The number of the first entry; also of the next one if there is none.
+    first: u64,
+    /// The numbers of each channel's messages, rising. No list is empty.
+    channels: HashMap<Arc<str>, VecDeque<u64>>,
+    /// The numbers of the messages, found by the hash of their ids: the ids
+    /// themselves are in the messages. Equal ids may occur.
+    ids: HashTable<u64>,
+    hasher: RandomState,
+    bytes: usize,
+    bounds: Bounds,
+}
+
+#[derive(Debug)]
+struct Entry {
+    time: f64,
+    message: Arc<Message>,
+}
+
+/// How much is retained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// For how many seconds a message is retained.
+    pub seconds: f64,
+    /// How many bytes the messages may take. The newest message is retained
+    /// however large it is.
+    pub bytes: usize,
+}
+
+impl History {
+    /// An empty history.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            first: 0,
+            channels: HashMap::new(),
+            ids: HashTable::new(),
+            hasher: RandomState::new(),
+            bytes: 0,
+            bounds,
+        }
+    }
+
+    /// Changes the bounds, which hold from the next operation on.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
+    /// Appends a message that arrived at `now`, and makes room for it.
+    pub fn append(&mut self, mut message: Message, now: f64) -> Arc<Message> {
+        self.expire(now);
+        let number = self.first + self.entries.len() as u64;
+        // A clock that is set back must not make a message older than those
+        // before it, or they would hide that it expired.
+        let time = self.entries.back().map_or(now, |last| last.time.max(now));
+        if let Some((name, _)) = self.channels.get_key_value(message.channel()) {
+            *message.shared_channel() = name.clone();
+        }
+        let name = message.shared_channel().clone();
+        self.channels.entry(name).or_default().push_back(number);
+        self.bytes += size(&message);
+        let message = Arc::new(message);
+        self.entries.push_back(Entry {
+            time,
+            message: message.clone(),
+        });
+        let (entries, first, hasher) = (&self.entries, self.first, &self.hasher);
+        self.ids
+            .insert_unique(hasher.hash_one(message.id()), number, |number| {
+                hasher.hash_one(id_of(entries, first, *number))
+            });
+        while self.bytes > self.bounds.bytes && self.entries.len() > 1 {
+            self.remove_first();
+        }
+        message
+    }
+
+    /// The message after `last` in any of `channels`, at `now`.
+    ///
+    /// Without `last`, or where it is not among the retained messages, that
+    /// is the oldest one in these channels. `last` itself may be in another
+    /// channel.
+    pub fn next<S: AsRef<str>>(
+        &mut self,
+        channels: &[S],
+        last: Option<&Id>,
+        now: f64,
+    ) -> Option<Arc<Message>> {
+        self.expire(now);
+        let from = last
+            .and_then(|id| self.place(id, channels))
+            .map_or(self.first, |number| number + 1);
+        let next = channels
+            .iter()
+            .filter_map(|channel| {
+                let numbers = self.channels.get(channel.as_ref())?;
+                // Most ask for the end, or for the very beginning.
+                if *numbers.back()? < from {
+                    return None;
+                }
+                numbers
+                    .get(numbers.partition_point(|number| *number < from))
+                    .copied()
+            })
+            .min()?;
+        Some(self.message(next).clone())
+    }
+
+    /// Drops the messages that are too old at `now`.
+    pub fn expire(&mut self, now: f64) {
+        let oldest = now - self.bounds.seconds;
+        while self
+            .entries
+            .front()
+            .is_some_and(|entry| entry.time < oldest)
+        {
+            self.remove_first();
+        }
+    }
+
+    /// Drops all messages.
+    pub fn clear(&mut self) {
+        self.first += self.entries.len() as u64;
+        self.entries = VecDeque::new();
+        self.channels = HashMap::new();
+        self.ids = HashTable::new();
+        self.bytes = 0;
+    }
+
+    /// How many messages are retained.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no message is retained.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many bytes the retained messages and their indexes take, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Where `id` is retained. Should several messages have it, the first
+    /// one in `channels` counts, as for trytond, else the first of all.
+    fn place<S: AsRef<str>>(&self, id: &Id, channels: &[S]) -> Option<u64> {
+        let mut anywhere = None;
+        let mut asked = None;
+        for &number in self.ids.iter_hash(self.hasher.hash_one(id)) {
+            let message = self.message(number);
+            if message.id() == id {
+                let place = if channels.iter().any(|c| c.as_ref() == message.channel())
+                {
+                    &mut asked
+                } else {
+                    &mut anywhere
+                };
+                *place = Some(place.map_or(number, |other: u64| other.min(number)));
+            }
+        }
+        asked.or(anywhere)
+    }
+
+    fn message(&self, number: u64) -> &Arc<Message> {
+        &entry(&self.entries, self.first, number).message
+    }
+
+    fn remove_first(&mut self) {
+        let Some(Entry { message, .. }) = self.entries.pop_front() else {
+            return;
+        };
+        let number = self.first;
+        self.first += 1;
+        self.bytes -= size(&message);
+        if let Ok(place) = self
+            .ids
+            .find_entry(self.hasher.hash_one(message.id()), |other| *other == number)
+        {
+            place.remove();
+        }
+        if let Some(numbers) = self.channels.get_mut(message.channel()) {
+            numbers.pop_front();
+            shrink(numbers.len(), numbers.capacity(), |to| {
+                numbers.shrink_to(to)
+            });
+            if numbers.is_empty() {
+                self.channels.remove(message.channel());
+            }
+        }
+        self.shrink();
+    }
+
+    /// Gives the memory of a burst back once it is over.
+    fn shrink(&mut self) {
+        let (entries, channels) = (&mut self.entries, &mut self.channels);
+        shrink(entries.len(), entries.capacity(), |to| {
+            entries.shrink_to(to)
+        });
+        shrink(channels.len(), channels.capacity(), |to| {
+            channels.shrink_to(to);
+        });
+        let (ids, first, hasher) = (&mut self.ids, self.first, &self.hasher);
+        shrink(ids.len(), ids.capacity(), |to| {
+            ids.shrink_to(to, |number| hasher.hash_one(id_of(entries, first, *number)));
+        });
+    }
+}
+
+/// Calls `shrink_to` when a collection of `capacity` is mostly empty; each
+/// such call is paid for by the removals that led to it.
+fn shrink(len: usize, capacity: usize, shrink_to: impl FnOnce(usize)) {
+    if capacity > 64 && len < capacity / 8 {
+        shrink_to(len * 2);
+    }
+}
+
+fn entry(entries: &VecDeque<Entry>, first: u64, number: u64) -> &Entry {
+    let index = usize::try_from(number - first).expect("it was an index before");
+    &entries[index]
+}
+
+fn id_of(entries: &VecDeque<Entry>, first: u64, number: u64) -> &Id {
+    entry(entries, first, number).message.id()
+}
+
+fn size(message: &Message) -> usize {
+    message.size() + ENTRY_SIZE
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WIDE: Bounds = Bounds {
+        seconds: 5.0,
+        bytes: usize::MAX,
+    };
+
+    fn message(channel: &str, id: u64) -> Message {
+        Message::new(channel, &format!("{{\"message_id\":{id}}}"))
+            .expect("a good message")
+    }
+
+    fn id(id: u64) -> Id {
+        Id::from_json(&id.to_string())
+    }
+
+    /// The id of the next message, as a number.
+    fn next(
+        history: &mut History,
+        channels: &[&str],
+        last: Option<u64>,
+        now: f64,
+    ) -> Option<u64> {
+        let next = history.next(channels, last.map(id).as_ref(), now)?;
+        let json = next.json();
+        Some(
+            json["{\"message_id\":".len()..json.len() - 1]
+                .parse()
+                .expect("a number"),
+        )
+    }
+
+    fn filled(count: u64) -> History {
+        let mut history = History::new(WIDE);
+        for number in 0..count {
+            history.append(
+                message(if number % 2 == 0 { "even" } else { "odd" }, number),
+                0.0,
+            );
+        }
+        history
+    }
+
+    #[test]
+    fn next_is_the_first_after_the_last_in_the_asked_channels() {
+        let mut history = filled(10);
+        for (channels, last, expected) in [
+            (&["even", "odd"][..], Some(3), Some(4)),
+            (&["odd"], Some(3), Some(5)),
+            (&["odd"], Some(9), None),
+            (&["even", "odd"], Some(9), None),
+            (&["even", "odd"], None, Some(0)),
+            (&["odd"], None, Some(1)),
+            // The last message is in a channel that is no longer asked.
+            (&["odd"], Some(4), Some(5)),
+            (&["even"], Some(9), None),
+            // It is unknown.
+            (&["odd"], Some(99), Some(1)),
+            (&["other"], None, None),
+            (&["other"], Some(3), None),
+            (&[], Some(3), None),
+        ] {
+            assert_eq!(
+                next(&mut history, channels, last, 0.0),
+                expected,
+                "{channels:?} after {last:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn expired_message_is_not_returned_and_its_id_is_unknown() {
+        let mut history = History::new(WIDE);
+        for number in 0..15_u8 {
+            history.append(message("c", number.into()), number.into());
+        }
+        assert_eq!(next(&mut history, &["c"], None, 15.0), Some(10));
+        assert_eq!(next(&mut history, &["c"], Some(0), 15.0), Some(10));
+        assert_eq!(next(&mut history, &["c"], Some(11), 15.0), Some(12));
+        assert_eq!(next(&mut history, &["c"], None, 100.0), None);
+        assert!(history.is_empty());
+        assert_eq!(history.bytes(), 0);
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_keep_messages_for_ever() {
+        let mut history = History::new(WIDE);
+        history.append(message("c", 1), 1000.0);
+        history.append(message("c", 2), 10.0);
+        assert_eq!(next(&mut history, &["c"], Some(1), 10.0), Some(2));
+        history.expire(1006.0);
+        assert!(history.is_empty());
+    }
+
+    #[test]
+    fn bytes_bound_drops_the_oldest_but_never_the_newest() {
+        let one = size(&message("c", 1));
+        let mut history = History::new(Bounds {
+            seconds: 5.0,
+            bytes: 3 * one,
+        });
+        for number in 0..9 {
+            history.append(message("c", number), 0.0);
+        }
+        assert_eq!(history.len(), 3);
+        assert_eq!(next(&mut history, &["c"], None, 0.0), Some(6));
+        let large = format!("{{\"message_id\":9,\"x\":\"{}\"}}", "x".repeat(9 * one));
+        history.append(Message::new("c", &large).expect("a good message"), 0.0);
+        assert_eq!(history.len(), 1);
+        assert!(history.next(&["c"], None, 0.0).is_some());
+    }
+
+    #[test]
+    fn channels_without_messages_cost_nothing() {
+        let mut history = History::new(WIDE);
+        for number in 0..10_000 {
+            history.append(message(&format!("c{number}"), number), 0.0);
+        }
+        history.expire(6.0);
+        assert_eq!(history.channels.len(), 0);
+        assert!(history.channels.capacity() <= 64);
+        assert!(history.entries.capacity() <= 64);
+        assert!(history.ids.capacity() <= 64);
+    }
+
+    #[test]
+    fn clear_forgets_all() {
+        let mut history = filled(10);
+        history.clear();
+        assert_eq!(next(&mut history, &["even"], Some(3), 0.0), None);
+        history.append(message("even", 20), 0.0);
+        assert_eq!(next(&mut history, &["even"], Some(3), 0.0), Some(20));
+    }
+
+    /// The rule in its simplest form: every retained message is looked at.
+    fn slow_next(
+        all: &[(u8, u64, f64)],
+        channels: &[u8],
+        last: Option<u64>,
+        now: f64,
+    ) -> Option<u64> {
+        let fresh = all.iter().filter(|(_, _, time)| *time >= now - 5.0);
+        let fresh: Vec<_> = fresh.collect();
+        let place = last.and_then(|last| {
+            let asked = |(channel, id, _): &&(u8, u64, f64)| {
+                *id == last && channels.contains(channel)
+            };
+            let anywhere = |(_, id, _): &&(u8, u64, f64)| *id == last;
+            fresh
+                .iter()
+                .position(asked)
+                .or_else(|| fresh.iter().position(anywhere))
+        });
+        fresh[place.map_or(0, |place| place + 1)..]
+            .iter()
+            .find(|(channel, _, _)| channels.contains(channel))
+            .map(|(_, id, _)| *id)
+    }
+
+    proptest! {
+        #[test]
+        fn next_agrees_with_a_scan(
+            steps in prop::collection::vec((0_u8..4, 0_u64..30, 0.0..2.0_f64), 1..80),
+            polls in prop::collection::vec(
+                (prop::collection::vec(0_u8..4, 0..4), prop::option::of(0_u64..30)), 1..20),
+        ) {
+            let names = ["a", "b", "c", "d"];
+            let mut history = History::new(WIDE);
+            let mut all = Vec::new();
+            let mut now = 0.0;
+            for (channel, id, passed) in steps {
+                now += passed;
+                history.append(message(names[channel as usize], id), now);
+                all.push((channel, id, now));
+                for (channels, last) in &polls {
+                    let asked: Vec<_> = channels.iter().map(|c| names[*c as usize]).collect();
+                    prop_assert_eq!(
+                        next(&mut history, &asked, *last, now),
+                        slow_next(&all, channels, *last, now)
+                    );
+                }
+            }
+            history.expire(now + 6.0);
+            prop_assert!(history.is_empty());
+            prop_assert_eq!(history.bytes(), 0);
+            prop_assert!(history.channels.is_empty() && history.ids.is_empty());
+        }
+    }
+}

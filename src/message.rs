@@ -1,0 +1,335 @@
+//! A message as it passes the bus: from the payload of a NOTIFY to the body
+//! of a response, without being decoded in between.
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::json;
+
+/// What a response is made of, around the message and its channel.
+const BEFORE_MESSAGE: &str = "{\"message\":";
+const BEFORE_CHANNEL: &str = ",\"channel\":";
+
+/// The identifier of a message, any JSON value.
+///
+/// Two are equal where Python's `==` says so of the decoded values.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Id(Repr);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Repr {
+    /// What `publish` sets, without an allocation of its own.
+    Uuid([u8; 16]),
+    /// Any other, in JSON that is the same for equal values.
+    Other(Box<str>),
+}
+
+impl Id {
+    /// The identifier that is the string `text`.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        if let Ok(uuid) = Uuid::try_parse(text)
+            && uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text
+        {
+            return Self(Repr::Uuid(uuid.into_bytes()));
+        }
+        let mut json = String::new();
+        json::push_string(&mut json, text);
+        Self(Repr::Other(json.into()))
+    }
+
+    /// The identifier that the JSON value `json` is.
+    ///
+    /// Text that is not JSON (such as `NaN`, which Python writes) stands for
+    /// itself.
+    #[must_use]
+    pub fn from_json(json: &str) -> Self {
+        match serde_json::from_str(json) {
+            Ok(Value::String(text)) => Self::from_text(&text),
+            Ok(value) => {
+                let mut canonical = String::new();
+                push_canonical(&mut canonical, &value);
+                Self(Repr::Other(canonical.into()))
+            }
+            Err(_) => Self(Repr::Other(json.into())),
+        }
+    }
+}
+
+/// Writes `value` such that values equal in Python are written alike: there
+/// 1, 1.0 and True are one, and so are dictionaries in any order.
+fn push_canonical(out: &mut String, value: &Value) {
+    match value {
+        Value::Bool(truth) => out.push(if *truth { '1' } else { '0' }),
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 => {
+                // `-0.0` equals 0, and no exponent is ever written here.
+                write!(out, "{:.0}", float + 0.0).expect("a String takes all");
+            }
+            _ => out.push_str(&number.to_string()),
+        },
+        Value::String(text) => json::push_string(out, text),
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                push_canonical(out, item);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        Value::Object(members) => {
+            // serde_json keeps the members sorted.
+            out.push('{');
+            for (key, member) in members {
+                json::push_string(out, key);
+                out.push(':');
+                push_canonical(out, member);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Null => out.push_str("null"),
+    }
+}
+
+/// A message of the bus.
+#[derive(Debug)]
+pub struct Message {
+    channel: Arc<str>,
+    id: Id,
+    /// The whole response: `{"message":…,"channel":"…"}`. The message's own
+    /// JSON is the part of it that `json_end` ends.
+    response: Box<str>,
+    json_end: usize,
+    is_notification: bool,
+}
+
+#[derive(Deserialize)]
+struct Payload<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    message: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Content<'a> {
+    #[serde(borrow)]
+    message_id: &'a RawValue,
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<&'a RawValue>,
+}
+
+impl Message {
+    /// Reads the payload of a NOTIFY: `{"channel":"…","message":{…}}`, where
+    /// the message has a `message_id` of any type. Other keys are ignored.
+    ///
+    /// # Errors
+    ///
+    /// When the payload is not JSON, or lacks one of these.
+    pub fn parse(payload: &str) -> Result<Self> {
+        // A derived struct would also be read from an array.
+        object(payload, "payload")?;
+        let payload: Payload<'_> =
+            serde_json::from_str(payload).map_err(Error::Payload)?;
+        Self::new(&payload.channel, payload.message.get())
+    }
+
+    /// Makes a message of its channel and its JSON.
+    ///
+    /// # Errors
+    ///
+    /// When `message` is not JSON, not an object, or has no `message_id`.
+    pub fn new(channel: &str, message: &str) -> Result<Self> {
+        object(message, "message")?;
+        let content: Content<'_> =
+            serde_json::from_str(message).map_err(Error::Payload)?;
+        Ok(Self::from_trusted(
+            channel,
+            Id::from_json(content.message_id.get()),
+            message,
+            content
+                .kind
+                .is_some_and(|kind| kind.get() == "\"notification\""),
+        ))
+    }
+
+    /// Makes a message of what somebody else has read in it, for JSON that
+    /// Python accepts and [`Message::new`] refuses.
+    #[must_use]
+    pub fn from_trusted(
+        channel: &str,
+        id: Id,
+        message: &str,
+        is_notification: bool,
+    ) -> Self {
+        let response = response(message, channel);
+        Self {
+            channel: channel.into(),
+            id,
+            json_end: BEFORE_MESSAGE.len() + message.len(),
+            response: response.into(),
+            is_notification,
+        }
+    }
+
+    /// The channel that the message was published to.
+    #[must_use]
+    pub fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// The same, to be shared with an index of the channels.
+    pub(crate) fn shared_channel(&mut self) -> &mut Arc<str> {
+        &mut self.channel
+    }
+
+    /// The message's identifier.
+    #[must_use]
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// The JSON of the message alone, as it was published.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        &self.response[BEFORE_MESSAGE.len()..self.json_end]
+    }
+
+    /// The JSON of a response with this message and its channel.
+    #[must_use]
+    pub fn response(&self) -> &str {
+        &self.response
+    }
+
+    /// Whether this is what `notify` publishes: of the type `notification`.
+    #[must_use]
+    pub fn is_notification(&self) -> bool {
+        self.is_notification
+    }
+
+    /// How many bytes the message takes, its own allocations included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.response.len() + self.channel.len()
+    }
+}
+
+/// The JSON of a response with the JSON `message` on `channel`.
+#[must_use]
+pub fn response(message: &str, channel: &str) -> String {
+    let mut out = String::with_capacity(
+        BEFORE_MESSAGE.len() + message.len() + BEFORE_CHANNEL.len() + channel.len() + 3,
+    );
+    out.push_str(BEFORE_MESSAGE);
+    out.push_str(message);
+    out.push_str(BEFORE_CHANNEL);
+    json::push_string(&mut out, channel);
+    out.push('}');
+    out
+}
+
+fn object(json: &str, what: &'static str) -> Result<()> {
+    if json.trim_ascii_start().starts_with('{') {
+        Ok(())
+    } else {
+        Err(Error::NotAnObject(what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payload_becomes_response() {
+        for (payload, channel, message, response) in [
+            (
+                r#"{"channel":"user:1","message":{"type":"notification","message_id":"a"}}"#,
+                "user:1",
+                r#"{"type":"notification","message_id":"a"}"#,
+                r#"{"message":{"type":"notification","message_id":"a"},"channel":"user:1"}"#,
+            ),
+            (
+                r#" { "message" : {"message_id": null, "x": 1.10}, "seq": 4, "channel" : "\u00e9\"" } "#,
+                "é\"",
+                r#"{"message_id": null, "x": 1.10}"#,
+                r#"{"message":{"message_id": null, "x": 1.10},"channel":"\u00e9\""}"#,
+            ),
+        ] {
+            let read = Message::parse(payload).expect("a good payload");
+            assert_eq!(read.channel(), channel);
+            assert_eq!(read.json(), message);
+            assert_eq!(read.response(), response);
+        }
+    }
+
+    #[test]
+    fn only_a_notification_is_a_notification() {
+        for (message, expected) in [
+            (r#"{"type":"notification","message_id":1}"#, true),
+            (r#"{"type":"message","message_id":1}"#, false),
+            (r#"{"message_id":1}"#, false),
+            (r#"{"type":null,"message_id":1}"#, false),
+        ] {
+            let message = Message::new("c", message).expect("a good message");
+            assert_eq!(message.is_notification(), expected);
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for payload in [
+            "",
+            "garbage",
+            "{",
+            "[]",
+            r#"["user:1", {"message_id": 1}]"#,
+            r#"{"channel":"c"}"#,
+            r#"{"message":{"message_id":1}}"#,
+            r#"{"channel":1,"message":{"message_id":1}}"#,
+            r#"{"channel":"c","message":"text"}"#,
+            r#"{"channel":"c","message":["a"]}"#,
+            r#"{"channel":"c","message":{"type":"x"}}"#,
+            r#"{"channel":"c","message":{"message_id":NaN}}"#,
+            r#"{"channel":"c","message":{"message_id":1}} and more"#,
+        ] {
+            let error = Message::parse(payload).expect_err(payload);
+            assert!(error.to_string().starts_with("not a message"), "{error}");
+        }
+    }
+
+    #[test]
+    fn ids_are_equal_as_in_python() {
+        let uuid = "\"7c9e6679-7425-40de-944b-e07fc1f90ae7\"";
+        for (left, right, equal) in [
+            (uuid, uuid, true),
+            (uuid, "\"7C9E6679-7425-40DE-944B-E07FC1F90AE7\"", false),
+            (uuid, "\"7c9e6679742540de944be07fc1f90ae7\"", false),
+            ("1", "1.0", true),
+            ("1", "true", true),
+            ("0", "-0.0", true),
+            ("0", "false", true),
+            ("1", "\"1\"", false),
+            ("1", "2", false),
+            ("1.5", "1.5", true),
+            ("null", "null", true),
+            ("100000000000000000000", "1e20", true),
+            ("[1, 2]", "[1,2.0]", true),
+            (r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, true),
+            (r#""\u0041""#, r#""A""#, true),
+        ] {
+            assert_eq!(
+                Id::from_json(left) == Id::from_json(right),
+                equal,
+                "{left} == {right}"
+            );
+        }
+    }
+}

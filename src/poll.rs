@@ -1,0 +1,151 @@
+//! What a client asks for in a poll, and what it may and can see of it.
+use crate::message::{Message, response};
+
+/// The channels of one poll.
+#[derive(Clone, Debug)]
+pub struct Poll {
+    channels: Vec<Box<str>>,
+    /// The index of the one channel of the form `client:…`.
+    client: Option<usize>,
+}
+
+impl Poll {
+    /// A poll for `channels`, without those that belong to another user.
+    ///
+    /// Who polls is told by the one `user:<id>` channel that trytond's route
+    /// adds, after it has dropped those that the client asked for: then only
+    /// `notification:<id>` with the same id is kept. Where no such channel
+    /// is there, or several, the user isn't known and nothing is dropped.
+    #[must_use]
+    pub fn new(channels: impl IntoIterator<Item = Box<str>>) -> Self {
+        let mut channels: Vec<_> = channels.into_iter().collect();
+        if let Some(user) = only(&channels, "user:").map(|(_, id)| id.to_owned()) {
+            channels.retain(|channel| {
+                channel
+                    .strip_prefix("notification:")
+                    .is_none_or(|id| id == user)
+            });
+        }
+        let client = only(&channels, "client:").map(|(index, _)| index);
+        Self { channels, client }
+    }
+
+    /// The channels that the client gets messages of.
+    #[must_use]
+    pub fn channels(&self) -> &[Box<str>] {
+        &self.channels
+    }
+
+    /// The client's own channel on which `message` has to be answered to be
+    /// shown, if that is another than its own.
+    ///
+    /// From 7.6 on clients show a notification on their `client:` channel
+    /// only, so that one published to a user would never be seen.
+    #[must_use]
+    pub fn relay(&self, message: &Message) -> Option<&str> {
+        let client = &self.channels[self.client?];
+        (message.is_notification() && message.channel().starts_with("user:"))
+            .then_some(client)
+    }
+
+    /// The JSON of the response with `message`, or without one.
+    #[must_use]
+    pub fn response(&self, message: Option<&Message>, relay: bool) -> String {
+        match message {
+            None => EMPTY_RESPONSE.into(),
+            Some(message) => match self.relay(message).filter(|_| relay) {
+                Some(channel) => response(message.json(), channel),
+                None => message.response().into(),
+            },
+        }
+    }
+}
+
+/// The response that tells a client to poll again.
+pub const EMPTY_RESPONSE: &str = r#"{"message":null,"channel":null}"#;
+
+/// The index and the rest of the only channel that starts with `prefix`.
+fn only<'a>(channels: &'a [Box<str>], prefix: &str) -> Option<(usize, &'a str)> {
+    let mut found = channels
+        .iter()
+        .enumerate()
+        .filter_map(|(index, channel)| Some((index, channel.strip_prefix(prefix)?)));
+    let first = found.next();
+    first.filter(|_| found.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(channels: &[&str]) -> Poll {
+        Poll::new(channels.iter().map(|channel| (*channel).into()))
+    }
+
+    #[test]
+    fn channels_of_other_users_are_dropped() {
+        for (asked, kept) in [
+            (
+                &["user:1", "notification:1", "notification:2", "client:x"][..],
+                &["user:1", "notification:1", "client:x"][..],
+            ),
+            (&["user:1", "notification:11"], &["user:1"]),
+            (&["user:1", "notification:"], &["user:1"]),
+            (
+                &["user:1", "chat:res.user,2"],
+                &["user:1", "chat:res.user,2"],
+            ),
+            // It is not known who asks.
+            (&["notification:2"], &["notification:2"]),
+            (
+                &["user:1", "user:2", "notification:3"],
+                &["user:1", "user:2", "notification:3"],
+            ),
+            (&[], &[]),
+        ] {
+            let poll = poll(asked);
+            let channels: Vec<_> = poll.channels().iter().map(AsRef::as_ref).collect();
+            assert_eq!(channels, kept, "of {asked:?}");
+        }
+    }
+
+    #[test]
+    fn notification_of_the_user_is_relayed_to_the_only_client() {
+        let notification = r#"{"message_id":1,"type":"notification"}"#;
+        let other = r#"{"message_id":1,"type":"other"}"#;
+        for (asked, channel, message, expected) in [
+            (
+                &["user:1", "client:x"][..],
+                "user:1",
+                notification,
+                Some("client:x"),
+            ),
+            (&["user:1", "client:x"], "user:1", other, None),
+            (&["user:1", "client:x"], "client:x", notification, None),
+            (
+                &["notification:1", "client:x"],
+                "notification:1",
+                notification,
+                None,
+            ),
+            (&["user:1"], "user:1", notification, None),
+            (
+                &["user:1", "client:x", "client:y"],
+                "user:1",
+                notification,
+                None,
+            ),
+        ] {
+            let message = Message::new(channel, message).expect("a good message");
+            let poll = poll(asked);
+            assert_eq!(poll.relay(&message), expected, "{asked:?}");
+            let shown = expected.unwrap_or(channel);
+            assert_eq!(
+                poll.response(Some(&message), true),
+                format!("{{\"message\":{},\"channel\":\"{shown}\"}}", message.json())
+            );
+            assert_eq!(poll.response(Some(&message), false), message.response());
+        }
+        assert_eq!(poll(&[]).response(None, true), EMPTY_RESPONSE);
+    }
+}

@@ -1,0 +1,231 @@
+//! The buses of this process, and what they share.
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use once_cell::sync::{Lazy, OnceCell};
+
+use crate::bus::{Bus, Wakeup};
+use crate::error::Result;
+use crate::fanout::Fanout;
+use crate::history::Bounds;
+use crate::message::Message;
+use crate::sync::{Mutex, lock};
+use crate::watchdog::Watchdog;
+
+/// The most threads that wake waiters.
+const WORKERS_MAX: usize = 4;
+
+/// What belongs to this process. A forked child has one of its own: the
+/// parent's threads do not exist there, and its locks may be held by them.
+static PROCESS: Lazy<ArcSwap<Process>> =
+    Lazy::new(|| ArcSwap::from_pointee(Process::new()));
+
+/// The buses of one process, by database, with the threads they share.
+/// Nothing is started before it is needed.
+#[derive(Debug)]
+pub struct Process {
+    id: u32,
+    started: Instant,
+    buses: Mutex<HashMap<Box<str>, Bus>>,
+    fanout: OnceCell<Fanout>,
+    watchdog: OnceCell<Watchdog>,
+    closed: AtomicBool,
+}
+
+/// The process that runs this code.
+#[must_use]
+pub fn current() -> Arc<Process> {
+    let process = PROCESS.load_full();
+    if process.id == std::process::id() {
+        return process;
+    }
+    renew(process)
+}
+
+/// Begins anew, as the child of a fork: to be called there before anything
+/// else, in case that its process id was an ancestor's before.
+pub fn forked() {
+    renew(PROCESS.load_full());
+}
+
+/// Replaces the parent's state. It is left as it is, never locked and never
+/// dropped.
+fn renew(parent: Arc<Process>) -> Arc<Process> {
+    let fresh = Arc::new(Process::new());
+    let replaced = PROCESS.compare_and_swap(&parent, fresh);
+    std::mem::forget(parent);
+    drop(replaced);
+    PROCESS.load_full()
+}
+
+impl Process {
+    fn new() -> Self {
+        Self {
+            id: std::process::id(),
+            started: Instant::now(),
+            buses: Mutex::new(HashMap::new()),
+            fanout: OnceCell::new(),
+            watchdog: OnceCell::new(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Seconds on a clock that is never set: that of the histories.
+    #[must_use]
+    pub fn now(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    /// The bus of `database`, if it is in use.
+    #[must_use]
+    pub fn bus(&self, database: &str) -> Option<Bus> {
+        lock(&self.buses).get(database).cloned()
+    }
+
+    /// The bus of `database`, made if need be and with these bounds from now
+    /// on.
+    #[must_use]
+    pub fn open(&self, database: &str, bounds: Bounds) -> Bus {
+        let mut buses = lock(&self.buses);
+        let bus = match buses.get(database) {
+            Some(bus) => bus.clone(),
+            None => buses
+                .entry(database.into())
+                .or_insert_with(|| Bus::new(bounds))
+                .clone(),
+        };
+        drop(buses);
+        bus.set_bounds(bounds);
+        if self.closed.load(Ordering::SeqCst) {
+            bus.close().run();
+        }
+        bus
+    }
+
+    /// Forgets the bus of `database`, unless somebody waits on it.
+    pub fn remove(&self, database: &str) {
+        let mut buses = lock(&self.buses);
+        if buses
+            .get(database)
+            .is_some_and(|bus| bus.statistics().waiting == 0)
+        {
+            buses.remove(database);
+        }
+    }
+
+    /// The databases whose bus is in use, in no order.
+    #[must_use]
+    pub fn databases(&self) -> Vec<Box<str>> {
+        lock(&self.buses).keys().cloned().collect()
+    }
+
+    /// Appends messages to a bus and has those woken who wait for them.
+    ///
+    /// # Errors
+    ///
+    /// When the threads that wake can't be started: the messages are
+    /// appended, and the waiters woken by this thread.
+    pub fn publish(&self, bus: &Bus, messages: Vec<Message>) -> Result<()> {
+        self.deliver(bus.publish(messages, self.now()))
+    }
+
+    fn deliver(&self, wakeups: Vec<Wakeup>) -> Result<()> {
+        if wakeups.is_empty() {
+            return Ok(());
+        }
+        let workers =
+            available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX));
+        match self.fanout.get_or_try_init(|| Fanout::start(workers)) {
+            Ok(fanout) => {
+                fanout.deliver(wakeups);
+                Ok(())
+            }
+            Err(error) => {
+                wakeups.iter().for_each(Wakeup::run);
+                Err(error)
+            }
+        }
+    }
+
+    /// The thread that limits the time of calls.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be started.
+    pub fn watchdog(&self) -> Result<&Watchdog> {
+        self.watchdog.get_or_try_init(Watchdog::start)
+    }
+
+    /// Ends all waits, those to come as well: the process exits.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let buses: Vec<Bus> = lock(&self.buses).values().cloned().collect();
+        for bus in buses {
+            bus.close().run();
+        }
+        if let Some(fanout) = self.fanout.get() {
+            fanout.stop();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bus::Subscription;
+    use crate::waiter::{Signal, Wake};
+
+    const BOUNDS: Bounds = Bounds {
+        seconds: 5.0,
+        bytes: usize::MAX,
+    };
+
+    fn wait(process: &Process, bus: &Bus) -> Subscription {
+        bus.subscribe(&["a"], None, process.now(), Signal::thread)
+    }
+
+    #[test]
+    fn published_message_wakes_through_the_pool() {
+        let process = Process::new();
+        let bus = process.open("db", BOUNDS);
+        let Subscription::Waiting(ticket) = wait(&process, &bus) else {
+            panic!("nothing was published");
+        };
+        let message = Message::new("a", r#"{"message_id":1}"#).expect("a good message");
+        process.publish(&bus, vec![message]).expect("threads");
+        let wake = ticket.waiter().wait(Duration::MAX);
+        assert!(matches!(wake, Some(Wake::Message(_))));
+    }
+
+    #[test]
+    fn bus_is_forgotten_unless_somebody_waits() {
+        let process = Process::new();
+        let bus = process.open("db", BOUNDS);
+        let ticket = wait(&process, &bus);
+        process.remove("db");
+        assert!(process.bus("db").is_some());
+        drop(ticket);
+        process.remove("db");
+        assert!(process.bus("db").is_none());
+    }
+
+    #[test]
+    fn closed_process_keeps_nobody() {
+        let process = Process::new();
+        let bus = process.open("db", BOUNDS);
+        process.close();
+        for bus in [bus, process.open("other", BOUNDS)] {
+            let Subscription::Waiting(ticket) = wait(&process, &bus) else {
+                panic!("nothing was published");
+            };
+            let wake = ticket.waiter().wait(Duration::MAX);
+            assert!(matches!(wake, Some(Wake::Closed)));
+        }
+    }
+}

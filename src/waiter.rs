@@ -1,0 +1,203 @@
+//! A subscriber that waits for a message, and the ways to wake it.
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::message::Message;
+use crate::sync::{Condvar, Mutex, lock};
+
+/// Why a wait has ended.
+#[derive(Clone, Debug)]
+pub enum Wake {
+    /// A message arrived.
+    Message(Arc<Message>),
+    /// The bus was closed, and nothing will come any more.
+    Closed,
+}
+
+/// A subscriber that waits.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Why it was woken; none as long as it waits.
+    woken: Mutex<Option<Wake>>,
+    signal: Signal,
+}
+
+/// How a waiter learns that it was woken.
+#[derive(Debug)]
+pub enum Signal {
+    /// It is a thread that blocks in [`Waiter::wait`].
+    Thread(Condvar),
+    /// Its token is put into a queue, from which an event loop takes it.
+    Queue(Arc<WokenQueue>, u64),
+}
+
+impl Signal {
+    /// The signal for a thread.
+    #[must_use]
+    pub fn thread() -> Self {
+        Self::Thread(Condvar::new())
+    }
+}
+
+impl Waiter {
+    /// A waiter that was not woken yet.
+    #[must_use]
+    pub fn new(signal: Signal) -> Self {
+        Self {
+            woken: Mutex::new(None),
+            signal,
+        }
+    }
+
+    /// Ends the wait. Only the first call counts.
+    pub fn wake(&self, wake: Wake) {
+        lock(&self.woken).get_or_insert(wake);
+        match &self.signal {
+            Signal::Thread(condvar) => condvar.notify_one(),
+            Signal::Queue(queue, token) => queue.push(*token),
+        }
+    }
+
+    /// Blocks this thread until the wait is ended, for at most `timeout`;
+    /// none when that has passed.
+    ///
+    /// Only for a waiter with the signal [`Signal::Thread`]: the others
+    /// would not be woken and wait for the whole of it.
+    pub fn wait(&self, timeout: Duration) -> Option<Wake> {
+        let Signal::Thread(condvar) = &self.signal else {
+            return self.woken();
+        };
+        // None stands for a time beyond what the clock can tell.
+        let deadline = Instant::now().checked_add(timeout);
+        let mut woken = lock(&self.woken);
+        while woken.is_none() {
+            let left = deadline.map_or(Duration::MAX, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                break;
+            }
+            woken = wait(condvar, woken, left);
+        }
+        woken.clone()
+    }
+
+    /// Why the wait was ended, if it was.
+    pub fn woken(&self) -> Option<Wake> {
+        lock(&self.woken).clone()
+    }
+}
+
+#[cfg(not(loom))]
+fn wait<'a, T>(
+    condvar: &Condvar,
+    guard: crate::sync::MutexGuard<'a, T>,
+    timeout: Duration,
+) -> crate::sync::MutexGuard<'a, T> {
+    condvar
+        .wait_timeout(guard, timeout)
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .0
+}
+
+/// In the model no time passes: a wake-up that is missing is a deadlock,
+/// which loom reports.
+#[cfg(loom)]
+fn wait<'a, T>(
+    condvar: &Condvar,
+    guard: crate::sync::MutexGuard<'a, T>,
+    _timeout: Duration,
+) -> crate::sync::MutexGuard<'a, T> {
+    condvar
+        .wait(guard)
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The waiters of one event loop that were woken and not yet taken by it.
+pub struct WokenQueue {
+    tokens: Mutex<Vec<u64>>,
+    /// Whether the loop was told, and has not yet come for the tokens.
+    signalled: AtomicBool,
+    signal: Box<dyn Fn() + Send + Sync>,
+}
+
+impl WokenQueue {
+    /// A queue whose loop is told by `signal`, from any thread, that there
+    /// is something to take.
+    pub fn new(signal: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            tokens: Mutex::new(Vec::new()),
+            signalled: AtomicBool::new(false),
+            signal: Box::new(signal),
+        }
+    }
+
+    fn push(&self, token: u64) {
+        lock(&self.tokens).push(token);
+        if !self.signalled.swap(true, Ordering::SeqCst) {
+            (self.signal)();
+        }
+    }
+
+    /// Takes the tokens of all that were woken, in the order of that.
+    pub fn take(&self) -> Vec<u64> {
+        // First: a token that is pushed from here on signals anew, and is at
+        // worst already taken when the loop comes.
+        self.signalled.store(false, Ordering::SeqCst);
+        std::mem::take(&mut lock(&self.tokens))
+    }
+}
+
+impl fmt::Debug for WokenQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WokenQueue")
+            .field("tokens", &self.tokens)
+            .field("signalled", &self.signalled)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn wait_returns_what_woke_it() {
+        let waiter = Arc::new(Waiter::new(Signal::thread()));
+        let other = waiter.clone();
+        let thread = thread::spawn(move || other.wait(Duration::MAX));
+        waiter.wake(Wake::Closed);
+        let wake = thread.join().expect("no panic");
+        assert!(matches!(wake, Some(Wake::Closed)));
+    }
+
+    #[test]
+    fn wait_ends_at_its_timeout() {
+        let waiter = Waiter::new(Signal::thread());
+        assert!(waiter.wait(Duration::ZERO).is_none());
+        assert!(waiter.wait(Duration::from_millis(1)).is_none());
+    }
+
+    #[test]
+    fn queue_signals_once_until_it_is_taken() {
+        let signals = Arc::new(AtomicUsize::new(0));
+        let counter = signals.clone();
+        let queue = Arc::new(WokenQueue::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }));
+        for token in 0..3 {
+            Waiter::new(Signal::Queue(queue.clone(), token)).wake(Wake::Closed);
+        }
+        assert_eq!(signals.load(Ordering::SeqCst), 1);
+        assert_eq!(queue.take(), [0, 1, 2]);
+        Waiter::new(Signal::Queue(queue.clone(), 3)).wake(Wake::Closed);
+        assert_eq!(signals.load(Ordering::SeqCst), 2);
+        assert_eq!(queue.take(), [3]);
+        assert!(queue.take().is_empty());
+    }
+}
