@@ -11,7 +11,6 @@ import sqlite3
 import sys
 import tempfile
 import uuid
-import zlib
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT)]
 
-from support.postgresql import PostgreSQL, find_binaries  # noqa: E402
+from support.postgresql import PostgreSQL  # noqa: E402
 from support.server import create_tryton, write_config  # noqa: E402
 
 _server = PostgreSQL()
@@ -73,9 +72,7 @@ def tryton_template(postgresql):
         postgresql.dump(template, path)
 
     postgresql.create_database(template)
-    # Not every build of PostgreSQL has the same extensions
-    build = zlib.crc32(str(find_binaries()).encode())
-    dump = cached(f'postgresql-{postgresql.version}-{build:08x}.sql', make)
+    dump = cached(f'postgresql-{postgresql.build}.sql', make)
     if not postgresql.execute(
             "SELECT 1 FROM pg_tables WHERE tablename = 'ir_module'",
             template):

@@ -7,13 +7,13 @@ import glob
 import importlib.util
 import os
 import pwd
-import re
 import shutil
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 SETTINGS = {
@@ -89,10 +89,11 @@ class PostgreSQL:
                 'user': user.pw_uid, 'group': user.pw_gid, 'extra_groups': []}
 
     @property
-    def version(self):
-        "The major version of the binaries"
-        output = self._run('postgres', '--version')
-        return int(re.search(r'(\d+)\.', output).group(1))
+    def build(self):
+        """What a dump depends on, as a word: the version, and the place since
+        not every build has the same extensions"""
+        version = self._run('postgres', '--version').split()[2]
+        return f'{version}-{zlib.crc32(bytes(find_binaries())):08x}'
 
     def start(self):
         "Make the cluster, unless it exists, and start it"

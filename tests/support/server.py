@@ -66,8 +66,7 @@ def run_python(source, sections, *args, timeout=60, **environ):
         return subprocess.run(
             [sys.executable, '-c', source, *map(str, args)],
             env=environment(TRYTOND_CONFIG=str(config), **environ),
-            timeout=timeout, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE)
+            timeout=timeout, text=True, capture_output=True)
 
 
 class TrytondServer:

@@ -1,0 +1,92 @@
+# Build, check and show trytond-fastbus; make help lists the targets.
+#
+# It needs Python >= 3.10 with venv and Rust. Each series of trytond has an
+# environment of its own below .environments, made anew when its file in
+# tests/requirements changes.
+
+PYTHON ?= python3
+# The series of trytond to test, and those that run every test
+SERIES ?= 6.0 7.0 7.8 8.0 8.2
+FULL ?= 7.0 8.2
+
+environments := .environments
+tools := $(environments)/tools/bin
+sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
+	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# PyO3 is built for the same Python in the checks and in the wheel
+export PYO3_PYTHON := $(CURDIR)/$(tools)/python
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help demo test lint test-rust test-python test-compat bench dist clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(environments)/demo/.product ## See a message pass through trytond (KEEP=1: leave it running)
+	@$(environments)/demo/bin/python examples/demo.py
+
+test: lint test-rust test-python test-compat ## Run all checks and tests
+	@echo "all passed"
+
+lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check form, lints and stubs
+	@echo "lint"
+	@cargo fmt --check
+	@cargo clippy -q --locked --all-targets -- -D warnings
+	@cargo clippy -q --locked --all-targets --no-default-features -- -D warnings
+	@! grep -rnE --include='*.rs' --exclude-dir=python '^[^/]*\<pyo3\>' src \
+		|| { echo "pyo3 belongs to src/python"; exit 1; }
+	@$(tools)/ruff check -q
+	@$(environments)/8.2/bin/python -m mypy.stubtest trytond_fastbus._native > \
+		$(environments)/stubtest.log || { cat $(environments)/stubtest.log; exit 1; }
+
+test-rust: $(environments)/tools/.requirements ## Test the core, and its model under loom
+	@echo "tests in Rust"
+	@cargo test -q --locked --no-default-features
+	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
+		cargo test -q --locked --release --no-default-features --test loom
+
+test-python: $(SERIES:%=test-python-%) ## Test the package in each series (test-python-8.2: in one)
+
+test-python-%: $(environments)/%/.product
+	@echo "tests in Python, trytond $*"
+	@$(environments)/$*/bin/python -m pytest -q \
+		$(if $(filter $*,$(FULL)),tests,tests/compat)
+
+test-compat: $(SERIES:%=$(environments)/%/.product) ## Run trytond's own tests of the bus on ours
+	@echo "trytond's own tests"
+	@$(PYTHON) tests/compat/upstream.py $(SERIES)
+
+bench: $(environments)/8.2/.product ## Compare with the stock bus
+	@$(environments)/8.2/bin/python -m benches
+
+dist: dist/.built ## Build the wheel
+
+clean: ## Remove what was made
+	rm -rf dist target $(environments)
+
+dist/.built: $(sources) | $(environments)/tools/.requirements
+	@echo "build"
+	@rm -f dist/*.whl
+	@$(tools)/maturin -q build --release --locked --out dist \
+		--interpreter $(tools)/python
+	@touch $@
+
+# The product in an environment
+$(environments)/%/.product: dist/.built $(environments)/%/.requirements
+	@$(@D)/bin/pip install -q --force-reinstall --no-deps dist/*.whl
+	@touch $@
+
+# An environment; those of the series need a PostgreSQL
+$(SERIES:%=$(environments)/%/.requirements): tests/requirements/common.txt
+$(environments)/%/.requirements: tests/requirements/%.txt
+	@echo "environment $*"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install -q -r $<
+	@$(if $(filter $*,$(SERIES)),$(@D)/bin/python tests/support/postgresql.py \
+		> /dev/null 2>&1 \
+		|| $(@D)/bin/pip install -q -r tests/requirements/postgresql.txt)
+	@touch $@
