@@ -207,7 +207,7 @@ impl History {
         if let Some(numbers) = self.channels.get_mut(message.channel()) {
             numbers.pop_front();
             shrink(numbers.len(), numbers.capacity(), |to| {
-                numbers.shrink_to(to)
+                numbers.shrink_to(to);
             });
             if numbers.is_empty() {
                 self.channels.remove(message.channel());
@@ -220,7 +220,7 @@ impl History {
     fn shrink(&mut self) {
         let (entries, channels) = (&mut self.entries, &mut self.channels);
         shrink(entries.len(), entries.capacity(), |to| {
-            entries.shrink_to(to)
+            entries.shrink_to(to);
         });
         shrink(channels.len(), channels.capacity(), |to| {
             channels.shrink_to(to);

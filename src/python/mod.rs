@@ -1,1 +1,36 @@
-//! The native module.
+//! The native module `trytond_fastbus._native`.
+//!
+//! It ties the engine to Python; what ties it to trytond is the Python
+//! package around it, which these call where they need a transaction, a
+//! configuration or a connection.
+mod bus;
+mod coroutine;
+mod database;
+mod decode;
+mod encode;
+mod imports;
+mod notify;
+mod process;
+mod queue;
+mod state;
+mod wait;
+mod wire;
+
+use pyo3::prelude::*;
+
+/// The engine of trytond-fastbus.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::bus::PyBus;
+    #[pymodule_export]
+    use super::coroutine::PyWokenQueue;
+    #[pymodule_export]
+    use super::database::PyDatabase;
+    #[pymodule_export]
+    use super::notify::notify;
+    #[pymodule_export]
+    use super::process::{PyDeadline, close, forked, split, statistics, watch};
+    #[pymodule_export]
+    use super::queue::PyMessageQueue;
+}

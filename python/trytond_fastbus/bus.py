@@ -1,0 +1,129 @@
+"""The stand-in for the module trytond.bus, its route included.
+
+`trytond_fastbus.install()` puts it in place of that module, and it has that
+module's names.
+"""
+import json
+import logging
+from http import HTTPStatus
+from urllib.parse import urljoin
+
+from trytond.protocols.jsonrpc import JSONEncoder
+from trytond.protocols.wrappers import Response
+from trytond.tools import resolve
+from trytond.wsgi import app
+from werkzeug import exceptions
+from werkzeug.utils import redirect
+
+from ._native import Bus as LongPollingBus
+from ._native import _MessageQueue, notify
+from .settings import config
+
+__all__ = [
+    'Bus', 'LongPollingBus', '_MessageQueue', 'app', 'logger', 'notify',
+    'subscribe']
+
+# The name that administrators know from trytond
+logger = logging.getLogger('trytond.bus')
+
+if config.get('bus', 'class'):
+    Bus = resolve(config.get('bus', 'class'))
+else:
+    Bus = LongPollingBus
+
+# From 7.8 on a session is valid for one address, the client learns where the
+# bus is when it logs in, and the configuration is read at each call.
+if hasattr(app, 'session_valid'):
+    session_valid = app.session_valid
+else:
+    session_valid = app.auth_required
+    _db_timeout = config.getint('database', 'timeout')
+    _cache_timeout = config.getint('bus', 'cache_timeout')
+    _select_timeout = config.getint('bus', 'select_timeout')
+    _long_polling_timeout = config.getint('bus', 'long_polling_timeout')
+    _allow_subscribe = config.getboolean('bus', 'allow_subscribe')
+    _url_host = config.get('bus', 'url_host')
+    _web_cache_timeout = config.getint('web', 'cache_timeout')
+
+
+@app.route('/<string:database_name>/bus', methods=['POST'])
+@session_valid
+def subscribe(request, database_name):
+    "Answer the poll of a client"
+    # Some proxies and administrators leave the last slash out.
+    allow_subscribe, url_host = _access()
+    if not allow_subscribe:
+        raise exceptions.NotImplemented
+    if url_host and url_host.rstrip('/') != request.host_url.rstrip('/'):
+        return _elsewhere(request, url_host)
+    userid, username = _user(request)
+    channels, last_message = _asked(request)
+    # The user's own channel is the only one that tells who asks.
+    channels = {c for c in channels if not c.startswith('user:')}
+    channels.add('user:%s' % userid)
+    logger.info(
+        "get bus messages for %s since %s from %s@%s%s",
+        channels, last_message, username, request.remote_addr, request.path)
+    return Response(
+        _response(database_name, channels, last_message),
+        content_type='application/json')
+
+
+def _access():
+    if session_valid is app.auth_required:
+        return _allow_subscribe, _url_host
+    return (
+        config.getboolean('bus', 'allow_subscribe'),
+        config.get('bus', 'url_host'))
+
+
+def _elsewhere(request, url_host):
+    if session_valid is not app.auth_required:
+        raise exceptions.Unauthorized
+    response = redirect(
+        urljoin(url_host, request.path), HTTPStatus.PERMANENT_REDIRECT)
+    # The administrator may change it one day.
+    response.headers['Cache-Control'] = (
+        'private, max-age=%s' % _web_cache_timeout)
+    return response
+
+
+def _user(request):
+    if hasattr(type(request), 'session'):
+        session = request.session
+        if session is None:
+            raise exceptions.Unauthorized
+        userid, username = session.userid, session.username
+    else:
+        userid = request.authorization.get('userid')
+        username = request.authorization.username
+    if userid is None:
+        raise exceptions.BadRequest("The session has no user")
+    return userid, username
+
+
+def _asked(request):
+    data = getattr(request, 'parsed_data', None)
+    if not isinstance(data, dict):
+        raise exceptions.BadRequest("The body must be a JSON object")
+    channels = data.get('channels', [])
+    if (not isinstance(channels, list)
+            or not all(isinstance(c, str) for c in channels)):
+        raise exceptions.BadRequest("The channels must be a list of strings")
+    return channels, data.get('last_message')
+
+
+def _response(database_name, channels, last_message):
+    if _answers_with_ours():
+        return Bus._subscribe_json(database_name, channels, last_message)
+    response = Bus.subscribe(database_name, channels, last_message)
+    return json.dumps(response, cls=JSONEncoder, separators=(',', ':'))
+
+
+def _answers_with_ours():
+    "Whether the configured class makes its responses as ours does"
+    def defined_by(name):
+        return next((c for c in Bus.__mro__ if name in vars(c)), None)
+    return all(
+        defined_by(name) is LongPollingBus
+        for name in ['subscribe', 'create_response', '_subscribe_json'])

@@ -1,0 +1,65 @@
+"""Waiting under gevent: a greenlet waits, its hub never does."""
+import os
+import sys
+import weakref
+
+from ._native import WokenQueue
+
+_wakers = weakref.WeakKeyDictionary()
+# The parent's greenlets wait for what the child will never hear of.
+os.register_at_fork(after_in_child=_wakers.clear)
+
+
+def current_waker():
+    "The waker of the running hub, None where threads are threads"
+    monkey = sys.modules.get('gevent.monkey')
+    if monkey is None or not monkey.is_module_patched('threading'):
+        return None
+    import gevent
+    hub = gevent.get_hub()
+    waker = _wakers.get(hub)
+    if waker is None:
+        waker = _wakers[hub] = _Waker(hub)
+    return waker
+
+
+class _Waker:
+    """Resumes the waiting greenlets of a hub.
+
+    Any thread may put the token of one of them into the queue, which then
+    signals the watcher; the rest happens in the hub's thread.
+    """
+
+    def __init__(self, hub):
+        self._hub = weakref.ref(hub)
+        self._loop = hub.loop
+        self._watcher = hub.loop.async_()
+        self._switches = {}
+        self.queue = WokenQueue(self._watcher.send)
+
+    def wait(self, token, timeout):
+        "Wait until the token is woken, or the seconds have passed"
+        from gevent.hub import Waiter
+        waiter = Waiter(self._hub())
+        timer = self._loop.timer(timeout)
+        if not self._switches:
+            # Only then: it would keep a hub alive that nobody waits in.
+            self._watcher.start(self._resume)
+        self._switches[token] = waiter.switch
+        try:
+            # A signal before the watcher was started is lost.
+            self._resume()
+            timer.start(waiter.switch, None)
+            waiter.get()
+        finally:
+            timer.close()
+            del self._switches[token]
+            if not self._switches:
+                self._watcher.stop()
+
+    def _resume(self):
+        for token in self.queue.take():
+            # One that has timed out is gone.
+            if switch := self._switches.get(token):
+                # Not at once: a crowd would stall the hub.
+                self._loop.run_callback(switch, None)

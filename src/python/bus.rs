@@ -1,0 +1,252 @@
+//! The class `Bus`, in the place of trytond's `LongPollingBus`.
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString, PyType};
+use uuid::Uuid;
+
+use super::decode::decode;
+use super::encode::encode;
+use super::imports::{
+    ENSURE_LISTENER, GET_LOGGER, LISTEN, LONG_POLLING_TIMEOUT, RELAY_USER, SEND,
+    TRANSACTION,
+};
+use super::state::{PyLocks, PyMessages};
+use super::wait::next_message;
+use super::wire;
+use crate::message::Message;
+use crate::poll::Poll;
+use crate::registry;
+
+/// `logging.DEBUG`
+const DEBUG: u8 = 10;
+
+/// The message bus.
+#[pyclass(frozen, subclass, name = "Bus", module = "trytond_fastbus._native")]
+#[derive(Debug)]
+pub(super) struct PyBus;
+
+#[pymethods]
+impl PyBus {
+    #[new]
+    fn new() -> Self {
+        Self
+    }
+
+    /// The channel of PostgreSQL.
+    #[classattr]
+    fn _channel() -> &'static str {
+        "bus"
+    }
+
+    /// By process and database: the listener, and until when it listens.
+    #[classattr]
+    fn _queues(py: Python<'_>) -> Py<PyDict> {
+        PyDict::new(py).unbind()
+    }
+
+    /// By process: the lock to be held to change `_queues`.
+    #[classattr]
+    fn _queues_lock(py: Python<'_>) -> PyLocks {
+        PyLocks::new(py)
+    }
+
+    /// By database: the retained messages of this process.
+    #[classattr]
+    fn _messages() -> PyMessages {
+        PyMessages
+    }
+
+    /// Send a message to a channel, once the transaction is committed.
+    #[classmethod]
+    fn publish(
+        cls: &Bound<'_, PyType>,
+        channel: &Bound<'_, PyAny>,
+        message: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let py = cls.py();
+        let name = channel.cast::<PyString>().map_err(|_| {
+            PyTypeError::new_err(format!(
+                "channel must be a str, not {}",
+                class(channel)
+            ))
+        })?;
+        if name.to_str().is_err() {
+            return Err(PyValueError::new_err(format!(
+                "channel must be Unicode text, not {}",
+                channel.repr()?
+            )));
+        }
+        let content = message.cast::<PyDict>().map_err(|_| {
+            PyTypeError::new_err(format!(
+                "message must be a dict, not {}",
+                class(message)
+            ))
+        })?;
+        let transaction = transaction(py)?;
+        content.set_item("message_id", Uuid::new_v4().to_string())?;
+        let mut payload = String::from("{\"channel\":");
+        encode(&mut payload, channel)?;
+        payload.push_str(",\"message\":");
+        encode(&mut payload, message)?;
+        payload.push('}');
+        SEND.get(py)?.call1((cls, &transaction, payload))?;
+        let database = || transaction.getattr("database")?.getattr("name");
+        debug(py, "publish %r to '%s' on '%s'", || {
+            Ok((message, channel, database()?)
+                .into_pyobject(py)?
+                .into_any())
+        })
+    }
+
+    /// Wait for the next message in any of the channels.
+    #[classmethod]
+    #[pyo3(signature = (database, channels, last_message=None))]
+    fn subscribe<'py>(
+        cls: &Bound<'py, PyType>,
+        database: &str,
+        channels: &Bound<'py, PyAny>,
+        last_message: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = cls.py();
+        let (poll, message) = wait(cls, database, channels, last_message)?;
+        let create_response = pyo3::intern!(py, "create_response");
+        let Some(message) = message else {
+            return cls.call_method1(create_response, (py.None(), py.None()));
+        };
+        let channel = match poll.relay(&message) {
+            Some(channel) if relay_user(py)? => channel,
+            _ => message.channel(),
+        };
+        let content = decode(py, message.json())?;
+        cls.call_method1(create_response, (channel, content))
+    }
+
+    /// The response with a message of a channel.
+    #[classmethod]
+    fn create_response<'py>(
+        cls: &Bound<'py, PyType>,
+        channel: Bound<'py, PyAny>,
+        message: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let py = cls.py();
+        let response = PyDict::new(py);
+        response.set_item(pyo3::intern!(py, "message"), message)?;
+        response.set_item(pyo3::intern!(py, "channel"), channel)?;
+        debug(py, "Bus: %r", || {
+            Ok((&response,).into_pyobject(py)?.into_any())
+        })?;
+        Ok(response)
+    }
+
+    /// As `subscribe`, in JSON: that of the message is as it was published.
+    #[classmethod]
+    #[pyo3(signature = (database, channels, last_message=None))]
+    fn _subscribe_json(
+        cls: &Bound<'_, PyType>,
+        database: &str,
+        channels: &Bound<'_, PyAny>,
+        last_message: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<String> {
+        let py = cls.py();
+        let (poll, message) = wait(cls, database, channels, last_message)?;
+        let response = poll.response(message.as_deref(), relay_user(py)?);
+        debug(py, "Bus: %s", || {
+            Ok((&response,).into_pyobject(py)?.into_any())
+        })?;
+        Ok(response)
+    }
+
+    /// Listen to a database for as long as it is subscribed to.
+    #[classmethod]
+    fn _listen(cls: &Bound<'_, PyType>, database: &str) -> PyResult<()> {
+        LISTEN.get(cls.py())?.call1((cls, database)).map(drop)
+    }
+}
+
+fn wait(
+    cls: &Bound<'_, PyType>,
+    database: &str,
+    channels: &Bound<'_, PyAny>,
+    last_message: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(Poll, Option<Arc<Message>>)> {
+    let py = cls.py();
+    let poll = Poll::new(wire::channels(channels)?);
+    let last = last_message.and_then(wire::id);
+    ENSURE_LISTENER.get(py)?.call1((cls, database, channels))?;
+    let bus = registry::current().bus(database).ok_or_else(|| {
+        PyRuntimeError::new_err(format!("the bus of database '{database}' was removed"))
+    })?;
+    let message = next_message(py, &bus, &poll, last.as_ref(), || {
+        LONG_POLLING_TIMEOUT
+            .get(py)?
+            .call0()?
+            .extract()
+            .map(seconds)
+    })?;
+    Ok((poll, message))
+}
+
+/// A time-out in seconds: nothing for a negative one, and no end for what
+/// can't be told.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+fn relay_user(py: Python<'_>) -> PyResult<bool> {
+    RELAY_USER.get(py)?.call0()?.extract()
+}
+
+/// The transaction that is under way.
+///
+/// # Errors
+///
+/// `RuntimeError` when there is none.
+pub(super) fn transaction(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let transaction = TRANSACTION.get(py)?.call0()?;
+    if transaction
+        .getattr(pyo3::intern!(py, "connection"))?
+        .is_none()
+    {
+        return Err(PyRuntimeError::new_err("no transaction is started"));
+    }
+    Ok(transaction)
+}
+
+fn class(object: &Bound<'_, PyAny>) -> String {
+    object
+        .get_type()
+        .name()
+        .map_or_else(|_| "an unknown type".into(), |name| name.to_string())
+}
+
+/// Logs under the name that administrators know from trytond.
+fn debug<'py>(
+    py: Python<'py>,
+    format: &str,
+    values: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    static LOGGER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let logger = LOGGER
+        .get_or_try_init(py, || {
+            GET_LOGGER
+                .get(py)?
+                .call1(("trytond.bus",))
+                .map(Bound::unbind)
+        })?
+        .bind(py);
+    let enabled = logger.call_method1(pyo3::intern!(py, "isEnabledFor"), (DEBUG,))?;
+    if enabled.is_truthy()? {
+        let arguments = values()?;
+        let mut all = vec![PyString::new(py, format).into_any()];
+        for value in arguments.try_iter()? {
+            all.push(value?);
+        }
+        let arguments = pyo3::types::PyTuple::new(py, all)?;
+        logger.call_method1(pyo3::intern!(py, "debug"), arguments)?;
+    }
+    Ok(())
+}

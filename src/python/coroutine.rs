@@ -1,0 +1,78 @@
+//! The waiters of a gevent hub, woken from any thread.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::imports::CURRENT_WAKER;
+use crate::waiter::{Signal, WokenQueue};
+
+/// The tokens of the greenlets that were woken and not yet resumed by their
+/// hub.
+#[pyclass(frozen, name = "WokenQueue", module = "trytond_fastbus._native")]
+#[derive(Debug)]
+pub(super) struct PyWokenQueue {
+    queue: Arc<WokenQueue>,
+    next: AtomicU64,
+}
+
+#[pymethods]
+impl PyWokenQueue {
+    #[new]
+    fn new(send: Py<PyAny>) -> Self {
+        let signal = move || {
+            // None: the interpreter exits. An error: the hub was destroyed.
+            // Nobody is left to be woken then.
+            let _ = Python::try_attach(|py| send.call0(py).map(drop));
+        };
+        Self {
+            queue: Arc::new(WokenQueue::new(signal)),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// Take the tokens of all that were woken.
+    fn take(&self, py: Python<'_>) -> Vec<u64> {
+        py.detach(|| self.queue.take())
+    }
+}
+
+/// The waker of the running hub, and the token for one wait there.
+#[derive(Debug)]
+pub(super) struct PyWaker<'py> {
+    waker: Bound<'py, PyAny>,
+    queue: Arc<WokenQueue>,
+    token: u64,
+}
+
+impl<'py> PyWaker<'py> {
+    /// The waker of the running hub; none where threads wait.
+    pub(super) fn current(py: Python<'py>) -> PyResult<Option<Self>> {
+        let waker = CURRENT_WAKER.get(py)?.call0()?;
+        if waker.is_none() {
+            return Ok(None);
+        }
+        let queue = waker.getattr(pyo3::intern!(py, "queue"))?;
+        let queue = queue.cast::<PyWokenQueue>()?.get();
+        Ok(Some(Self {
+            queue: queue.queue.clone(),
+            token: queue.next.fetch_add(1, Ordering::Relaxed),
+            waker,
+        }))
+    }
+
+    /// The signal for this wait.
+    pub(super) fn signal(&self) -> Signal {
+        Signal::Queue(self.queue.clone(), self.token)
+    }
+
+    /// Lets the hub run others until this wait is woken, or `timeout` has
+    /// passed.
+    pub(super) fn wait(self, py: Python<'py>, timeout: Duration) -> PyResult<()> {
+        let wait = pyo3::intern!(py, "wait");
+        self.waker
+            .call_method1(wait, (self.token, timeout.as_secs_f64()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Waiting for a message: in a thread, in the main thread, in a greenlet.
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use super::coroutine::PyWaker;
+use super::imports::MAIN_THREAD;
+use crate::bus::{Bus, Subscription, Ticket};
+use crate::message::{Id, Message};
+use crate::poll::Poll;
+use crate::registry;
+use crate::waiter::{Signal, Wake};
+
+/// How often the main thread looks for signals such as Ctrl-C.
+const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits for the message after `last`, for as long as `timeout` says; none
+/// when that has passed, or the process exits.
+///
+/// # Errors
+///
+/// Whatever ends the wait from outside: an exception of a signal handler or
+/// one that is raised in the greenlet.
+pub(super) fn next_message(
+    py: Python<'_>,
+    bus: &Bus,
+    poll: &Poll,
+    last: Option<&Id>,
+    timeout: impl FnOnce() -> PyResult<Duration>,
+) -> PyResult<Option<Arc<Message>>> {
+    let now = registry::current().now();
+    // Most polls of a client that catches up end here.
+    if let Some(message) = bus.next(poll.channels(), last, now) {
+        return Ok(Some(message));
+    }
+    let waker = PyWaker::current(py)?;
+    let timeout = timeout()?;
+    let subscription = bus.subscribe(poll.channels(), last, now, || match &waker {
+        Some(waker) => waker.signal(),
+        None => Signal::thread(),
+    });
+    let ticket = match subscription {
+        Subscription::Message(message) => return Ok(Some(message)),
+        Subscription::Waiting(ticket) => ticket,
+    };
+    let wake = match waker {
+        Some(waker) => {
+            waker.wait(py, timeout)?;
+            ticket.waiter().woken()
+        }
+        None => wait_in_thread(py, &ticket, timeout)?,
+    };
+    Ok(match wake {
+        Some(Wake::Message(message)) => Some(message),
+        Some(Wake::Closed) | None => None,
+    })
+}
+
+fn wait_in_thread(
+    py: Python<'_>,
+    ticket: &Ticket,
+    timeout: Duration,
+) -> PyResult<Option<Wake>> {
+    if !is_main_thread(py)? {
+        return Ok(py.detach(|| ticket.waiter().wait(timeout)));
+    }
+    // Only the main thread runs the handlers of signals, and only between
+    // two waits.
+    let started = Instant::now();
+    loop {
+        let left = timeout.saturating_sub(started.elapsed());
+        let wake = py.detach(|| ticket.waiter().wait(left.min(SIGNALS_EVERY)));
+        if wake.is_some() || left.is_zero() {
+            return Ok(wake);
+        }
+        py.check_signals()?;
+    }
+}
+
+fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
+    let main = MAIN_THREAD.get(py)?.call0()?;
+    let threading = py.import(pyo3::intern!(py, "threading"))?;
+    let current = threading.call_method0(pyo3::intern!(py, "get_ident"))?;
+    main.getattr(pyo3::intern!(py, "ident"))?.eq(current)
+}
