@@ -3,51 +3,53 @@ import sys
 
 import trytond.config
 
-# A module up to 7.4, an object before 8.0 (where the name warns).
-if hasattr(trytond.config, 'getint'):
-    config = trytond.config
-else:
-    config = trytond.config.config
+# A module from 7.8 on, an object of it before.
+MODULE = hasattr(trytond.config, 'getint')
+config = trytond.config if MODULE else trytond.config.config
 
 MESSAGE_SIZE = 1024 * 1024
 CACHE_SIZE = 64 * 1024 * 1024
 KEEP_ALIVE_TIMEOUT = 10
 
 
-def _number(section, option, default=None, name=None):
-    # Up to 7.4 trytond.bus reads these when it is imported, and its tests
-    # set them there.
-    bus = sys.modules.get('trytond.bus')
-    value = getattr(bus, name, None) if name else None
-    if value is None:
-        try:
-            value = config.getint(section, option, default=default)
-        except ValueError as error:
-            raise ValueError(
-                "[%s] %s in the configuration must be a whole number: %s"
-                % (section, option, error)) from error
-    return value
+def _number(section, option, default=None):
+    try:
+        return config.getint(section, option, default=default)
+    except ValueError as error:
+        raise ValueError(
+            "[%s] %s in the configuration must be a whole number: %s"
+            % (section, option, error)) from error
+
+
+def _number_of_bus(section, option, name):
+    "A setting that trytond.bus reads when it is imported, before 7.8"
+    if not MODULE:
+        # The tests of trytond set it there.
+        value = getattr(sys.modules.get('trytond.bus'), name, None)
+        if value is not None:
+            return value
+    return _number(section, option)
 
 
 def database_timeout():
     "Seconds after the last subscription at which the listener stops"
-    return _number('database', 'timeout', name='_db_timeout')
+    return _number_of_bus('database', 'timeout', '_db_timeout')
 
 
 def long_polling_timeout():
     "Seconds after which a poll is answered without a message"
-    return _number(
-        'bus', 'long_polling_timeout', name='_long_polling_timeout')
+    return _number_of_bus(
+        'bus', 'long_polling_timeout', '_long_polling_timeout')
 
 
 def cache_timeout():
     "Seconds for which a message is retained"
-    return _number('bus', 'cache_timeout', name='_cache_timeout')
+    return _number_of_bus('bus', 'cache_timeout', '_cache_timeout')
 
 
 def select_timeout():
     "Seconds without a notification after which the connection is probed"
-    return _number('bus', 'select_timeout', name='_select_timeout')
+    return _number_of_bus('bus', 'select_timeout', '_select_timeout')
 
 
 def message_size():

@@ -177,10 +177,11 @@ fn wait(
     let poll = Poll::new(wire::channels(channels)?);
     let last = last_message.and_then(wire::id);
     ENSURE_LISTENER.get(py)?.call1((cls, database, channels))?;
-    let bus = registry::current().bus(database).ok_or_else(|| {
+    let process = registry::current();
+    let bus = process.bus(database).ok_or_else(|| {
         PyRuntimeError::new_err(format!("the bus of database '{database}' was removed"))
     })?;
-    let message = next_message(py, &bus, &poll, last.as_ref(), || {
+    let message = next_message(py, &bus, process.now(), &poll, last.as_ref(), || {
         LONG_POLLING_TIMEOUT
             .get(py)?
             .call0()?

@@ -2,8 +2,8 @@
 //! trytond's JSON-RPC and without spaces.
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::type_object::PyTypeInfo;
 use pyo3::sync::PyOnceLock;
+use pyo3::type_object::PyTypeInfo;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 use super::imports::{ESCAPE_STRING, JSON_ENCODER};

@@ -9,14 +9,13 @@ use super::imports::MAIN_THREAD;
 use crate::bus::{Bus, Subscription, Ticket};
 use crate::message::{Id, Message};
 use crate::poll::Poll;
-use crate::registry;
 use crate::waiter::{Signal, Wake};
 
 /// How often the main thread looks for signals such as Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
-/// Waits for the message after `last`, for as long as `timeout` says; none
-/// when that has passed, or the process exits.
+/// Waits for the message after `last` from `now` on, for as long as `timeout`
+/// says; none when that has passed, or the process exits.
 ///
 /// # Errors
 ///
@@ -25,11 +24,11 @@ const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 pub(super) fn next_message(
     py: Python<'_>,
     bus: &Bus,
+    now: f64,
     poll: &Poll,
     last: Option<&Id>,
     timeout: impl FnOnce() -> PyResult<Duration>,
 ) -> PyResult<Option<Arc<Message>>> {
-    let now = registry::current().now();
     // Most polls of a client that catches up end here.
     if let Some(message) = bus.next(poll.channels(), last, now) {
         return Ok(Some(message));

@@ -1,0 +1,173 @@
+"""The engine of trytond-fastbus."""
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, final
+
+__all__: list[str]
+
+class Bus:
+    """The message bus, in place of trytond's `LongPollingBus`.
+
+    All methods are of the class, and call each other through it, so that a
+    subclass may override them.
+    """
+
+    _channel: ClassVar[str]
+    _queues: ClassVar[dict[tuple[int, str], dict[str, Any]]]
+    _queues_lock: ClassVar[_Locks]
+    _messages: ClassVar[_Messages]
+
+    def __new__(cls) -> Bus: ...
+    @classmethod
+    def publish(cls, channel: str, message: dict[Any, Any]) -> None:
+        """Send a message to a channel, once the transaction is committed.
+
+        It must be called in a transaction of trytond. The message is encoded
+        at once, as trytond's JSON-RPC does; its key `message_id` is set to a
+        new uuid4, as text.
+
+        Raises TypeError for a channel that is no string, a message that is no
+        dictionary and what can't be encoded; ValueError for a message that
+        contains itself or is larger than `[bus] message_size` bytes;
+        RuntimeError outside of a transaction. Nothing is sent then.
+        """
+    @classmethod
+    def subscribe(
+            cls, database: str, channels: Iterable[str],
+            last_message: Any = None) -> dict[str, Any]:
+        """Wait for the next message in any of the channels.
+
+        `last_message` is the id of the last message that the client has
+        received: what follows it is returned. Without it, or when it is not
+        (any more) known, that is the oldest retained message.
+
+        Returns what `create_response` makes of the message, or of None after
+        `[bus] long_polling_timeout` seconds. Where the channels have exactly
+        one `user:<id>`, other users' `notification:<id>` are left out. A
+        notification to the user is returned on the client's channel, where
+        the channels have exactly one `client:<id>`.
+
+        Raises TypeError for channels that are no strings.
+        """
+    @classmethod
+    def create_response(
+            cls, channel: str | None, message: Any) -> dict[str, Any]:
+        """The response with a message of a channel: a dictionary with the
+        keys `message` and `channel`."""
+    @classmethod
+    def _subscribe_json(
+            cls, database: str, channels: Iterable[str],
+            last_message: Any = None) -> str:
+        """As `subscribe`, in JSON: that of the message is as it was
+        published."""
+    @classmethod
+    def _listen(cls, database: str) -> None:
+        """Listen to a database for as long as it is subscribed to."""
+
+def notify(
+        title: Any, body: Any = None, priority: int = 1, user: Any = None,
+        client: Any = None) -> Any:
+    """Send a text message to a user's client, to be shown as a popup.
+
+    It goes to the client with the id `client`; else to all clients of the
+    user with the id `user`; else to the client in the context of the
+    transaction; else to all clients of its user, unless that is root, whom
+    nobody logs in as.
+
+    `title` is a line that sums it up, `body` a short text without markup,
+    `priority` goes from 0 (low) to 3 (urgent): ValueError for others.
+    """
+
+def statistics() -> dict[str, dict[str, int]]:
+    """What is on the buses of this process, by database.
+
+    `retained`: messages; `bytes`: what they take, about; `waiting`:
+    subscribers. Since the bus was first subscribed to: `published`: messages;
+    `skipped`: payloads that are no messages; `gaps`: times that messages may
+    have been lost with the connection.
+    """
+
+@final
+class _MessageQueue:
+    """The retained messages of a database, under trytond's name.
+
+    `timeout`: for how many seconds a message is retained, by `time.time`.
+    """
+
+    def __new__(cls, timeout: float) -> _MessageQueue: ...
+    def append(self, channel: str, element: Any) -> None:
+        """Append a message, a dictionary with a `message_id`, to a channel.
+
+        Raises ValueError for any other element.
+        """
+    def get_next(
+            self, channels: Iterable[str], from_id: Any = None,
+            ) -> tuple[str | None, Any]:
+        """The channel and the message after `from_id` in any of the channels,
+        or `(None, None)`."""
+    def __len__(self) -> int: ...
+
+@final
+class _Locks:
+    def __getitem__(self, pid: Any, /) -> threading.Lock: ...
+
+@final
+class _Messages:
+    def __len__(self) -> int: ...
+    def __contains__(self, database: str, /) -> bool: ...
+    def __getitem__(self, database: str, /) -> _MessageQueue: ...
+    def get(self, database: str) -> _MessageQueue | None:
+        """The queue of a database, or None."""
+    def clear(self) -> None:
+        """Drop the retained messages of all databases."""
+
+@final
+class DatabaseBus:
+    """The bus of one database in this process."""
+
+    def __new__(
+            cls, name: str, cache_timeout: float,
+            cache_size: int) -> DatabaseBus: ...
+    def receive(self, notifications: list[tuple[bool, str]]) -> list[str]:
+        """Put the notifications of a batch on the bus, in their order: each
+        is whether it is a part, and its payload. Returns why others than
+        messages were skipped."""
+    def disconnected(self) -> None:
+        """Note that the connection was lost, and with it what was under
+        way."""
+    def expire(self) -> None:
+        """Drop the messages that are too old."""
+    @property
+    def waiting(self) -> int:
+        """How many subscribers wait."""
+    def remove(self) -> None:
+        """Forget the bus, unless somebody waits."""
+
+@final
+class WokenQueue:
+    """The tokens of the greenlets that were woken and not yet resumed by
+    their hub."""
+
+    def __new__(cls, send: Callable[[], object]) -> WokenQueue: ...
+    def take(self) -> list[int]:
+        """Take the tokens of all that were woken."""
+
+@final
+class Deadline:
+    """A deadline at which a socket is shut down."""
+
+    def lift(self) -> bool:
+        """Lift the deadline; whether it had passed."""
+
+def watch(fd: int, seconds: float) -> Deadline:
+    """Shut the socket with this descriptor down once some seconds have
+    passed. The descriptor must stay open until the deadline is lifted."""
+
+def split(payload: str) -> list[str]:
+    """Cut a payload that is too large for a NOTIFY into parts."""
+
+def forked() -> None:
+    """Begin anew in the child of a fork."""
+
+def close() -> None:
+    """End all waits, those to come as well: the interpreter exits."""
