@@ -19,7 +19,9 @@ def environment(**extra):
     environ = {
         name: value for name, value in os.environ.items()
         if not name.startswith('TRYTOND_') and name != 'DB_NAME'}
-    path = [str(ROOT), str(ROOT / 'examples'), environ.get('PYTHONPATH')]
+    path = [
+        *map(str, [ROOT, ROOT / 'tests', ROOT / 'examples']),
+        environ.get('PYTHONPATH')]
     environ['PYTHONPATH'] = os.pathsep.join(filter(None, path))
     environ.update(extra)
     return environ
