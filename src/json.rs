@@ -19,7 +19,7 @@ pub fn push_string(out: &mut String, text: &str) {
 }
 
 fn needs_escape(character: char) -> bool {
-    matches!(character, '"' | '\\' | '\0'..='\x1f') || !character.is_ascii()
+    matches!(character, '"' | '\\' | '\0'..='\x1f' | '\x7f') || !character.is_ascii()
 }
 
 fn push_escaped(out: &mut String, character: char) {
@@ -56,7 +56,7 @@ mod tests {
             ("plain", r#""plain""#),
             ("a\"b\\c/d", r#""a\"b\\c/d""#),
             ("\n\r\t\u{8}\u{c}", r#""\n\r\t\b\f""#),
-            ("\0\u{1f}\u{7f}", "\"\\u0000\\u001f\u{7f}\""),
+            ("\0\u{1f}\u{7f}", r#""\u0000\u001f\u007f""#),
             ("é€", r#""\u00e9\u20ac""#),
             ("😀!", r#""\ud83d\ude00!""#),
         ] {

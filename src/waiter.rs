@@ -12,7 +12,8 @@ use crate::sync::{Condvar, Mutex, lock};
 pub enum Wake {
     /// A message arrived.
     Message(Arc<Message>),
-    /// The bus was closed, and nothing will come any more.
+    /// There is nobody to get a message: the process exits, or the client has
+    /// gone.
     Closed,
 }
 

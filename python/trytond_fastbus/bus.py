@@ -15,6 +15,7 @@ from trytond.wsgi import app
 from werkzeug import exceptions
 from werkzeug.utils import redirect
 
+from . import hangup
 from ._native import Bus as LongPollingBus
 from ._native import _MessageQueue, notify
 from .settings import config
@@ -50,10 +51,10 @@ else:
 @session_valid
 def subscribe(request, database_name):
     "Answer the poll of a client"
-    # Some proxies and administrators leave the last slash out.
     allow_subscribe, url_host = _access()
     if not allow_subscribe:
         raise exceptions.NotImplemented
+    # Stock compares the last slash as well, and is never asked then.
     if url_host and url_host.rstrip('/') != request.host_url.rstrip('/'):
         return _elsewhere(request, url_host)
     userid, username = _user(request)
@@ -64,9 +65,9 @@ def subscribe(request, database_name):
     logger.info(
         "get bus messages for %s since %s from %s@%s%s",
         channels, last_message, username, request.remote_addr, request.path)
-    return Response(
-        _response(database_name, channels, last_message),
-        content_type='application/json')
+    with hangup.serving(request.environ):
+        response = _response(database_name, channels, last_message)
+    return Response(response, content_type='application/json')
 
 
 def _access():

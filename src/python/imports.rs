@@ -47,3 +47,4 @@ pub(super) static RELAY_USER: Import =
 pub(super) static SEND: Import = Import::new("trytond_fastbus.publish", "send");
 pub(super) static TRANSACTION: Import =
     Import::new("trytond.transaction", "Transaction");
+pub(super) static WATCH_CLIENT: Import = Import::new("trytond_fastbus.hangup", "watch");

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 
 use super::coroutine::PyWaker;
-use super::imports::MAIN_THREAD;
+use super::imports::{MAIN_THREAD, WATCH_CLIENT};
 use crate::bus::{Bus, Subscription, Ticket};
 use crate::message::{Id, Message};
 use crate::poll::Poll;
-use crate::waiter::{Signal, Wake};
+use crate::waiter::{Signal, Waiter, Wake};
 
 /// How often the main thread looks for signals such as Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
@@ -48,12 +48,32 @@ pub(super) fn next_message(
             waker.wait(py, timeout)?;
             ticket.waiter().woken()
         }
-        None => wait_in_thread(py, &ticket, timeout)?,
+        None => {
+            let hang_up = PyHangUp(ticket.waiter().clone());
+            let end = WATCH_CLIENT.get(py)?.call1((hang_up,))?;
+            let wake = wait_in_thread(py, &ticket, timeout);
+            if !end.is_none() {
+                end.call0()?;
+            }
+            wake?
+        }
     };
     Ok(match wake {
         Some(Wake::Message(message)) => Some(message),
         Some(Wake::Closed) | None => None,
     })
+}
+
+/// Ends a wait whose client has gone.
+#[pyclass(frozen, name = "HangUp", module = "trytond_fastbus._native")]
+#[derive(Debug)]
+struct PyHangUp(Arc<Waiter>);
+
+#[pymethods]
+impl PyHangUp {
+    fn __call__(&self) {
+        self.0.wake(Wake::Closed);
+    }
 }
 
 fn wait_in_thread(

@@ -39,8 +39,8 @@ pub(super) fn channels(channels: &Bound<'_, PyAny>) -> PyResult<Vec<Box<str>>> {
 
 /// The id that a subscriber names; none where nothing can have it.
 pub(super) fn id(id: &Bound<'_, PyAny>) -> Option<Id> {
-    if let Ok(text) = id.cast::<PyString>() {
-        return text.to_str().ok().map(Id::from_text);
+    if let Some(text) = id.cast::<PyString>().ok().and_then(|id| id.to_str().ok()) {
+        return Some(Id::from_text(text));
     }
     let mut json = String::new();
     encode(&mut json, id).ok()?;

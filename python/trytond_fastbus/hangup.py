@@ -1,0 +1,84 @@
+"""Ending the wait of a client that has closed its connection.
+
+A WSGI server does not tell when a client goes away, so that a poll that
+nobody will read keeps its thread until the time-out. Some servers hand the
+connection's socket to the application: there the wait ends at once.
+"""
+import contextvars
+import os
+import select
+import threading
+from contextlib import contextmanager, suppress
+
+_socket = contextvars.ContextVar('socket', default=None)
+_watchers = {}
+
+
+class Middleware:
+    "Ends the waits of clients that have gone, in all that app answers"
+
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, environ, start_response):
+        with serving(environ):
+            return self.app(environ, start_response)
+
+
+@contextmanager
+def serving(environ):
+    "In this context it is the client of this request that waits"
+    token = _socket.set(
+        environ.get('werkzeug.socket') or environ.get('gunicorn.socket'))
+    try:
+        yield
+    finally:
+        _socket.reset(token)
+
+
+def watch(hang_up):
+    """Call hang_up when the client of the request goes away.
+
+    Returns a function that ends the watch, or None when nothing is watched.
+    """
+    socket = _socket.get()
+    # Where gevent has patched it away a wait costs no thread.
+    if socket is None or not hasattr(select, 'epoll'):
+        return None
+    pid = os.getpid()
+    watcher = _watchers.get(pid)
+    if watcher is None:
+        watcher = _watchers.setdefault(pid, _Watcher())
+    return watcher.watch(socket.fileno(), hang_up)
+
+
+class _Watcher:
+    "A thread that waits for the end of any connection"
+
+    def __init__(self):
+        self._epoll = select.epoll()
+        self._watched = {}
+        self._lock = threading.Lock()
+        self._thread = None
+
+    def watch(self, fd, hang_up):
+        with self._lock:
+            if not self._thread:
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
+        self._watched[fd] = hang_up
+        self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+
+        def end():
+            # The thread that ends the watch is the one that closes the
+            # socket later: the number can not be another's yet.
+            with suppress(OSError):
+                self._epoll.unregister(fd)
+            del self._watched[fd]
+        return end
+
+    def _run(self):
+        while True:
+            for fd, _ in self._epoll.poll():
+                if hang_up := self._watched.get(fd):
+                    hang_up()
