@@ -4,14 +4,12 @@ import datetime as dt
 import enum
 import json
 import types
-from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trytond.protocols.jsonrpc import JSONDecoder, JSONEncoder
 from trytond.transaction import Transaction
-
 from trytond_fastbus import Bus
 from trytond_fastbus.bus import _MessageQueue
 
@@ -160,7 +158,7 @@ def test_value_is_encoded_and_decoded_as_by_trytond(value):
         {'__class__': 'date'},
         {'__class__': 'Decimal', 'decimal': 'x'},
         [{'__class__': 'bytes', 'base64': 'YQ=='}],
-        {'1': 'a', 1: 'b', True: 'c'},
+        {'1': 'a', 1: 'b', 2.0: 'c', None: 'd', False: 'e'},
         dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc),
         {(1, 2): 'a tuple as key'},
         {b'a': 1},

@@ -4,10 +4,9 @@ import ast
 import inspect
 
 import pytest
+import trytond_fastbus
 from support.server import run_python
 from trytond import bus as stock
-
-import trytond_fastbus
 from trytond_fastbus import bus as ours
 
 PREAMBLE = '''

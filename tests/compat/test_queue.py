@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trytond.bus import _MessageQueue as StockQueue
-
 from trytond_fastbus import bus
 
 TIMEOUT = 5
@@ -74,7 +73,8 @@ class Queues:
 
     def after(self, index):
         queue, now = StockQueue(TIMEOUT), self.now
-        for channel, message, self.now in self.appended[index + 1:]:
+        for channel, message, time in self.appended[index + 1:]:
+            self.now = time
             queue.append(channel, message)
         self.now = now
         return queue
