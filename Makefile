@@ -14,6 +14,9 @@ tools := $(environments)/tools/bin
 sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
 
+# Run a command and show what it said only if it fails
+quiet = output=$$($(1) 2>&1) || { echo "$$output"; exit 1; }
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # PyO3 is built for the same Python in the checks and in the wheel
 export PYO3_PYTHON := $(CURDIR)/$(tools)/python
@@ -40,8 +43,8 @@ lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check 
 	@! grep -rnE --include='*.rs' --exclude-dir=python '^[^/]*\<pyo3\>' src \
 		|| { echo "pyo3 belongs to src/python"; exit 1; }
 	@$(tools)/ruff check -q
-	@$(environments)/8.2/bin/python -m mypy.stubtest trytond_fastbus._native > \
-		$(environments)/stubtest.log || { cat $(environments)/stubtest.log; exit 1; }
+	@$(call quiet,$(environments)/8.2/bin/python -m mypy.stubtest \
+		trytond_fastbus._native)
 
 test-rust: $(environments)/tools/.requirements ## Test the core, and its model under loom
 	@echo "tests in Rust"
@@ -71,8 +74,8 @@ clean: ## Remove what was made
 dist/.built: $(sources) | $(environments)/tools/.requirements
 	@echo "build"
 	@rm -f dist/*.whl
-	@$(tools)/maturin -q build --release --locked --out dist \
-		--interpreter $(tools)/python
+	@$(call quiet,$(tools)/maturin build -q --release --locked --out dist \
+		--interpreter $(tools)/python)
 	@touch $@
 
 # The product in an environment
