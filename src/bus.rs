@@ -228,6 +228,8 @@ impl Wakeup {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     const BOUNDS: Bounds = Bounds {
@@ -308,5 +310,85 @@ mod tests {
             }
         );
         drop(ticket);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Subscribe(Vec<u8>, Option<u64>),
+        Leave(prop::sample::Index),
+        Publish(Vec<u8>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let channels = || prop::collection::vec(0_u8..4, 0..4);
+        prop_oneof![
+            (channels(), prop::option::of(0_u64..40))
+                .prop_map(|(channels, last)| Step::Subscribe(channels, last)),
+            any::<prop::sample::Index>().prop_map(Step::Leave),
+            channels().prop_map(Step::Publish),
+        ]
+    }
+
+    proptest! {
+        /// Whoever waits gets the first message of its channels, whoever does
+        /// not wait finds its next message in the history, and nobody else is
+        /// woken.
+        #[test]
+        fn every_subscriber_gets_its_next_message(steps in prop::collection::vec(step(), 1..60)) {
+            let names = ["a", "b", "c", "d"];
+            let bus = Bus::new(BOUNDS);
+            let mut published: Vec<u8> = Vec::new();
+            let mut waiting: Vec<(Ticket, Vec<u8>)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Subscribe(channels, last) => {
+                        let asked: Vec<_> = channels.iter().map(|c| names[*c as usize]).collect();
+                        let from = last.filter(|last| *last < published.len() as u64);
+                        let from = from.map_or(0, |last| usize::try_from(last).unwrap() + 1);
+                        let next = published[from..].iter().position(|c| channels.contains(c));
+                        match subscribe(&bus, &asked, last) {
+                            Subscription::Message(message) => {
+                                let id = (from + next.expect("none was published")) as u64;
+                                prop_assert_eq!(message.id(), &Id::from_json(&id.to_string()));
+                            }
+                            Subscription::Waiting(ticket) => {
+                                prop_assert_eq!(next, None);
+                                waiting.push((ticket, channels));
+                            }
+                        }
+                    }
+                    Step::Leave(index) if !waiting.is_empty() => {
+                        waiting.swap_remove(index.index(waiting.len()));
+                    }
+                    Step::Leave(_) => {}
+                    Step::Publish(channels) => {
+                        let first = published.len();
+                        let id = |index: usize| (first + index) as u64;
+                        let messages = channels.iter().enumerate();
+                        let messages = messages.map(|(index, c)| message(names[*c as usize], id(index)));
+                        bus.publish(messages.collect(), 0.0).iter().for_each(Wakeup::run);
+                        published.extend(&channels);
+                        let mut still = Vec::new();
+                        for (ticket, asked) in waiting {
+                            match channels.iter().position(|c| asked.contains(c)) {
+                                None => {
+                                    prop_assert!(ticket.waiter().woken().is_none());
+                                    still.push((ticket, asked));
+                                }
+                                Some(index) => {
+                                    let expected = Id::from_json(&id(index).to_string());
+                                    let woken = ticket.waiter().woken();
+                                    prop_assert!(
+                                        matches!(woken, Some(Wake::Message(m)) if *m.id() == expected)
+                                    );
+                                }
+                            }
+                        }
+                        waiting = still;
+                    }
+                }
+                prop_assert_eq!(bus.statistics().waiting, waiting.len());
+            }
+        }
     }
 }

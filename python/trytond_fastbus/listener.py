@@ -64,6 +64,18 @@ def listen(bus, database):
     "Put the notifications of the database on the bus until nobody subscribes"
     key = os.getpid(), database
     queue = bus._queues.get(key)
+    try:
+        _listen(bus, key, queue)
+    except BaseException:
+        # Should it be killed, the next subscription starts another one.
+        with bus._queues_lock[key[0]]:
+            if bus._queues.get(key) is queue:
+                del bus._queues[key]
+        raise
+
+
+def _listen(bus, key, queue):
+    database = key[1]
     retry, lost = RETRY_MIN, None
     while queue and not _ended(bus, key, queue):
         try:
