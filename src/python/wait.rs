@@ -43,25 +43,28 @@ pub(super) fn next_message(
         Subscription::Message(message) => return Ok(Some(message)),
         Subscription::Waiting(ticket) => ticket,
     };
-    let wake = match waker {
-        Some(waker) => {
-            waker.wait(py, timeout)?;
-            ticket.waiter().woken()
+    let wake = if let Some(waker) = waker {
+        waker.wait(py, timeout)?;
+        ticket.waiter().woken()
+    } else {
+        let end_watch = watch_client(py, &ticket)?;
+        let wake = wait_in_thread(py, &ticket, timeout);
+        if !end_watch.is_none() {
+            end_watch.call0()?;
         }
-        None => {
-            let hang_up = PyHangUp(ticket.waiter().clone());
-            let end = WATCH_CLIENT.get(py)?.call1((hang_up,))?;
-            let wake = wait_in_thread(py, &ticket, timeout);
-            if !end.is_none() {
-                end.call0()?;
-            }
-            wake?
-        }
+        wake?
     };
     Ok(match wake {
         Some(Wake::Message(message)) => Some(message),
         Some(Wake::Closed) | None => None,
     })
+}
+
+/// Has the wait ended when its client goes away, as far as that is told;
+/// returns what ends the watch, or None.
+fn watch_client<'py>(py: Python<'py>, ticket: &Ticket) -> PyResult<Bound<'py, PyAny>> {
+    let hang_up = PyHangUp(ticket.waiter().clone());
+    WATCH_CLIENT.get(py)?.call1((hang_up,))
 }
 
 /// Ends a wait whose client has gone.
