@@ -61,7 +61,8 @@ test-python-%: $(environments)/%/.product
 
 test-compat: $(SERIES:%=$(environments)/%/.product) ## Run trytond's own tests of the bus on ours
 	@echo "trytond's own tests"
-	@$(PYTHON) tests/compat/upstream.py $(SERIES)
+	@$(environments)/$(lastword $(SERIES))/bin/python \
+		tests/compat/upstream.py $(SERIES)
 
 bench: $(environments)/8.2/.product ## Compare with the stock bus
 	@$(environments)/8.2/bin/python -m benches
