@@ -163,14 +163,6 @@ def _receive(bus, key, queue, connection):
     with selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ)
         while not _ended(bus, key, queue):
-            if not selector.select(timeout=settings.select_timeout()):
-                # The answer tells whether PostgreSQL is still there, and
-                # may bring notifications along.
-                with _time_limit(connection):
-                    cursor.execute('SELECT 1')
-                queue['bus'].expire()
-                # trytond closes the pool of a database that nobody uses.
-                backend.Database(key[1])
             notifications = []
             try:
                 for channel, payload in _notifications(connection):
@@ -178,6 +170,15 @@ def _receive(bus, key, queue, connection):
             finally:
                 # Those that came before the connection broke count as well.
                 _put(key[1], queue, notifications)
+            # Any that come with the answer to a query, be it LISTEN or the
+            # one below, are taken above before it is waited for more.
+            if not selector.select(timeout=settings.select_timeout()):
+                # The answer tells whether PostgreSQL is still there.
+                with _time_limit(connection):
+                    cursor.execute('SELECT 1')
+                queue['bus'].expire()
+                # trytond closes the pool of a database that nobody uses.
+                backend.Database(key[1])
 
 
 def _put(database, queue, notifications):
