@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import tempfile
 import uuid
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT)]
 
+from support.bus import configured, listen, payload  # noqa: E402
 from support.postgresql import PostgreSQL  # noqa: E402
 from support.server import create_tryton, write_config  # noqa: E402
 
@@ -56,6 +58,14 @@ def series():
     return SERIES
 
 
+@pytest.fixture
+def configure():
+    "configure(section, **options): set trytond's options for the test"
+    with ExitStack() as stack:
+        yield lambda section, **options: stack.enter_context(
+            configured(section, **options))
+
+
 @pytest.fixture(scope='session')
 def postgresql():
     "The cluster of the session, a support.postgresql.PostgreSQL"
@@ -80,11 +90,10 @@ def tryton_template(postgresql):
     return template
 
 
-@pytest.fixture
-def database(postgresql, tryton_template):
-    "The name of a Tryton database on PostgreSQL of this test's own"
+@contextmanager
+def tryton_database(postgresql, template):
     name = f'test_{uuid.uuid4().hex[:12]}'
-    postgresql.create_database(name, tryton_template)
+    postgresql.create_database(name, template)
     yield name
     stop_listener(name)
     from trytond import backend
@@ -95,6 +104,27 @@ def database(postgresql, tryton_template):
     postgresql.drop_database(name)
 
 
+@pytest.fixture
+def database(postgresql, tryton_template):
+    "The name of a Tryton database on PostgreSQL of this test's own"
+    with tryton_database(postgresql, tryton_template) as name:
+        yield name
+
+
+@pytest.fixture(scope='module')
+def listening(postgresql, tryton_template):
+    "The name of one that a module's tests share, with a listener at work"
+    with tryton_database(postgresql, tryton_template) as name:
+        listen(name)
+        yield name
+
+
+@pytest.fixture
+def channel():
+    "The name of a channel of this test's own"
+    return f'test:{uuid.uuid4()}'
+
+
 def stop_listener(name):
     "Stop the listener of this process, as trytond's own tests do"
     from trytond.bus import Bus
@@ -103,6 +133,11 @@ def stop_listener(name):
         with Bus._queues_lock[os.getpid()]:
             Bus._queues[key]['timeout'] = 0
             listener = Bus._queues[key]['listener']
+        # It looks when it is woken
+        _server.execute(
+            "SELECT pg_notify('bus', '%s')" % payload(
+                'stop', {'message_id': None}),
+            name)
         listener.join(10)
         assert not listener.is_alive()
 
