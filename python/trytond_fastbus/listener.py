@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from trytond import backend
 
 from . import _native, settings
-from .publish import part_channel
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -50,6 +49,11 @@ def ensure(bus, database, channels):
     if logger.isEnabledFor(logging.INFO):
         logger.info(
             "subscribe to '%s' on '%s'", ','.join(channels), database)
+
+
+def part_channel(bus):
+    "The channel for the parts of payloads that are too large for one NOTIFY"
+    return bus._channel + '.part'
 
 
 def deliver(bus, database, payloads):

@@ -1,5 +1,6 @@
 """Sending a message in the transaction."""
 from . import _native, settings
+from .listener import deliver, part_channel
 
 # The most bytes that PostgreSQL takes as the payload of a NOTIFY
 PAYLOAD_MAX = 7999
@@ -29,11 +30,6 @@ def send(bus, transaction, payload):
         cursor = connection.cursor()
         cursor.execute(
             'SELECT pg_notify(%s, %s)', (bus._channel, payload))
-
-
-def part_channel(bus):
-    "The channel for the parts of payloads that are too large for one NOTIFY"
-    return bus._channel + '.part'
 
 
 def _send_local(bus, transaction, payload):
@@ -74,7 +70,6 @@ class _LocalDataManager:
         pass
 
     def tpc_finish(self, transaction):
-        from .listener import deliver
         payloads, self.payloads = self.payloads, []
         deliver(self.bus, self.database, payloads)
 
