@@ -5,6 +5,9 @@ from typing import Any, ClassVar, final
 
 __all__: list[str]
 
+# The most bytes that PostgreSQL takes as the payload of a NOTIFY
+PAYLOAD_MAX: int
+
 class Bus:
     """The message bus, in place of trytond's `LongPollingBus`.
 

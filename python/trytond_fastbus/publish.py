@@ -2,9 +2,6 @@
 from . import _native, settings
 from .listener import deliver, part_channel
 
-# The most bytes that PostgreSQL takes as the payload of a NOTIFY
-PAYLOAD_MAX = 7999
-
 
 def send(bus, transaction, payload):
     """Send the payload, in ASCII, once the transaction is committed.
@@ -19,7 +16,7 @@ def send(bus, transaction, payload):
     database, connection = transaction.database, transaction.connection
     if not database.has_channel():
         _send_local(bus, transaction, payload)
-    elif len(payload) > PAYLOAD_MAX:
+    elif len(payload) > _native.PAYLOAD_MAX:
         cursor = connection.cursor()
         cursor.execute(
             'SELECT pg_notify(%s, part) FROM unnest(%s::text[]) AS part',

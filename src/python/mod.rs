@@ -33,4 +33,7 @@ mod _native {
     use super::process::{PyDeadline, close, forked, split, statistics, watch};
     #[pymodule_export]
     use super::queue::PyMessageQueue;
+
+    #[pymodule_export]
+    const PAYLOAD_MAX: usize = crate::parts::PAYLOAD_MAX;
 }
