@@ -3,7 +3,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, final
 
-__all__: list[str]
+__all__ = [
+    'Bus', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX', 'WokenQueue',
+    '_MessageQueue', 'close', 'forked', 'notify', 'split', 'statistics',
+    'watch']
 
 # The most bytes that PostgreSQL takes as the payload of a NOTIFY
 PAYLOAD_MAX: int
