@@ -1,0 +1,151 @@
+"""The two sides: a process and a database each, which work in turns."""
+import contextlib
+import multiprocessing
+import os
+import tempfile
+import traceback
+from pathlib import Path
+
+from tests.support import wait_until
+
+SIDES = ['stock', 'ours']
+# The history is to hold everything, and nobody's poll to time out. The
+# databases are empty: trytond must not look for its tables.
+CONFIG = """
+[database]
+uri = %(uri)s
+[cache]
+clean_timeout = 86400
+[bus]
+class = %(class)s
+allow_subscribe = True
+cache_timeout = 86400
+cache_size = 1073741824
+long_polling_timeout = 600
+"""
+CLASSES = {'stock': '', 'ours': 'trytond_fastbus.Bus'}
+
+
+class Side:
+    "A process that uses one of the two, called by the process that measures"
+
+    def __init__(self, name, postgresql, **environ):
+        self.name = name
+        self.database = 'bench_%s' % name
+        postgresql.drop_database(self.database)
+        postgresql.create_database(self.database)
+        context = multiprocessing.get_context('spawn')
+        self._connection, connection = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(connection, name, postgresql.uri),
+            daemon=True)
+        before = dict(os.environ)
+        os.environ.update(environ)
+        try:
+            self._process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        connection.close()
+
+    def __call__(self, function, *args):
+        "Return function(database, *args), called there"
+        self._connection.send((function, self.database, args))
+        result, error = self._connection.recv()
+        if error:
+            raise RuntimeError(f"{self.name}: {error}")
+        return result
+
+    def close(self):
+        self._connection.close()
+        self._process.join(10)
+        self._process.kill()
+
+
+@contextlib.contextmanager
+def both(postgresql, **environ):
+    "The stock side and ours, both just started"
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for name in SIDES:
+            sides.append(Side(name, postgresql, **environ))
+            stack.callback(sides[-1].close)
+        yield sides
+
+
+def _serve(connection, name, uri):
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / 'trytond.conf'
+        path.write_text(CONFIG % {'uri': uri, 'class': CLASSES[name]})
+        from trytond import config
+        config.update_etc(str(path))
+    while True:
+        try:
+            function, *args = connection.recv()
+        except EOFError:
+            # Threads that still wait must not hold the exit.
+            os._exit(0)
+        try:
+            answer = function(args[0], *args[1]), None
+        except Exception:
+            answer = None, traceback.format_exc()
+        connection.send(answer)
+
+
+def is_ours():
+    from trytond.bus import Bus
+    return Bus.__module__.startswith('trytond_fastbus')
+
+
+def retained(database):
+    "How many messages are retained"
+    from trytond.bus import Bus
+    queue = Bus._messages.get(database)
+    if queue is None:
+        return 0
+    return len(queue if is_ours() else queue._messages)
+
+
+def waiting(database, channel):
+    "How many subscribers wait, of which all ask for the channel"
+    if is_ours():
+        from trytond_fastbus import statistics
+        return statistics()[database]['waiting']
+    from trytond.bus import Bus
+    queue = Bus._queues[os.getpid(), database]
+    return len(queue['events'].get(channel, []))
+
+
+def listen(database):
+    "Start the listener, by a subscription that ends at once"
+    from trytond import config
+    from trytond.bus import Bus
+    timeout = config.get('bus', 'long_polling_timeout')
+    config.set('bus', 'long_polling_timeout', '0')
+    Bus.subscribe(database, ['nothing'])
+    config.set('bus', 'long_polling_timeout', timeout)
+
+    def heard():
+        send(database, ['{"channel":"x","message":{"message_id":"x"}}'])
+        return retained(database)
+
+    wait_until(heard)
+
+
+def send(database, payloads):
+    "Have PostgreSQL send the payloads, in one transaction"
+    from trytond.transaction import Transaction
+    with Transaction().start(database, 0) as transaction:
+        transaction.connection.cursor().execute(
+            "SELECT pg_notify('bus', payload) "
+            "FROM unnest(%s::text[]) AS payload", (payloads,))
+        transaction.commit()
+
+
+def fill(database, payloads, batch=500):
+    "Have the payloads retained; in batches that leave no large garbage"
+    for start in range(0, len(payloads), batch):
+        part = payloads[start:start + batch]
+        count = retained(database) + len(part)
+        send(database, part)
+        wait_until(lambda: retained(database) >= count, 60)  # noqa: B023
