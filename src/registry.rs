@@ -1,9 +1,9 @@
 //! The buses of this process, and what they share.
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::available_parallelism;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{available_parallelism, sleep};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use once_cell::sync::{Lazy, OnceCell};
@@ -18,6 +18,8 @@ use crate::watchdog::Watchdog;
 
 /// The most threads that wake waiters.
 const WORKERS_MAX: usize = 4;
+/// For how long the exit waits for calls that are under way.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What belongs to this process. A forked child has one of its own: the
 /// parent's threads do not exist there, and its locks may be held by them.
@@ -34,7 +36,13 @@ pub struct Process {
     fanout: OnceCell<Fanout>,
     watchdog: OnceCell<Watchdog>,
     closed: AtomicBool,
+    /// How many calls into the engine are under way.
+    visits: AtomicUsize,
 }
+
+/// A call into the engine that is under way until this is dropped.
+#[derive(Debug)]
+pub struct Visit(Arc<Process>);
 
 /// The process that runs this code.
 #[must_use]
@@ -71,6 +79,7 @@ impl Process {
             fanout: OnceCell::new(),
             watchdog: OnceCell::new(),
             closed: AtomicBool::new(false),
+            visits: AtomicUsize::new(0),
         }
     }
 
@@ -160,6 +169,19 @@ impl Process {
         self.watchdog.get_or_try_init(Watchdog::start)
     }
 
+    /// Notes a call into the engine, which the exit waits for.
+    #[must_use]
+    pub fn visit(self: Arc<Self>) -> Visit {
+        self.visits.fetch_add(1, Ordering::SeqCst);
+        Visit(self)
+    }
+
+    /// Whether the process exits.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// Ends all waits, those to come as well: the process exits.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
@@ -170,6 +192,22 @@ impl Process {
         if let Some(fanout) = self.fanout.get() {
             fanout.stop();
         }
+    }
+
+    /// Waits until no call is under way, at most a second.
+    pub fn wait_for_visits(&self) {
+        let started = Instant::now();
+        while self.visits.load(Ordering::SeqCst) > 0
+            && started.elapsed() < LEAVE_TIMEOUT
+        {
+            sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.visits.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

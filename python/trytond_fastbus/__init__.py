@@ -3,6 +3,7 @@
 It is selected by `class = trytond_fastbus.Bus` in the section `[bus]` of
 trytond.conf, or by `install()` before trytond.wsgi is imported.
 """
+import concurrent.futures.thread  # noqa: F401
 import importlib.util
 import os
 import sys
@@ -15,9 +16,20 @@ __all__ = ['Bus', 'LongPollingBus', 'install', 'notify', 'statistics']
 
 LongPollingBus = Bus
 
+
+def _listen(cls, database):
+    "Listen to a database for as long as it is subscribed to"
+    from .listener import listen
+    listen(cls, database)
+
+
+# In Python, since the thread of the listener is still there when the
+# interpreter ends it, which a function of Rust does not survive before 3.14.
+Bus._listen = classmethod(_listen)
 os.register_at_fork(after_in_child=_native.forked)
 # Waiting threads that are no daemons would hold the exit until their
 # time-out: atexit comes after they are joined, and this private hook before.
+# The last registered is the first called, so after that of the executors.
 if hasattr(threading, '_register_atexit'):
     threading._register_atexit(_native.close)
 

@@ -1,6 +1,7 @@
 """Waiting under gevent: a greenlet waits, its hub never does."""
 import os
 import sys
+import threading
 import weakref
 
 from ._native import WokenQueue
@@ -10,10 +11,14 @@ _wakers = weakref.WeakKeyDictionary()
 os.register_at_fork(after_in_child=_wakers.clear)
 
 
+def ends_at_exit():
+    "Whether the running thread is one that the interpreter's exit ends"
+    return not is_patched() and threading.current_thread().daemon
+
+
 def current_waker():
     "The waker of the running hub, None where threads are threads"
-    monkey = sys.modules.get('gevent.monkey')
-    if monkey is None or not monkey.is_module_patched('threading'):
+    if not is_patched():
         return None
     import gevent
     hub = gevent.get_hub()
@@ -21,6 +26,12 @@ def current_waker():
     if waker is None:
         waker = _wakers[hub] = _Waker(hub)
     return waker
+
+
+def is_patched():
+    "Whether what looks like a thread is a greenlet"
+    monkey = sys.modules.get('gevent.monkey')
+    return monkey is not None and monkey.is_module_patched('threading')
 
 
 class _Waker:

@@ -1,5 +1,6 @@
 //! The class `Bus`, in the place of trytond's `LongPollingBus`.
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use super::decode::decode;
 use super::encode::encode;
 use super::imports::{
-    ENSURE_LISTENER, GET_LOGGER, LISTEN, LONG_POLLING_TIMEOUT, RELAY_USER, SEND,
+    ENDS_AT_EXIT, ENSURE_LISTENER, GET_LOGGER, LONG_POLLING_TIMEOUT, RELAY_USER, SEND,
     TRANSACTION,
 };
 use super::state::{PyLocks, PyMessages};
@@ -19,7 +20,7 @@ use super::wait::next_message;
 use super::wire;
 use crate::message::Message;
 use crate::poll::Poll;
-use crate::registry;
+use crate::registry::{self, Visit};
 
 /// `logging.DEBUG`
 const DEBUG: u8 = 10;
@@ -68,6 +69,7 @@ impl PyBus {
         message: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let py = cls.py();
+        let _visit = visit(py)?;
         let name = channel.cast::<PyString>().map_err(|_| {
             PyTypeError::new_err(format!(
                 "channel must be a str, not {}",
@@ -112,6 +114,7 @@ impl PyBus {
         last_message: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = cls.py();
+        let _visit = visit(py)?;
         let (poll, message) = wait(cls, database, channels, last_message)?;
         let create_response = pyo3::intern!(py, "create_response");
         let Some(message) = message else {
@@ -152,6 +155,7 @@ impl PyBus {
         last_message: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let py = cls.py();
+        let _visit = visit(py)?;
         let (poll, message) = wait(cls, database, channels, last_message)?;
         let response = poll.response(message.as_deref(), relay_user(py)?);
         debug(py, "Bus: %s", || {
@@ -159,12 +163,26 @@ impl PyBus {
         })?;
         Ok(response)
     }
+}
 
-    /// Listen to a database for as long as it is subscribed to.
-    #[classmethod]
-    fn _listen(cls: &Bound<'_, PyType>, database: &str) -> PyResult<()> {
-        LISTEN.get(cls.py())?.call1((cls, database)).map(drop)
+/// Notes a call that runs Python.
+///
+/// Before Python 3.14 a daemon thread that runs when the interpreter exits is
+/// ended there by an unwinding that no function of Rust survives. So the exit
+/// waits for the calls under way, and daemons that come later stay here, as
+/// they would from 3.14 on.
+fn visit(py: Python<'_>) -> PyResult<Visit> {
+    let process = registry::current();
+    let visit = process.clone().visit();
+    if process.is_closed() && ENDS_AT_EXIT.get(py)?.call0()?.is_truthy()? {
+        drop(visit);
+        py.detach(|| {
+            loop {
+                thread::park();
+            }
+        });
     }
+    Ok(visit)
 }
 
 fn wait(

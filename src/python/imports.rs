@@ -27,17 +27,20 @@ impl Import {
 
 pub(super) static CURRENT_WAKER: Import =
     Import::new("trytond_fastbus.coroutine", "current_waker");
+pub(super) static ENDS_AT_EXIT: Import =
+    Import::new("trytond_fastbus.coroutine", "ends_at_exit");
 pub(super) static ENSURE_LISTENER: Import =
     Import::new("trytond_fastbus.listener", "ensure");
 pub(super) static ESCAPE_STRING: Import =
     Import::new("json.encoder", "encode_basestring_ascii");
 pub(super) static GET_LOGGER: Import = Import::new("logging", "getLogger");
+pub(super) static IS_PATCHED: Import =
+    Import::new("trytond_fastbus.coroutine", "is_patched");
 pub(super) static JSON_DECODER: Import =
     Import::new("trytond.protocols.jsonrpc", "JSONDecoder");
 pub(super) static JSON_ENCODER: Import =
     Import::new("trytond.protocols.jsonrpc", "JSONEncoder");
 pub(super) static JSON_LOADS: Import = Import::new("json", "loads");
-pub(super) static LISTEN: Import = Import::new("trytond_fastbus.listener", "listen");
 pub(super) static LOCK: Import = Import::new("threading", "Lock");
 pub(super) static LONG_POLLING_TIMEOUT: Import =
     Import::new("trytond_fastbus.settings", "long_polling_timeout");

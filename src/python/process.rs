@@ -6,6 +6,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::imports::IS_PATCHED;
 use crate::error::Error;
 use crate::parts;
 use crate::registry;
@@ -28,9 +29,15 @@ pub(super) fn forked() {
 
 /// End all waits, those to come as well: the interpreter exits.
 #[pyfunction]
-pub(super) fn close(py: Python<'_>) {
+pub(super) fn close(py: Python<'_>) -> PyResult<()> {
+    let process = registry::current();
     // The threads that wake greenlets need Python to end.
-    py.detach(|| registry::current().close());
+    py.detach(|| process.close());
+    // Greenlets can't leave while this waits in their thread.
+    if !IS_PATCHED.get(py)?.call0()?.is_truthy()? {
+        py.detach(|| process.wait_for_visits());
+    }
+    Ok(())
 }
 
 /// Cut a payload that is too large for a NOTIFY into parts.
