@@ -205,6 +205,14 @@ impl Process {
     }
 }
 
+impl Visit {
+    /// The process that is visited.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.0
+    }
+}
+
 impl Drop for Visit {
     fn drop(&mut self) {
         self.0.visits.fetch_sub(1, Ordering::SeqCst);

@@ -114,8 +114,8 @@ impl PyBus {
         last_message: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = cls.py();
-        let _visit = visit(py)?;
-        let (poll, message) = wait(cls, database, channels, last_message)?;
+        let visit = visit(py)?;
+        let (poll, message) = wait(&visit, cls, database, channels, last_message)?;
         let create_response = pyo3::intern!(py, "create_response");
         let Some(message) = message else {
             return cls.call_method1(create_response, (py.None(), py.None()));
@@ -155,8 +155,8 @@ impl PyBus {
         last_message: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let py = cls.py();
-        let _visit = visit(py)?;
-        let (poll, message) = wait(cls, database, channels, last_message)?;
+        let visit = visit(py)?;
+        let (poll, message) = wait(&visit, cls, database, channels, last_message)?;
         let response = poll.response(message.as_deref(), relay_user(py)?);
         debug(py, "Bus: %s", || {
             Ok((&response,).into_pyobject(py)?.into_any())
@@ -186,6 +186,7 @@ fn visit(py: Python<'_>) -> PyResult<Visit> {
 }
 
 fn wait(
+    visit: &Visit,
     cls: &Bound<'_, PyType>,
     database: &str,
     channels: &Bound<'_, PyAny>,
@@ -195,7 +196,7 @@ fn wait(
     let poll = Poll::new(wire::channels(channels)?);
     let last = last_message.and_then(wire::id);
     ENSURE_LISTENER.get(py)?.call1((cls, database, channels))?;
-    let process = registry::current();
+    let process = visit.process();
     let bus = process.bus(database).ok_or_else(|| {
         PyRuntimeError::new_err(format!("the bus of database '{database}' was removed"))
     })?;
