@@ -34,7 +34,8 @@ else:
 
 # From 7.8 on a session is valid for one address, the client learns where the
 # bus is when it logs in, and the configuration is read at each call.
-if hasattr(app, 'session_valid'):
+_FROM_7_8 = hasattr(app, 'session_valid')
+if _FROM_7_8:
     session_valid = app.session_valid
 else:
     session_valid = app.auth_required
@@ -71,15 +72,15 @@ def subscribe(request, database_name):
 
 
 def _access():
-    if session_valid is app.auth_required:
-        return _allow_subscribe, _url_host
-    return (
-        config.getboolean('bus', 'allow_subscribe'),
-        config.get('bus', 'url_host'))
+    if _FROM_7_8:
+        return (
+            config.getboolean('bus', 'allow_subscribe'),
+            config.get('bus', 'url_host'))
+    return _allow_subscribe, _url_host
 
 
 def _elsewhere(request, url_host):
-    if session_valid is not app.auth_required:
+    if _FROM_7_8:
         raise exceptions.Unauthorized
     response = redirect(
         urljoin(url_host, request.path), HTTPStatus.PERMANENT_REDIRECT)
