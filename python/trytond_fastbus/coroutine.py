@@ -6,6 +6,7 @@ import weakref
 
 from ._native import WokenQueue
 
+_staying = []
 _wakers = weakref.WeakKeyDictionary()
 # The parent's greenlets wait for what the child will never hear of.
 os.register_at_fork(after_in_child=_wakers.clear)
@@ -14,6 +15,14 @@ os.register_at_fork(after_in_child=_wakers.clear)
 def ends_at_exit():
     "Whether the running thread is one that the interpreter's exit ends"
     return not is_patched() and threading.current_thread().daemon
+
+
+def stay():
+    "Never let the running greenlet go on"
+    import gevent
+    # One that nobody knows is ended.
+    _staying.append(gevent.getcurrent())
+    gevent.get_hub().switch()
 
 
 def current_waker():

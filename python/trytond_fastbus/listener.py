@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from trytond import backend
 
-from . import _native, settings
+from . import _native, coroutine, settings
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -176,7 +176,12 @@ def _receive(bus, key, queue, connection):
                 _put(key[1], queue, notifications)
             # Any that come with the answer to a query, be it LISTEN or the
             # one below, are taken above before it is waited for more.
-            if not selector.select(timeout=settings.select_timeout()):
+            readable = selector.select(timeout=settings.select_timeout())
+            if os.getpid() != key[0]:
+                # A greenlet, unlike a thread, goes on in the child of a
+                # fork. The connection is the parent's: not even to close.
+                coroutine.stay()
+            if not readable:
                 # The answer tells whether PostgreSQL is still there.
                 with _time_limit(connection):
                     cursor.execute('SELECT 1')
