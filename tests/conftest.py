@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT)]
 
-from support.bus import configured, listen, payload  # noqa: E402
+from support.bus import configured, listen, stop_listener  # noqa: E402
 from support.postgresql import PostgreSQL  # noqa: E402
 from support.server import create_tryton, write_config  # noqa: E402
 
@@ -27,7 +27,7 @@ _server = PostgreSQL()
 _directory = Path(tempfile.mkdtemp(prefix='trytond-fastbus-'))
 os.environ['TRYTOND_CONFIG'] = str(write_config(_directory / 'trytond.conf', {
             'database': {'uri': _server.uri, 'path': _directory},
-            'bus': {'select_timeout': 1},
+            'bus': {'select_timeout': 1, 'long_polling_timeout': 20},
             }))
 os.environ['TRYTOND_DATABASE_URI'] = _server.uri
 
@@ -123,23 +123,6 @@ def listening(postgresql, tryton_template):
 def channel():
     "The name of a channel of this test's own"
     return f'test:{uuid.uuid4()}'
-
-
-def stop_listener(name):
-    "Stop the listener of this process, as trytond's own tests do"
-    from trytond.bus import Bus
-    key = os.getpid(), name
-    if key in Bus._queues:
-        with Bus._queues_lock[os.getpid()]:
-            Bus._queues[key]['timeout'] = 0
-            listener = Bus._queues[key]['listener']
-        # It looks when it is woken
-        _server.execute(
-            "SELECT pg_notify('bus', '%s')" % payload(
-                'stop', {'message_id': None}),
-            name)
-        listener.join(10)
-        assert not listener.is_alive()
 
 
 @pytest.fixture(scope='session')

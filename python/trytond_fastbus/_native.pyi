@@ -132,8 +132,8 @@ class DatabaseBus:
     """The bus of one database in this process."""
 
     def __new__(
-            cls, name: str, cache_timeout: float,
-            cache_size: int) -> DatabaseBus: ...
+            cls, name: str, cache_timeout: float, cache_size: int,
+            message_size: int) -> DatabaseBus: ...
     def receive(self, notifications: list[tuple[bool, str]]) -> list[str]:
         """Put the notifications of a batch on the bus, in their order: each
         is whether it is a part, and its payload. Returns why others than

@@ -39,7 +39,8 @@ def ensure(bus, database, channels):
                 'listener': listener,
                 'bus': _native.DatabaseBus(
                     database,
-                    settings.cache_timeout(), settings.cache_size()),
+                    settings.cache_timeout(), settings.cache_size(),
+                    settings.message_size()),
                 }
             try:
                 listener.start()

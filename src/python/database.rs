@@ -18,7 +18,8 @@ use crate::sync::{Mutex, lock};
 pub(super) struct PyDatabase {
     name: String,
     bus: Bus,
-    bounds: Bounds,
+    /// The most bytes that a payload in parts may have.
+    payload_max: usize,
     assembly: Mutex<Assembly>,
 }
 
@@ -34,7 +35,12 @@ enum Received {
 #[pymethods]
 impl PyDatabase {
     #[new]
-    fn new(name: String, cache_timeout: f64, cache_size: usize) -> Self {
+    fn new(
+        name: String,
+        cache_timeout: f64,
+        cache_size: usize,
+        message_size: usize,
+    ) -> Self {
         let bounds = Bounds {
             seconds: cache_timeout,
             bytes: cache_size,
@@ -42,7 +48,10 @@ impl PyDatabase {
         Self {
             bus: registry::current().open(&name, bounds),
             name,
-            bounds,
+            // The newest message is retained even where it is larger than
+            // all that is to be retained. Another process may allow larger
+            // messages than this one.
+            payload_max: cache_size.max(message_size),
             assembly: Mutex::default(),
         }
     }
@@ -113,7 +122,7 @@ impl PyDatabase {
 impl PyDatabase {
     fn read(&self, is_part: bool, payload: String) -> Received {
         let whole = if is_part {
-            let pushed = lock(&self.assembly).push(&payload, self.bounds.bytes);
+            let pushed = lock(&self.assembly).push(&payload, self.payload_max);
             match pushed {
                 Ok(Some(whole)) => whole,
                 Ok(None) => return Received::Part,

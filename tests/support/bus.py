@@ -3,6 +3,7 @@
 support.peer calls the same functions in another process.
 """
 import json
+import os
 import threading
 import time
 import uuid
@@ -90,6 +91,22 @@ def listen(database):
         publisher.join()
 
 
+def stop_listener(database):
+    "Stop the listener of this process, as trytond's own tests do"
+    from trytond.bus import Bus
+    key = os.getpid(), database
+    if key in Bus._queues:
+        with Bus._queues_lock[os.getpid()]:
+            Bus._queues[key]['timeout'] = 0
+            listener = Bus._queues[key]['listener']
+        # It looks when it is woken
+        uri = os.environ['TRYTOND_DATABASE_URI']
+        with Wire(f'{uri}/{database}') as wire:
+            wire.notify([('bus', payload('stop', {'message_id': None}))])
+        listener.join(10)
+        assert not listener.is_alive()
+
+
 def received(database, *channels, last=None):
     "Return all messages that were published to the channels until now"
     mark, = publish(database, channels[0], {'type': MARK})
@@ -99,6 +116,15 @@ def received(database, *channels, last=None):
         messages.append(message)
         last = message['message_id']
     return [message for message in messages if message['type'] != MARK]
+
+
+def poll(database, name, count):
+    "Poll for as many channels, one after the other, none with a message"
+    from trytond.bus import Bus
+    empty = {'message': None, 'channel': None}
+    for number in range(count):
+        response = Bus.subscribe(database, [f'{name}:{number}'])
+        assert response == empty, response
 
 
 def statistics(database):

@@ -1,0 +1,95 @@
+"""P7: what is retained is bounded, and nothing else is kept."""
+import pytest
+from support import wait_until
+from support.bus import Polls, Wire, drain, listen, publish, statistics
+from support.peer import Peer
+
+CHANNELS = 100_000
+# What 20 bytes for each channel would take
+GROWTH = CHANNELS * 20
+
+PUBLISH = """
+SELECT count(pg_notify('bus', format(
+    '{"channel":"%%1$s:%%2$s","message":{"message_id":"%%1$s:%%2$s"}}',
+    %s::text, n)))
+FROM generate_series(1, %s) AS n
+"""
+
+
+@pytest.fixture
+def peer(postgresql, database):
+    "A process that does nothing else"
+    with Peer({
+                'database': {'uri': postgresql.uri},
+                'bus': {
+                    'cache_timeout': 2, 'select_timeout': 1,
+                    'long_polling_timeout': 0},
+                }) as peer:
+        peer.call('listen', database)
+        yield peer
+
+
+def test_channels_nobody_listens_to_leave_nothing(
+        postgresql, database, peer):
+    published = 0
+
+    def publish_to_all(name):
+        nonlocal published
+        wire.execute(PUBLISH, name, CHANNELS)
+        published += CHANNELS
+        wait_until(
+            lambda: peer.call('statistics', database)['published']
+            >= published, 60)
+        wait_until(
+            lambda: peer.call('statistics', database)['retained'] == 0, 60)
+        return peer.call('resident')
+
+    with Wire(f'{postgresql.uri}/{database}') as wire:
+        before = max(publish_to_all(name) for name in ['a', 'b'])
+        after = publish_to_all('c')
+
+    assert peer.call('statistics', database)['bytes'] == 0
+    assert after - before < GROWTH
+
+
+def test_polls_leave_nothing(database, peer):
+    def poll_all(name):
+        peer.call('poll', database, name, CHANNELS)
+        return peer.call('resident')
+
+    before = poll_all('a')
+    after = poll_all('b')
+
+    assert peer.call('statistics', database)['waiting'] == 0
+    assert after - before < GROWTH
+
+
+def test_bytes_are_bounded(configure, database):
+    limit = 100_000
+    configure('bus', cache_size=limit)
+    listen(database)
+    last = None
+    for number in range(50):
+        sent = publish(
+            database, 'c', *({'text': 'x' * 1000} for _ in range(20)))
+        last = drain(database, ['c'], 20, last)[-1]['message_id']
+        assert last == sent[-1]
+
+        state = statistics(database)
+        assert limit / 2 < state['bytes'] <= limit or number < 3
+    assert state['retained'] < limit / 1000
+    assert state['published'] >= 1000
+    # The oldest that is left, not the oldest of all
+    oldest, = drain(database, ['c'], 1)
+    assert oldest['message_id'] != sent[0]
+
+
+def test_poll_that_ends_leaves_no_waiter(configure, database):
+    listen(database)
+    configure('bus', long_polling_timeout=1)
+
+    with Polls(database, ['c', 'd', 'c'], 10) as polls:
+        wait_until(lambda: statistics(database)['waiting'] == 10)
+
+    assert polls.results == [{'message': None, 'channel': None}] * 10
+    assert statistics(database)['waiting'] == 0
