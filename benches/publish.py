@@ -7,6 +7,8 @@ from .report import Row
 from .timing import per_call
 
 TITLE = "(d) publish"
+# As many as fit into one NOTIFY
+COPIES = 15
 
 
 def run(postgresql, quick):
@@ -61,10 +63,12 @@ def publishes(database, kind):
 def encodes(database, kind):
     message = {**getattr(samples, kind)(), 'message_id': 'x' * 36}
     if sides.is_ours():
-        # The encoder is not to be called alone: this is what the content
-        # adds to an empty message.
+        # The encoder is not to be called alone: this is what each of many
+        # copies adds to an empty message.
+        copies = {'copies': [dict(message) for _ in range(COPIES)]}
         return (
-            publish_unsent(database, message) - publish_unsent(database, {}))
+            publish_unsent(database, copies)
+            - publish_unsent(database, {})) / COPIES
     from trytond.protocols.jsonrpc import JSONEncoder
     return per_call(lambda: json.dumps(
             {'channel': 'user:1', 'message': message}, cls=JSONEncoder,
