@@ -15,12 +15,14 @@
 //! - [`waitlist`]: who waits on which channels
 //! - [`bus`]: one database's bus, history and waiters behind one lock
 //! - [`fanout`]: the threads that wake waiters
+//! - [`gate`]: lets a few threads at a time ask for Python's lock
 //! - [`watchdog`]: a time limit for calls that can't be interrupted
 //! - [`registry`]: the buses of this process
 //! - `python`: the native module, the only place that knows Python
 pub mod bus;
 pub mod error;
 pub mod fanout;
+pub mod gate;
 pub mod history;
 pub mod json;
 pub mod message;

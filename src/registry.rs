@@ -11,6 +11,7 @@ use once_cell::sync::{Lazy, OnceCell};
 use crate::bus::{Bus, Wakeup};
 use crate::error::Result;
 use crate::fanout::Fanout;
+use crate::gate::Gate;
 use crate::history::Bounds;
 use crate::message::Message;
 use crate::sync::{Mutex, lock};
@@ -18,6 +19,9 @@ use crate::watchdog::Watchdog;
 
 /// The most threads that wake waiters.
 const WORKERS_MAX: usize = 4;
+/// How many woken threads ask for Python's lock at a time: one to have it, and
+/// some so that it is never free while another is on its way.
+const GATE_PLACES: usize = 4;
 /// For how long the exit waits for calls that are under way.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -35,6 +39,8 @@ pub struct Process {
     buses: Mutex<HashMap<Box<str>, Bus>>,
     fanout: OnceCell<Fanout>,
     watchdog: OnceCell<Watchdog>,
+    /// Before the lock of Python, for threads that were woken.
+    gate: Arc<Gate>,
     closed: AtomicBool,
     /// How many calls into the engine are under way.
     visits: AtomicUsize,
@@ -78,6 +84,7 @@ impl Process {
             buses: Mutex::new(HashMap::new()),
             fanout: OnceCell::new(),
             watchdog: OnceCell::new(),
+            gate: Gate::new(GATE_PLACES),
             closed: AtomicBool::new(false),
             visits: AtomicUsize::new(0),
         }
@@ -167,6 +174,12 @@ impl Process {
     /// When it can't be started.
     pub fn watchdog(&self) -> Result<&Watchdog> {
         self.watchdog.get_or_try_init(Watchdog::start)
+    }
+
+    /// The gate for threads that were woken and want to go on in Python.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// Notes a call into the engine, which the exit waits for.

@@ -200,7 +200,7 @@ fn wait(
     let bus = process.bus(database).ok_or_else(|| {
         PyRuntimeError::new_err(format!("the bus of database '{database}' was removed"))
     })?;
-    let message = next_message(py, &bus, process.now(), &poll, last.as_ref(), || {
+    let message = next_message(py, process, &bus, &poll, last.as_ref(), || {
         LONG_POLLING_TIMEOUT
             .get(py)?
             .call0()?

@@ -9,13 +9,14 @@ use super::imports::{MAIN_THREAD, WATCH_CLIENT};
 use crate::bus::{Bus, Subscription, Ticket};
 use crate::message::{Id, Message};
 use crate::poll::Poll;
+use crate::registry::Process;
 use crate::waiter::{Signal, Waiter, Wake};
 
 /// How often the main thread looks for signals such as Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
-/// Waits for the message after `last` from `now` on, for as long as `timeout`
-/// says; none when that has passed, or the process exits.
+/// Waits for the message after `last`, for as long as `timeout` says; none
+/// when that has passed, or the process exits.
 ///
 /// # Errors
 ///
@@ -23,12 +24,13 @@ const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 /// one that is raised in the greenlet.
 pub(super) fn next_message(
     py: Python<'_>,
+    process: &Process,
     bus: &Bus,
-    now: f64,
     poll: &Poll,
     last: Option<&Id>,
     timeout: impl FnOnce() -> PyResult<Duration>,
 ) -> PyResult<Option<Arc<Message>>> {
+    let now = process.now();
     // Most polls of a client that catches up end here.
     if let Some(message) = bus.next(poll.channels(), last, now) {
         return Ok(Some(message));
@@ -48,7 +50,7 @@ pub(super) fn next_message(
         ticket.waiter().woken()
     } else {
         let end_watch = watch_client(py, &ticket)?;
-        let wake = wait_in_thread(py, &ticket, timeout);
+        let wake = wait_in_thread(py, process, &ticket, timeout);
         if !end_watch.is_none() {
             end_watch.call0()?;
         }
@@ -81,11 +83,18 @@ impl PyHangUp {
 
 fn wait_in_thread(
     py: Python<'_>,
+    process: &Process,
     ticket: &Ticket,
     timeout: Duration,
 ) -> PyResult<Option<Wake>> {
     if !is_main_thread(py)? {
-        return Ok(py.detach(|| ticket.waiter().wait(timeout)));
+        let (wake, pass) = py.detach(|| {
+            let wake = ticket.waiter().wait(timeout);
+            (wake, process.gate().pass())
+        });
+        // Only now that this thread has Python's lock again.
+        drop(pass);
+        return Ok(wake);
     }
     // Only the main thread runs the handlers of signals, and only between
     // two waits.
