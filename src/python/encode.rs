@@ -2,7 +2,6 @@
 //! trytond's JSON-RPC and without spaces.
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::type_object::PyTypeInfo;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
@@ -179,12 +178,14 @@ impl Encoder<'_> {
 
 /// What trytond's encoder makes of an object of any other type.
 fn default<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    static ENCODER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
-    ENCODER
-        .get_or_try_init(py, || {
-            Ok::<_, PyErr>(JSON_ENCODER.get(py)?.call0()?.unbind())
-        })?
-        .bind(py)
-        .call_method1(pyo3::intern!(py, "default"), (value,))
+    let encoder = JSON_ENCODER.get(py)?;
+    // Where its method `default` looks first.
+    let serializers = encoder.getattr(pyo3::intern!(py, "serializers"))?;
+    match serializers.cast::<PyDict>()?.get_item(value.get_type())? {
+        Some(serialize) => serialize.call1((value,)),
+        None => encoder
+            .call0()?
+            .call_method1(pyo3::intern!(py, "default"), (value,)),
+    }
 }
