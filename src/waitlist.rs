@@ -28,7 +28,7 @@ pub struct Waitlist {
 #[derive(Debug)]
 struct Registered {
     waiter: Arc<Waiter>,
-    places: SmallVec<[Place; 2]>,
+    places: SmallVec<[Place; 3]>,
 }
 
 #[derive(Debug)]
