@@ -16,7 +16,7 @@ import multiprocessing, os, signal, sys, threading, time
 import trytond_fastbus
 from trytond_fastbus import Bus, listener
 from support import wait_until
-from support.bus import Polls, listen, payload, publish
+from support.bus import Polls, listen, payload, publish, statistics
 from support.child import fork, join, waiting, works
 
 database = sys.argv[1]
@@ -187,13 +187,13 @@ process.join()
 assert process.exitcode == 0
 ''',
     'polling daemons': '''
-def poll():
+def poll(channel):
     while True:
-        Bus.subscribe(database, ['channel'], 'last')
+        Bus.subscribe(database, [channel], 1)
 
-for _ in range(20):
-    threading.Thread(target=poll, daemon=True).start()
-waiting(database, 20)
+for channel in ['channel', 'other'] * 10:
+    threading.Thread(target=poll, args=(channel,), daemon=True).start()
+wait_until(lambda: statistics(database)['waiting'] >= 10)
 ''',
     'nobody': '',
     }
