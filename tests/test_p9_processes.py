@@ -232,6 +232,9 @@ def test_exit_does_not_wait_for_waiters(waiters, postgresql, database):
 
 def test_interrupt_ends_wait_of_main_thread(postgresql, database, tmp_path):
     source = PREAMBLE + '''
+# A shell has its background jobs ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def tell():
     waiting(database, 1)
     print('waits', flush=True)
