@@ -17,7 +17,7 @@ def main():
         description="Compare the stock bus and ours, on a PostgreSQL of its "
         "own.")
     parser.add_argument(
-        'parts', nargs='*', metavar='PART', choices=[[], *PARTS],
+        'parts', nargs='*', metavar='PART',
         help="the parts to run, of %s (default: all)" % ' '.join(PARTS))
     parser.add_argument(
         '--quick', action='store_true',
@@ -25,6 +25,8 @@ def main():
     parser.add_argument(
         '--json', metavar='FILE', help="write the figures to this file, too")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error("no such part: %s" % ' '.join(sorted(unknown)))
     for name in list(os.environ):
         if name.startswith('TRYTOND_'):
             del os.environ[name]

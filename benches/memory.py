@@ -29,8 +29,9 @@ def run(postgresql, quick):
             postgresql, {'PYTHONMALLOC': 'malloc'}, 1, measure_waiters,
             threads, count)
         yield Row(
-            'e', "a waiter on %d channels, allocated" % count, 'bytes',
-            [stock], [ours], most=WAITER_MOST if count == 1 else None)
+            'e', "a waiter beside its thread, %d channel%s"
+            % (count, 's' * (count > 1)), 'bytes',
+            [stock], [ours], most=WAITER_MOST)
 
 
 def measure(postgresql, environ, index, *call):

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 from dataclasses import asdict, dataclass, field
 
-WIDTH = 49
+WIDTH = 53
 
 
 @dataclass
@@ -58,8 +58,9 @@ class Row:
             goals.append(">= %s x" % _number(self.least))
         mark = {None: "", True: "yes", False: "NO"}[self.reached]
         return [
-            "%s, %s%s" % (self.text, self.unit,
-                " (median)" if self.statistic == 'median' else ""),
+            "%s, %s%s" % (
+                self.text, self.unit,
+                ", median" if self.statistic == 'median' else ""),
             _number(self.figures['stock']), _number(self.figures['ours']),
             "%s x" % _number(self.ratio) if self.ratio else "",
             ", ".join(goals), mark]
@@ -109,7 +110,8 @@ def machine():
 
 def versions(postgresql):
     "The versions of what takes part"
-    packages = ['trytond', 'trytond-fastbus', 'psycopg', 'psycopg-c',
+    packages = [
+        'trytond', 'trytond-fastbus', 'psycopg', 'psycopg-c',
         'psycopg-binary']
     found = {}
     for package in packages:

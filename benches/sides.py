@@ -1,5 +1,6 @@
 """The two sides: a process and a database each, which work in turns."""
 import contextlib
+import itertools
 import multiprocessing
 import os
 import tempfile
@@ -25,6 +26,7 @@ cache_size = 1073741824
 long_polling_timeout = 600
 """
 NUDGE = '{"channel":"nudge","message":{"message_id":"nudge"}}'
+_numbers = itertools.count()
 CLASSES = {'stock': '', 'ours': 'trytond_fastbus.Bus'}
 
 
@@ -33,8 +35,7 @@ class Side:
 
     def __init__(self, name, postgresql, **environ):
         self.name = name
-        self.database = 'bench_%s' % name
-        postgresql.drop_database(self.database)
+        self.database = 'bench_%d' % next(_numbers)
         postgresql.create_database(self.database)
         context = multiprocessing.get_context('spawn')
         self._connection, connection = context.Pipe()
