@@ -1,9 +1,6 @@
 """Polls over HTTP of a real trytond, with the class and with the stand-in."""
 import json
-import os
 import socket
-import uuid
-from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
 from urllib.request import Request
 
@@ -11,13 +8,9 @@ import pytest
 from support import wait_until
 from support.bus import Wire, publish
 from support.client import TrytonClient
+from support.insight import look
+from support.modes import MODES, listened
 from support.server import TrytondServer
-
-MODES = {
-    'class': {'kind': 'threaded'},
-    'install': {
-        'kind': 'gunicorn', 'wsgi': 'wsgi:application', 'workers': 1},
-    }
 
 
 @pytest.fixture
@@ -31,7 +24,8 @@ def serve(postgresql, database, tmp_path):
                 'class': class_, 'select_timeout': 1,
                 'long_polling_timeout': 20, **options},
             'wsgi middleware': {
-                'hangup': 'trytond_fastbus.hangup.Middleware'},
+                'hangup': 'trytond_fastbus.hangup.Middleware',
+                'insight': 'support.insight.insight'},
             }
         return TrytondServer(tmp_path, sections, [database], **MODES[mode])
     return serve
@@ -40,20 +34,6 @@ def serve(postgresql, database, tmp_path):
 @pytest.fixture(params=MODES)
 def mode(request):
     return request.param
-
-
-def listened(client, database):
-    "Wait until the server listens"
-    channel = f'mark:{uuid.uuid4()}'
-    with ThreadPoolExecutor() as executor:
-        poll = executor.submit(client.post, '/bus', {'channels': [channel]})
-        while not poll.done():
-            publish(database, channel, {'type': 'mark'})
-            try:
-                poll.result(.1)
-            except TimeoutError:
-                pass
-        assert poll.result()['message']
 
 
 def status(client, body, **headers):
@@ -224,16 +204,14 @@ def test_thread_of_a_client_that_has_gone_ends(serve, database):
         client = TrytonClient(server.url, database, timeout=60)
         listened(client, database)
 
-        def threads():
-            return len(os.listdir(f'/proc/{server.process.pid}/task'))
-
-        before = threads()
         polls = abandon(client, 20)
-        wait_until(lambda: threads() >= before + 20, 60)
+        wait_until(lambda: look(server)['waiting'] == 20, 60)
+        threads = look(server)['threads']
         for poll in polls:
             poll.close()
-        # One is for the watch itself.
-        wait_until(lambda: threads() <= before + 1, 60)
+        wait_until(lambda: look(server)['waiting'] == 0, 60)
+        # Others may have been started meanwhile, such as psycopg's.
+        wait_until(lambda: look(server)['threads'] <= threads - 10, 60)
 
 
 def test_workers_of_clients_that_have_gone_are_free(serve, database):
