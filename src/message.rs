@@ -34,9 +34,10 @@ impl Id {
     /// The identifier that is the string `text`.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
-        if let Ok(uuid) = Uuid::try_parse(text)
-            && uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text
-        {
+        let is_canonical = |uuid: &Uuid| {
+            uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text
+        };
+        if let Some(uuid) = Uuid::try_parse(text).ok().filter(is_canonical) {
             return Self(Repr::Uuid(uuid.into_bytes()));
         }
         let mut json = String::new();
