@@ -7,6 +7,8 @@ from support.peer import Peer
 CHANNELS = 100_000
 # What 20 bytes for each channel would take
 GROWTH = CHANNELS * 20
+# In rounds: how much the allocator keeps of one varies, a leak is in each
+BEFORE, AFTER = 'ab', 'cdef'
 
 PUBLISH = """
 SELECT count(pg_notify('bus', format(
@@ -45,11 +47,11 @@ def test_channels_nobody_listens_to_leave_nothing(
         return peer.call('resident')
 
     with Wire(f'{postgresql.uri}/{database}') as wire:
-        before = max(publish_to_all(name) for name in ['a', 'b'])
-        after = publish_to_all('c')
+        before = max(publish_to_all(name) for name in BEFORE)
+        assert any(
+            publish_to_all(name) < before + GROWTH for name in AFTER)
 
     assert peer.call('statistics', database)['bytes'] == 0
-    assert after - before < GROWTH
 
 
 def test_polls_leave_nothing(database, peer):
@@ -57,11 +59,10 @@ def test_polls_leave_nothing(database, peer):
         peer.call('poll', database, name, CHANNELS)
         return peer.call('resident')
 
-    before = poll_all('a')
-    after = poll_all('b')
+    before = max(poll_all(name) for name in BEFORE)
+    assert any(poll_all(name) < before + GROWTH for name in AFTER)
 
     assert peer.call('statistics', database)['waiting'] == 0
-    assert after - before < GROWTH
 
 
 def test_bytes_are_bounded(configure, database):
