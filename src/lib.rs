@@ -18,6 +18,7 @@
 //! - [`gate`]: lets a few threads at a time ask for Python's lock
 //! - [`watchdog`]: a time limit for calls that can't be interrupted
 //! - [`registry`]: the buses of this process
+//! - `sync`: the locks of the standard library, or of the model checker
 //! - `python`: the native module, the only place that knows Python
 pub mod bus;
 pub mod error;
