@@ -106,15 +106,10 @@ impl Process {
     /// on.
     #[must_use]
     pub fn open(&self, database: &str, bounds: Bounds) -> Bus {
-        let mut buses = lock(&self.buses);
-        let bus = match buses.get(database) {
-            Some(bus) => bus.clone(),
-            None => buses
-                .entry(database.into())
-                .or_insert_with(|| Bus::new(bounds))
-                .clone(),
-        };
-        drop(buses);
+        let bus = lock(&self.buses)
+            .entry(database.into())
+            .or_insert_with(|| Bus::new(bounds))
+            .clone();
         bus.set_bounds(bounds);
         if self.closed.load(Ordering::SeqCst) {
             bus.close().run();
