@@ -99,18 +99,7 @@ impl Bus {
         if let Some(message) = state.history.next(channels, last, now) {
             return Subscription::Message(message);
         }
-        let waiter = Arc::new(Waiter::new(signal()));
-        let key = if state.closed {
-            waiter.wake(Wake::Closed);
-            usize::MAX
-        } else {
-            state.waitlist.insert(channels, waiter.clone())
-        };
-        Subscription::Waiting(Ticket {
-            bus: self.clone(),
-            key,
-            waiter,
-        })
+        Subscription::Waiting(self.register(&mut state, channels, signal))
     }
 
     /// Looks for the message after `last` in `channels` at `now`, without
@@ -123,6 +112,33 @@ impl Bus {
         now: f64,
     ) -> Option<Arc<Message>> {
         self.lock().history.next(channels, last, now)
+    }
+
+    /// Looks into the history, for more than one question at the same
+    /// moment. To be answered at once: all others wait for it.
+    pub fn look<T>(&self, look: impl FnOnce(&mut History) -> T) -> T {
+        look(&mut self.lock().history)
+    }
+
+    /// The same, and registers a waiter in the same step if `waits` says so
+    /// of what was found.
+    pub fn look_or_wait<T, S: AsRef<str>>(
+        &self,
+        look: impl FnOnce(&mut History) -> T,
+        waits: impl FnOnce(&T) -> bool,
+        channels: &[S],
+        signal: impl FnOnce() -> Signal,
+    ) -> (T, Option<Ticket>) {
+        let mut state = self.lock();
+        let found = look(&mut state.history);
+        let ticket = waits(&found).then(|| self.register(&mut state, channels, signal));
+        (found, ticket)
+    }
+
+    /// Whether both are the same bus.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// Appends messages, in this order, to the history; returns those who
@@ -193,6 +209,26 @@ impl Bus {
             published: state.published,
             skipped: state.skipped,
             gaps: state.gaps,
+        }
+    }
+
+    fn register<S: AsRef<str>>(
+        &self,
+        state: &mut State,
+        channels: &[S],
+        signal: impl FnOnce() -> Signal,
+    ) -> Ticket {
+        let waiter = Arc::new(Waiter::new(signal()));
+        let key = if state.closed {
+            waiter.wake(Wake::Closed);
+            usize::MAX
+        } else {
+            state.waitlist.insert(channels, waiter.clone())
+        };
+        Ticket {
+            bus: self.clone(),
+            key,
+            waiter,
         }
     }
 

@@ -78,6 +78,7 @@ impl History {
         if let Some((name, _)) = self.channels.get_key_value(message.channel()) {
             *message.shared_channel() = name.clone();
         }
+        message.set_arrived(now);
         let name = message.shared_channel().clone();
         self.channels.entry(name).or_default().push_back(number);
         self.bytes += size(&message);
@@ -112,10 +113,22 @@ impl History {
         let from = last
             .and_then(|id| self.place(id, channels))
             .map_or(self.first, |number| number + 1);
-        let next = channels
-            .iter()
-            .filter_map(|channel| {
-                let numbers = self.channels.get(channel.as_ref())?;
+        let asked = channels.iter().map(|channel| (channel.as_ref(), from));
+        self.next_from(asked, now).map(|(_, message)| message)
+    }
+
+    /// The first message at `now` in any of the channels that are asked for,
+    /// each from a number of its own on, with its number.
+    pub fn next_from<'a>(
+        &mut self,
+        asked: impl IntoIterator<Item = (&'a str, u64)>,
+        now: f64,
+    ) -> Option<(u64, Arc<Message>)> {
+        self.expire(now);
+        let next = asked
+            .into_iter()
+            .filter_map(|(channel, from)| {
+                let numbers = self.channels.get(channel)?;
                 // Most ask for the end, or for the very beginning.
                 if *numbers.back()? < from {
                     return None;
@@ -125,7 +138,7 @@ impl History {
                     .copied()
             })
             .min()?;
-        Some(self.message(next).clone())
+        Some((next, self.message(next).clone()))
     }
 
     /// Drops the messages that are too old at `now`.
@@ -149,6 +162,13 @@ impl History {
         self.bytes = 0;
     }
 
+    /// The number of the oldest message that is retained, or of the next one
+    /// if there is none.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     /// How many messages are retained.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -167,9 +187,10 @@ impl History {
         self.bytes
     }
 
-    /// Where `id` is retained. Should several messages have it, the first
+    /// The number of the message with this id. Should several messages have it, the first
     /// one in `channels` counts, as for trytond, else the first of all.
-    fn place<S: AsRef<str>>(&self, id: &Id, channels: &[S]) -> Option<u64> {
+    #[must_use]
+    pub fn place<S: AsRef<str>>(&self, id: &Id, channels: &[S]) -> Option<u64> {
         let mut anywhere = None;
         let mut asked = None;
         for &number in self.ids.iter_hash(self.hasher.hash_one(id)) {

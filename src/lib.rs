@@ -18,6 +18,7 @@
 //! - [`gate`]: lets a few threads at a time ask for Python's lock
 //! - [`watchdog`]: a time limit for calls that can't be interrupted
 //! - [`registry`]: the buses of this process
+//! - [`server`]: the bus server, with the feature of that name
 //! - `sync`: the locks of the standard library, or of the model checker
 //! - `python`: the native module, the only place that knows Python
 pub mod bus;
@@ -32,6 +33,8 @@ pub mod poll;
 #[cfg(feature = "python")]
 mod python;
 pub mod registry;
+#[cfg(feature = "server")]
+pub mod server;
 mod sync;
 pub mod waiter;
 pub mod waitlist;

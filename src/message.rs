@@ -109,6 +109,8 @@ pub struct Message {
     response: Box<str>,
     json_end: usize,
     is_notification: bool,
+    /// When it came into the history; zero before.
+    arrived: f64,
 }
 
 #[derive(Deserialize)]
@@ -177,12 +179,19 @@ impl Message {
             json_end: BEFORE_MESSAGE.len() + message.len(),
             response: response.into(),
             is_notification,
+            arrived: 0.0,
         }
     }
 
     /// The channel that the message was published to.
     #[must_use]
     pub fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// The same, shared.
+    #[cfg(feature = "server")]
+    pub(crate) fn channel_name(&self) -> &Arc<str> {
         &self.channel
     }
 
@@ -213,6 +222,17 @@ impl Message {
     #[must_use]
     pub fn is_notification(&self) -> bool {
         self.is_notification
+    }
+
+    /// When the message came into the history, on the clock of that.
+    #[must_use]
+    pub fn arrived(&self) -> f64 {
+        self.arrived
+    }
+
+    /// Sets when the message comes into the history.
+    pub(crate) fn set_arrived(&mut self, now: f64) {
+        self.arrived = now;
     }
 
     /// How many bytes the message takes, its own allocations included.

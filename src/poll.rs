@@ -36,6 +36,12 @@ impl Poll {
         &self.channels
     }
 
+    /// The one channel of the form `client:…`, if there is just one.
+    #[must_use]
+    pub fn client(&self) -> Option<&str> {
+        self.client.map(|index| &*self.channels[index])
+    }
+
     /// The client's own channel on which `message` has to be answered to be
     /// shown, if that is another than its own.
     ///

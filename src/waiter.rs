@@ -2,6 +2,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::message::Message;
@@ -30,6 +31,9 @@ pub struct Waiter {
 pub enum Signal {
     /// It is a thread that blocks in [`Waiter::wait`].
     Thread(Condvar),
+    /// It is a task that looks by [`Waiter::poll`]: its waker then, and where
+    /// that is put to be woken.
+    Task(Mutex<Option<Waker>>, Arc<WokenTasks>),
     /// Its token is put into a queue, from which an event loop takes it.
     Queue(Arc<WokenQueue>, u64),
 }
@@ -39,6 +43,12 @@ impl Signal {
     #[must_use]
     pub fn thread() -> Self {
         Self::Thread(Condvar::new())
+    }
+
+    /// The signal for a task.
+    #[must_use]
+    pub fn task(woken: &Arc<WokenTasks>) -> Self {
+        Self::Task(Mutex::new(None), woken.clone())
     }
 }
 
@@ -57,8 +67,30 @@ impl Waiter {
         lock(&self.woken).get_or_insert(wake);
         match &self.signal {
             Signal::Thread(condvar) => condvar.notify_one(),
+            Signal::Task(waker, tasks) => {
+                let waker = lock(waker).take();
+                if let Some(waker) = waker {
+                    tasks.push(waker);
+                }
+            }
             Signal::Queue(queue, token) => queue.push(*token),
         }
+    }
+
+    /// Why the wait was ended, once it was: for the task that waits.
+    ///
+    /// Only for a waiter with the signal [`Signal::Task`]: the others would
+    /// not wake the task.
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<Wake> {
+        if let Signal::Task(waker, _) = &self.signal {
+            // Before the look: who wakes it later finds the waker.
+            let mut waker = lock(waker);
+            match &mut *waker {
+                Some(waker) => waker.clone_from(context.waker()),
+                None => *waker = Some(context.waker().clone()),
+            }
+        }
+        self.woken().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Blocks this thread until the wait is ended, for at most `timeout`;
@@ -160,9 +192,40 @@ impl fmt::Debug for WokenQueue {
     }
 }
 
+/// The tasks of one runtime that are to be woken.
+///
+/// A runtime is told of each task that another thread wakes, which costs more
+/// than all the rest. So the wakers are put here, and one of its own tasks,
+/// which alone is woken from outside, wakes the others.
+#[derive(Debug, Default)]
+pub struct WokenTasks {
+    state: Mutex<(Vec<Waker>, Option<Waker>)>,
+}
+
+impl WokenTasks {
+    fn push(&self, task: Waker) {
+        let mut state = lock(&self.state);
+        state.0.push(task);
+        let relay = state.1.take();
+        drop(state);
+        relay.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes the tasks that were put here so far; `context` is woken when
+    /// there are others.
+    pub fn poll(&self, context: &mut Context<'_>) {
+        let mut state = lock(&self.state);
+        let tasks = std::mem::take(&mut state.0);
+        state.1 = Some(context.waker().clone());
+        drop(state);
+        tasks.into_iter().for_each(Waker::wake);
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::AtomicUsize;
+    use std::task::Wake as WakeTask;
     use std::thread;
 
     use super::*;
@@ -182,6 +245,33 @@ mod tests {
         let waiter = Waiter::new(Signal::thread());
         assert!(waiter.wait(Duration::ZERO).is_none());
         assert!(waiter.wait(Duration::from_millis(1)).is_none());
+    }
+
+    #[test]
+    fn task_is_woken_after_it_has_looked() {
+        struct Count(AtomicUsize);
+
+        impl WakeTask for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let mut context = Context::from_waker(&waker);
+        let tasks = Arc::new(WokenTasks::default());
+        let relayed = Arc::new(Count(AtomicUsize::new(0)));
+        let relay = Waker::from(relayed.clone());
+        tasks.poll(&mut Context::from_waker(&relay));
+        let waiter = Waiter::new(Signal::task(&tasks));
+        assert!(waiter.poll(&mut context).is_pending());
+        assert!(waiter.poll(&mut context).is_pending());
+        waiter.wake(Wake::Closed);
+        assert_eq!(relayed.0.load(Ordering::SeqCst), 1);
+        tasks.poll(&mut Context::from_waker(&relay));
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert!(waiter.poll(&mut context).is_ready());
     }
 
     #[test]

@@ -1,0 +1,63 @@
+//! The bus server without Python: every session is valid, and messages come
+//! from standard input, one in a line: `channel json`. The line `waiting`
+//! prints how many polls wait.
+use std::io::{BufRead, Write, stdin, stdout};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use trytond_fastbus::message::Message;
+use trytond_fastbus::registry;
+use trytond_fastbus::server::{
+    Address, Check, CheckFuture, Config, Listener, Server, Session, Sessions,
+    raise_descriptor_limit,
+};
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+struct Everybody;
+
+impl Sessions for Everybody {
+    fn check(&self, _: Arc<Session>) -> CheckFuture {
+        Box::pin(std::future::ready(Check::Valid))
+    }
+
+    fn polled(&self, _: Vec<Box<str>>) {}
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    raise_descriptor_limit()?;
+    let listeners = Address::Tcp(Some("127.0.0.1".into()), 0).bind()?;
+    let Some(Listener::Tcp(listener)) = listeners.first() else {
+        return Err("no socket".into());
+    };
+    let address = listener.local_addr()?;
+    let admin = TcpListener::bind("127.0.0.1:0")?;
+    let admin_address = admin.local_addr()?;
+    let config = Config::default();
+    let process = registry::current();
+    let bus = process.open("db", config.history);
+    let _server = Server::start(
+        config,
+        listeners,
+        vec![Listener::Tcp(admin)],
+        Arc::new(Everybody),
+        process.clone(),
+        available_parallelism().map_or(2, std::num::NonZero::get),
+    )?;
+    let mut out = stdout();
+    writeln!(out, "{address} {admin_address}")?;
+    out.flush()?;
+    for line in stdin().lock().lines() {
+        let line = line?;
+        if let Some((channel, json)) = line.split_once(' ') {
+            process.publish(&bus, vec![Message::new(channel, json)?])?;
+        } else {
+            writeln!(out, "{}", bus.statistics().waiting)?;
+            out.flush()?;
+        }
+    }
+    Ok(())
+}

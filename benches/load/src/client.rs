@@ -1,0 +1,268 @@
+//! Thousands of clients in one thread.
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::server::Server;
+
+/// How many connections are begun before their polls are sent.
+const BATCH: usize = 500;
+
+/// The clients, each with a poll.
+pub(crate) struct Clients {
+    poll: Poll,
+    events: Events,
+    all: Vec<Client>,
+    buffer: Vec<u8>,
+    /// When each message was received, since they were taken.
+    times: Vec<Instant>,
+    /// The number of the last message that was published.
+    published: u64,
+    /// How many deliveries are still expected.
+    missing: usize,
+    pub(crate) duplicated: usize,
+    pub(crate) failed: usize,
+    skipped: usize,
+    /// Those who have their answer and are to poll again later on; none while
+    /// they do so at once.
+    held: Option<Vec<usize>>,
+}
+
+struct Client {
+    stream: TcpStream,
+    /// Of an answer of which more is to come.
+    partial: Vec<u8>,
+    last: u64,
+    /// The message that it must get next.
+    expected: Vec<u64>,
+}
+
+impl Clients {
+    pub(crate) fn connect(address: SocketAddr, polls: usize) -> io::Result<Self> {
+        let mut clients = Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(1024),
+            all: Vec::with_capacity(polls),
+            buffer: vec![0; 1 << 16],
+            times: Vec::new(),
+            published: 0,
+            missing: 0,
+            duplicated: 0,
+            failed: 0,
+            skipped: 0,
+            held: None,
+        };
+        while clients.all.len() < polls {
+            for _ in 0..BATCH.min(polls - clients.all.len()) {
+                let token = clients.all.len();
+                let stream = std::net::TcpStream::connect(address)?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                let mut stream = TcpStream::from_std(stream);
+                let registry = clients.poll.registry();
+                registry.register(&mut stream, Token(token), Interest::READABLE)?;
+                clients.all.push(Client {
+                    stream,
+                    partial: Vec::new(),
+                    last: 0,
+                    expected: Vec::new(),
+                });
+                clients.ask(token)?;
+            }
+            clients.rest(Duration::from_millis(5))?;
+        }
+        Ok(clients)
+    }
+
+    /// Publishes to all clients.
+    pub(crate) fn publish(
+        &mut self,
+        server: &mut Server,
+        channel: &str,
+    ) -> io::Result<()> {
+        self.published += 1;
+        self.missing += self.all.len();
+        for client in &mut self.all {
+            client.expected.push(self.published);
+        }
+        send(server, channel, self.published)
+    }
+
+    /// Publishes to one client.
+    pub(crate) fn publish_to(
+        &mut self,
+        server: &mut Server,
+        channel: &str,
+        client: usize,
+    ) -> io::Result<()> {
+        self.published += 1;
+        self.missing += 1;
+        self.all[client].expected.push(self.published);
+        send(server, channel, self.published)
+    }
+
+    /// Whether each has got what it should.
+    pub(crate) fn is_done(&self) -> bool {
+        self.missing == 0
+    }
+
+    pub(crate) fn lost(&self) -> usize {
+        self.missing + self.skipped
+    }
+
+    pub(crate) fn take_times(&mut self) -> Vec<Instant> {
+        std::mem::take(&mut self.times)
+    }
+
+    /// Goes on for so long.
+    pub(crate) fn rest(&mut self, time: Duration) -> io::Result<()> {
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            self.turn(left)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on until `done`, for at most a minute.
+    pub(crate) fn run_until(&mut self, done: impl Fn(&Self) -> bool) -> io::Result<()> {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !done(self) && Instant::now() < until {
+            self.turn(Duration::from_millis(100))?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, timeout: Duration) -> io::Result<()> {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        match self.poll.poll(&mut events, Some(timeout)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        for event in &events {
+            self.read(event.token().0)?;
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn read(&mut self, token: usize) -> io::Result<()> {
+        loop {
+            let client = &mut self.all[token];
+            let length = match client.stream.read(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(());
+                }
+                Ok(length) if length > 0 => length,
+                _ => {
+                    self.failed += 1;
+                    return Ok(());
+                }
+            };
+            client.partial.extend_from_slice(&self.buffer[..length]);
+            let Some((end, body)) = complete(&client.partial) else {
+                continue;
+            };
+            let number = number(&client.partial[body..end]);
+            let is_good = client.partial.starts_with(b"HTTP/1.1 200");
+            client.partial.clear();
+            if !is_good {
+                self.failed += 1;
+            }
+            if let Some(number) = number {
+                self.times.push(Instant::now());
+                client.last = number;
+                match client
+                    .expected
+                    .iter()
+                    .position(|expected| *expected == number)
+                {
+                    None => self.duplicated += 1,
+                    Some(place) => {
+                        // What comes out of order counts as lost.
+                        self.skipped += place;
+                        self.missing -= place + 1;
+                        client.expected.drain(..=place);
+                    }
+                }
+            }
+            match &mut self.held {
+                Some(held) => held.push(token),
+                None => self.ask(token)?,
+            }
+        }
+    }
+
+    /// Has clients poll again only by [`Clients::go_on`].
+    pub(crate) fn hold(&mut self) {
+        self.held = Some(Vec::new());
+    }
+
+    pub(crate) fn go_on(&mut self) -> io::Result<()> {
+        for token in self.held.take().into_iter().flatten() {
+            self.ask(token)?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, token: usize) -> io::Result<()> {
+        let name = name(token);
+        let client = &mut self.all[token];
+        let last = match client.last {
+            0 => "null".into(),
+            number => format!("\"{}\"", id(number)),
+        };
+        let body = format!(
+            "{{\"last_message\": {last}, \"channels\": [\"{name}\", \"all\"]}}"
+        );
+        let request = format!(
+            "POST /db/bus HTTP/1.1\r\nHost: localhost:8001\r\n\
+             Cookie: tryton_session=user{token}:{token}:0123456789abcdef0123456789abcdef0123456789abcdef\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        // It is small, and the socket has sent all before.
+        client.stream.write_all(request.as_bytes())
+    }
+}
+
+/// A client's own channel.
+pub(crate) fn name(client: usize) -> String {
+    format!("client:00000000-0000-4000-8000-{client:012}")
+}
+
+fn id(number: u64) -> String {
+    format!("00000000-0000-4000-9000-{number:012}")
+}
+
+fn send(server: &mut Server, channel: &str, number: u64) -> io::Result<()> {
+    let id = id(number);
+    server.send(&format!(
+        "{channel} {{\"type\": \"notification\", \"title\": \"A title\", \"body\": \
+         \"Some text of the usual length\", \"priority\": 1, \"message_id\": \"{id}\"}}\n"
+    ))
+}
+
+/// Where the answer ends and where its body begins, if it is all there.
+fn complete(answer: &[u8]) -> Option<(usize, usize)> {
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let name = b"content-length: ";
+    let at = answer.windows(name.len()).position(|text| text == name)?;
+    let digits = answer[at + name.len()..].iter();
+    let length = digits
+        .take_while(|byte| byte.is_ascii_digit())
+        .fold(0, |number, byte| number * 10 + usize::from(byte - b'0'));
+    (answer.len() >= head + length).then_some((head + length, head))
+}
+
+/// The number of the message in a body.
+fn number(body: &[u8]) -> Option<u64> {
+    let name = b"-4000-9000-";
+    let at = body.windows(name.len()).position(|text| text == name)? + name.len();
+    std::str::from_utf8(body.get(at..at + 12)?)
+        .ok()?
+        .parse()
+        .ok()
+}

@@ -1,0 +1,109 @@
+//! Holds long polls of a bus server that it starts, has it publish, and
+//! prints what that costs: `load SERVER [POLLS [ROUNDS]]`.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "what is printed is rounded anyway"
+)]
+mod client;
+mod server;
+
+use std::time::{Duration, Instant};
+
+use client::Clients;
+use server::Server;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let number = |index: usize, default: usize| {
+        arguments
+            .get(index)
+            .map_or(Ok(default), |text| text.parse())
+    };
+    let server = arguments.get(1).ok_or("load SERVER [POLLS [ROUNDS]]")?;
+    let (polls, rounds) = (number(2, 10_000)?, number(3, 10)?);
+    trytond_fastbus::server::raise_descriptor_limit()?;
+    let mut server = Server::start(server)?;
+    let before = server.memory()?;
+    let mut clients = Clients::connect(server.address, polls)?;
+    server.wait_for(polls, &mut clients)?;
+    let memory = |now: u64| now.saturating_sub(before) / polls as u64;
+    println!("polls                       {polls}");
+    println!("bytes a waiting poll        {}", memory(server.memory()?));
+
+    // Each time to all of them, who poll again when the last has got it.
+    let mut last = Vec::new();
+    let mut each = Vec::new();
+    for _ in 0..rounds {
+        clients.hold();
+        let begun = Instant::now();
+        clients.publish(&mut server, "all")?;
+        clients.run_until(Clients::is_done)?;
+        each.extend(clients.take_times().iter().map(|time| *time - begun));
+        last.push(begun.elapsed());
+        clients.go_on()?;
+        server.wait_for(polls, &mut clients)?;
+    }
+    println!("to the last of all          {}", quantiles(&mut last));
+    println!("to each of all              {}", quantiles(&mut each));
+
+    // One after the other, as fast as the clients poll again.
+    let used = (server.cpu()?, server::cpu("self")?);
+    let begun = Instant::now();
+    for _ in 0..rounds * 2 {
+        clients.publish(&mut server, "all")?;
+    }
+    clients.run_until(Clients::is_done)?;
+    let elapsed = begun.elapsed().as_secs_f64();
+    clients.take_times();
+    let deliveries = (polls * rounds * 2) as f64;
+    server.wait_for(polls, &mut clients)?;
+    let (of_server, of_load) = (server.cpu()? - used.0, server::cpu("self")? - used.1);
+    println!("deliveries a second         {:.0}", deliveries / elapsed);
+    println!(
+        "server's CPU a delivery     {:.1} us",
+        of_server * 1e6 / deliveries
+    );
+    println!(
+        "load's CPU a delivery       {:.1} us",
+        of_load * 1e6 / deliveries
+    );
+
+    // To one client among all.
+    let mut single = Vec::new();
+    for number in 0..300 {
+        let channel = client::name(number * 31 % polls);
+        let begun = Instant::now();
+        clients.publish_to(&mut server, &channel, number * 31 % polls)?;
+        clients.run_until(Clients::is_done)?;
+        single.extend(clients.take_times().iter().map(|time| *time - begun));
+        clients.rest(Duration::from_millis(2))?;
+    }
+    println!("to one among all            {}", quantiles(&mut single));
+    server.wait_for(polls, &mut clients)?;
+    println!("bytes a poll, after load    {}", memory(server.memory()?));
+    println!(
+        "lost, duplicated, failed    {}, {}, {}",
+        clients.lost(),
+        clients.duplicated,
+        clients.failed
+    );
+    Ok(())
+}
+
+fn quantiles(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    let at = |part: f64| {
+        let index = (times.len().saturating_sub(1)) as f64 * part;
+        times
+            .get(index as usize)
+            .map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    };
+    format!(
+        "p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    )
+}

@@ -1,0 +1,125 @@
+//! Taking connections in.
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+use super::address::Peer;
+use super::app::App;
+use super::connection::serve;
+use super::listen::Listener;
+
+/// How long nothing is accepted after a failure, such as that there is no
+/// descriptor left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes connections in until it is dropped. Each has one of `places`, and
+/// while there is none left the others stay with the kernel.
+///
+/// # Errors
+///
+/// When the socket can't be used at all.
+pub(super) fn accept(
+    listener: Listener,
+    app: Arc<App>,
+    places: Arc<Semaphore>,
+) -> io::Result<tokio::task::JoinHandle<()>> {
+    Ok(match listener {
+        Listener::Tcp(listener) => {
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener)?;
+            tokio::spawn(accept_tcp(listener, app, places))
+        }
+        Listener::Unix(listener) => {
+            listener.set_nonblocking(true)?;
+            let listener = UnixListener::from_std(listener)?;
+            tokio::spawn(accept_unix(listener, app, places))
+        }
+    })
+}
+
+async fn accept_tcp(listener: TcpListener, app: Arc<App>, places: Arc<Semaphore>) {
+    loop {
+        let place = place(&app, &places).await;
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                // Without it an answer waits for the client's acknowledgement
+                // of the one before. A socket that refuses works as well.
+                let _ = stream.set_nodelay(true);
+                let peer = Peer::Host(address.ip());
+                let app = app.clone();
+                tokio::spawn(async move {
+                    let _open = Open::new(&app, place);
+                    serve(stream, peer, app.clone()).await;
+                });
+            }
+            Err(error) => failed(&error).await,
+        }
+    }
+}
+
+async fn accept_unix(listener: UnixListener, app: Arc<App>, places: Arc<Semaphore>) {
+    loop {
+        let place = place(&app, &places).await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let app = app.clone();
+                tokio::spawn(async move {
+                    let _open = Open::new(&app, place);
+                    serve(stream, Peer::Local, app.clone()).await;
+                });
+            }
+            Err(error) => failed(&error).await,
+        }
+    }
+}
+
+/// A connection that is counted, until this is dropped.
+struct Open {
+    app: Arc<App>,
+    /// Held while it is open.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(app: &Arc<App>, place: OwnedSemaphorePermit) -> Self {
+        app.metrics.connections.inc();
+        Self {
+            app: app.clone(),
+            _place: place,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.app.metrics.connections.dec();
+    }
+}
+
+/// Waits for a place, and asks a connection without a request for its own.
+async fn place(app: &App, places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    if let Ok(place) = places.clone().try_acquire_owned() {
+        return place;
+    }
+    app.crowded.notify_one();
+    let place = places.clone().acquire_owned().await;
+    place.expect("the semaphore is never closed")
+}
+
+async fn failed(error: &io::Error) {
+    // Those that concern one connection only are over at once.
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    ) {
+        return;
+    }
+    log::warn!(target: "trytond.bus", "no connection can be accepted: {error}");
+    sleep(PAUSE).await;
+}

@@ -1,0 +1,111 @@
+//! What is for administrators: the metrics, and whether the server is well.
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use super::app::App;
+use super::listen::Listener;
+
+/// How many may ask at a time, and for how long.
+const CONNECTIONS: usize = 32;
+const TIME: Duration = Duration::from_secs(30);
+
+/// Answers administrators until it is dropped.
+///
+/// # Errors
+///
+/// When the socket can't be used.
+pub(super) fn listen(
+    listener: Listener,
+    app: Arc<App>,
+) -> io::Result<tokio::task::JoinHandle<()>> {
+    Ok(match listener {
+        Listener::Tcp(listener) => {
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener)?;
+            let accept = async move || Ok(listener.accept().await?.0);
+            tokio::spawn(accept_all(accept, app))
+        }
+        Listener::Unix(listener) => {
+            listener.set_nonblocking(true)?;
+            let listener = UnixListener::from_std(listener)?;
+            let accept = async move || Ok(listener.accept().await?.0);
+            tokio::spawn(accept_all(accept, app))
+        }
+    })
+}
+
+async fn accept_all<S, F>(accept: F, app: Arc<App>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: AsyncFn() -> io::Result<S>,
+{
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = places.clone().acquire_owned().await;
+        let Ok(stream) = accept().await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let app = app.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let service =
+                service_fn(async |request| Ok::<_, Infallible>(answer(&request, &app)));
+            let connection = Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(TIME)
+                .serve_connection(TokioIo::new(stream), service);
+            // Whatever it ends with, the administrator sees it.
+            let _ = timeout(TIME, connection).await;
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, app: &App) -> Response<Full<Bytes>> {
+    let draining = app.drain.has_begun();
+    let text = |text: &'static str| Full::new(Bytes::from_static(text.as_bytes()));
+    let is_get = request.method() == Method::GET || request.method() == Method::HEAD;
+    let mut response = match request.uri().path() {
+        _ if !is_get => {
+            let mut response = Response::new(text("only GET\n"));
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            let allow = "GET, HEAD".parse().expect("a header");
+            response.headers_mut().insert(ALLOW, allow);
+            response
+        }
+        "/metrics" => {
+            let metrics = app.metrics.text(&app.databases.list());
+            Response::new(Full::new(metrics.into()))
+        }
+        "/health/ready" if draining => {
+            let mut response = Response::new(text("draining\n"));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response
+        }
+        "/health/live" | "/health/ready" => Response::new(text("ok\n")),
+        _ => {
+            let mut response = Response::new(text("there is nothing here\n"));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
+        }
+    };
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    let kind = kind.parse().expect("a header");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

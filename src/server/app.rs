@@ -1,0 +1,395 @@
+//! What a request is answered.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll as Progress};
+use std::time::Duration;
+
+use hyper::header::{ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HOST};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, StatusCode, Version};
+use tokio::io::AsyncRead;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::address::{self, Peer};
+use super::config::Config;
+use super::cors::{self, Origin};
+use super::credential::credential;
+use super::database::{Databases, Place};
+use super::drain::Drain;
+use super::metrics::Metrics;
+use super::park::{BodyError, Received};
+use super::question::Question;
+use super::reply::{Body, Refusal, Reply};
+use super::route;
+use super::sessions::{Admission, Check, Known, Session, SessionCache};
+use super::wait::{Outcome, Socket, Waited};
+
+/// The server, for all its connections.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) config: Config,
+    pub(super) databases: Databases,
+    pub(super) sessions: Arc<SessionCache>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) drain: Drain,
+    /// Tells the connection that is without a request for longest to close.
+    pub(super) crowded: Notify,
+    /// How many polls wait.
+    pub(super) polls: AtomicUsize,
+}
+
+/// A poll that has its answer: what is to be written, and the place to be
+/// left after that.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    pub(super) place: Option<Place>,
+    /// When the message arrived, if the poll waited for it.
+    pub(super) arrived: Option<f64>,
+}
+
+/// A poll that is counted for the server and for its session, until this is
+/// dropped.
+struct Counted<'a>(&'a App, #[expect(dead_code, reason = "held")] Admission);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.polls.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.polls.dec();
+    }
+}
+
+const UNAUTHORIZED: Refusal =
+    Refusal::new(StatusCode::UNAUTHORIZED, "there is no valid session");
+const NOT_FOUND: Refusal = Refusal::new(StatusCode::NOT_FOUND, "there is no such bus");
+const TOO_MANY: Refusal = Refusal::new(
+    StatusCode::TOO_MANY_REQUESTS,
+    "too many polls of this session wait",
+);
+const ALLOW: &str = "allow: OPTIONS, POST\r\n";
+
+impl App {
+    /// Answers a request, as soon as there is something to answer; none when
+    /// the client has gone.
+    pub(super) async fn answer<S: AsyncRead + Unpin>(
+        &self,
+        socket: &mut Socket<S>,
+        received: Box<Received>,
+        peer: Peer,
+    ) -> Option<Answer> {
+        // Boxed, so that a poll that waits keeps nothing of it.
+        let opened = Box::pin(self.open(socket, received, peer)).await;
+        let (origin, place, counted) = match opened {
+            Ok(opened) => opened,
+            Err(answer) => return answer.map(|answer| *answer),
+        };
+        self.wait(socket, origin, place, counted).await
+    }
+
+    /// Gives a poll its place; else its answer, or none when the client has
+    /// gone.
+    async fn open<S: AsyncRead + Unpin>(
+        &self,
+        socket: &mut Socket<S>,
+        received: Box<Received>,
+        peer: Peer,
+    ) -> Result<(Origin, Place, Counted<'_>), Option<Box<Answer>>> {
+        let origin = cors::origin(&received.parts.headers, &self.config.cors);
+        let (session, question) = match self.read(&received, peer, &origin) {
+            Ok(read) => read,
+            Err(body) => return Err(Answer::boxed(origin, body)),
+        };
+        let admitted = match self.sessions.known(&session) {
+            Known::Admitted(admission) => Waited::Done(Ok(admission)),
+            Known::TooMany => Waited::Done(Err(TOO_MANY)),
+            Known::No => {
+                let headers = &received.parts.headers;
+                self.admit(socket, &session, headers).await
+            }
+        };
+        drop(received);
+        let (admission, question) = match (admitted, question) {
+            (Waited::Gone, _) => return Err(None),
+            (Waited::Timeout, _) => return Err(Answer::boxed(origin, Body::Empty)),
+            (Waited::Done(Err(refusal)), _) => {
+                return Err(Answer::boxed(origin, Body::Error(refusal)));
+            }
+            (Waited::Done(Ok(_)), Err(text)) => {
+                let refusal = Refusal::new(StatusCode::BAD_REQUEST, text);
+                return Err(Answer::boxed(origin, Body::Error(refusal)));
+            }
+            (Waited::Done(Ok(admission)), Ok(question)) => (admission, question),
+        };
+        let number = self.polls.fetch_add(1, Ordering::Relaxed);
+        self.metrics.polls.inc();
+        let counted = Counted(self, admission);
+        if number >= self.config.limits.max_polls {
+            return Err(self.hold(socket, origin, counted).await);
+        }
+        let database = self.databases.get(&session.database);
+        let (Question { poll, last }, now) = (question, self.databases.now());
+        let place = database.enter(session.user, poll, last, now);
+        drop(session);
+        Ok((origin, place, counted))
+    }
+
+    /// Holds a poll that is one too many.
+    async fn hold<S: AsyncRead + Unpin>(
+        &self,
+        socket: &mut Socket<S>,
+        origin: Origin,
+        _counted: Counted<'_>,
+    ) -> Option<Box<Answer>> {
+        let time = self.config.limits.hold_time;
+        let never = |_: &mut Context<'_>| (Progress::<()>::Pending, None);
+        match socket.wait(&self.drain, time, never).await {
+            Waited::Gone => None,
+            _ => Answer::boxed(origin, Body::Empty),
+        }
+    }
+
+    /// Waits for what the poll is to be answered. Nothing else is alive
+    /// meanwhile: this is what a client that waits costs.
+    ///
+    /// Not an `async fn`, which would have room for each argument twice.
+    fn wait<'a, S: AsyncRead + Unpin>(
+        &'a self,
+        socket: &'a mut Socket<S>,
+        origin: Origin,
+        mut place: Place,
+        counted: Counted<'a>,
+    ) -> impl Future<Output = Option<Answer>> {
+        let begun = self.databases.now();
+        async move {
+            let time = self.config.long_polling_timeout;
+            let look = |context: &mut Context<'_>| {
+                let now = self.databases.now();
+                let progress = place.poll(context, now);
+                let again = place.until().map(|until| instant(until - now));
+                (progress, again)
+            };
+            let waited = socket.wait(&self.drain, time, look).await;
+            drop(counted);
+            match waited {
+                Waited::Gone => None,
+                Waited::Timeout => {
+                    // It must not be given a message any more.
+                    drop(place);
+                    Some(Answer::without(origin, Body::Empty))
+                }
+                Waited::Done(outcome) => {
+                    Some(self.answer_with(origin, place, outcome, begun))
+                }
+            }
+        }
+    }
+
+    fn answer_with(
+        &self,
+        origin: Origin,
+        place: Place,
+        outcome: Outcome,
+        begun: f64,
+    ) -> Answer {
+        let mut arrived = None;
+        let body = match outcome {
+            Outcome::Empty => Body::Empty,
+            Outcome::Message(message) => {
+                self.metrics.delivered.inc();
+                if message.arrived() < begun {
+                    self.metrics.replayed.inc();
+                } else {
+                    arrived = Some(message.arrived());
+                }
+                let relay = place.asked().relay(&message);
+                let channel = relay.filter(|_| self.config.relay_user);
+                let channel = channel.map(Into::into);
+                Body::Message(message, channel)
+            }
+        };
+        Answer {
+            reply: Reply { origin, body },
+            place: Some(place),
+            arrived,
+        }
+    }
+
+    /// Asks for a session that is not remembered.
+    async fn admit<S: AsyncRead + Unpin>(
+        &self,
+        socket: &mut Socket<S>,
+        session: &Arc<Session>,
+        headers: &HeaderMap,
+    ) -> Waited<Result<Admission, Refusal>> {
+        let time = self.config.limits.hold_time;
+        let mut asking = Box::pin(self.check(session, Instant::now() + time));
+        let check = socket
+            .wait(&self.drain, time, |context: &mut Context<'_>| {
+                (asking.as_mut().poll(context), None)
+            })
+            .await;
+        match check {
+            Waited::Done(Check::Valid) => {
+                let admission = self.sessions.admit(session.clone());
+                Waited::Done(admission.ok_or(TOO_MANY))
+            }
+            Waited::Done(Check::Invalid) => Waited::Done(Err(unauthorized(headers))),
+            Waited::Done(Check::UnknownDatabase) => Waited::Done(Err(NOT_FOUND)),
+            Waited::Done(Check::Failed) | Waited::Timeout => Waited::Timeout,
+            Waited::Gone => Waited::Gone,
+        }
+    }
+
+    /// Asks for the session until there is an answer: the client would take
+    /// an error for a reason to stay away for longer each time.
+    async fn check(&self, session: &Arc<Session>, until: Instant) -> Check {
+        let mut pause = Duration::from_millis(500);
+        loop {
+            match timeout_at(until, self.sessions.check(session)).await {
+                Ok(Check::Failed) => sleep(pause).await,
+                Ok(check) => return check,
+                Err(_) => return Check::Failed,
+            }
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// What the request asks for and as whom, or what it is answered.
+    fn read(
+        &self,
+        received: &Received,
+        peer: Peer,
+        origin: &Origin,
+    ) -> Result<(Arc<Session>, Result<Question, &'static str>), Body> {
+        let Received { parts, body } = received;
+        let database = self.route(parts, origin)?;
+        let body = body
+            .as_ref()
+            .map_err(|error| Body::Error(error.refusal()))?;
+        if !is_json(&parts.headers) {
+            let refusal = Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body must be application/json",
+            );
+            return Err(Body::Error(refusal));
+        }
+        let credential = credential(&parts.headers)
+            .ok_or_else(|| Body::Error(unauthorized(&parts.headers)))?;
+        let limits = &self.config.limits;
+        let question = Question::read(body, credential.user, limits);
+        let proxies = self.config.num_proxies;
+        let session = Session {
+            database: database.into(),
+            login: credential.login,
+            user: credential.user,
+            token: credential.token,
+            address: address::client(peer, &parts.headers, proxies).map(Into::into),
+        };
+        Ok((Arc::new(session), question))
+    }
+
+    /// The database whose bus a request polls, or what it is answered.
+    fn route(&self, parts: &Parts, origin: &Origin) -> Result<String, Body> {
+        let refuse = |refusal| Err(Body::Error(refusal));
+        if parts.version == Version::HTTP_11 && !parts.headers.contains_key(HOST) {
+            return refuse(Refusal::new(StatusCode::BAD_REQUEST, "there is no host"));
+        }
+        let Some(database) = route::database(parts.uri.path()) else {
+            return refuse(NOT_FOUND);
+        };
+        let is_preflight = parts.method == Method::OPTIONS;
+        if parts.method != Method::POST && !is_preflight {
+            return refuse(Refusal {
+                header: ALLOW,
+                ..Refusal::new(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "a bus is polled by POST",
+                )
+            });
+        }
+        if *origin == Origin::Refused {
+            return refuse(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "this origin may not poll",
+            ));
+        }
+        if is_preflight {
+            let asked = parts.headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
+            let asked = asked.and_then(|asked| asked.to_str().ok());
+            return Err(Body::Preflight(asked.map(Into::into)));
+        }
+        if !self.config.allow_subscribe {
+            return refuse(Refusal::new(
+                StatusCode::NOT_IMPLEMENTED,
+                "this server has no bus",
+            ));
+        }
+        Ok(database)
+    }
+}
+
+impl Answer {
+    #[expect(clippy::unnecessary_wraps, reason = "none is that the client has gone")]
+    fn boxed(origin: Origin, body: Body) -> Option<Box<Self>> {
+        Some(Box::new(Self::without(origin, body)))
+    }
+
+    fn without(origin: Origin, body: Body) -> Self {
+        Self {
+            reply: Reply { origin, body },
+            place: None,
+            arrived: None,
+        }
+    }
+}
+
+impl BodyError {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::NoLength => {
+                Refusal::new(StatusCode::LENGTH_REQUIRED, "the body has no length")
+            }
+            Self::TooLarge => {
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
+            }
+            Self::Malformed => {
+                Refusal::new(StatusCode::BAD_REQUEST, "the body can't be read")
+            }
+            // With 408 a browser would send it again at once.
+            Self::TooSlow => {
+                Refusal::new(StatusCode::BAD_REQUEST, "the body did not come in time")
+            }
+        }
+    }
+}
+
+/// Browsers ask for a password where a challenge comes to a page, and the
+/// page never gets the answer.
+fn unauthorized(headers: &HeaderMap) -> Refusal {
+    let is_page =
+        headers.contains_key("origin") || headers.contains_key("x-requested-with");
+    Refusal {
+        header: if is_page {
+            ""
+        } else {
+            "www-authenticate: Basic realm=\"Tryton\"\r\n"
+        },
+        ..UNAUTHORIZED
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| {
+        let kind = value.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    })
+}
+
+/// The moment so many seconds from now.
+fn instant(seconds: f64) -> Instant {
+    Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}

@@ -1,0 +1,392 @@
+//! What one client has been sent and has acknowledged, over all its polls.
+//!
+//! A client has more than one poll at a time. The desktop starts another one,
+//! from no message, for each view that wants a channel of its own, and leaves
+//! the old one unread; the web client has two loops after its session was
+//! renewed, each with a last message of its own. So it is not the poll that
+//! has a place in the history but the client, in each of its channels, and
+//! it is sent one message at a time. No clock and no socket is known here.
+use std::sync::Arc;
+use std::task::Waker;
+
+use smallvec::SmallVec;
+
+use super::wait::Outcome;
+use crate::history::History;
+use crate::message::{Id, Message};
+use crate::poll::Poll;
+
+/// For how many seconds a message is not sent again.
+pub(super) const RESEND_AFTER: f64 = 5.0;
+
+/// How many polls a client may have for any time: the desktop has a living
+/// and an abandoned one, the web client two loops.
+const POLLS_FOR_LONG: usize = 2;
+
+/// After how many seconds the oldest of more polls than that is ended. If it
+/// were at once, two loops that are alive would end each other's.
+const END_AFTER: f64 = 5.0;
+
+/// How many polls a client may have with that, and after how many seconds the
+/// oldest of still more is ended. Not even here at once: should all of them
+/// be alive, they would come back as fast as the network allows.
+const POLLS_MAX: usize = 8;
+const END_SOON_AFTER: f64 = 1.0;
+
+/// Those who have something to do now, to be woken without any lock.
+pub(super) type Woken = SmallVec<[Waker; 2]>;
+
+/// A client of one user.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    /// In the order in which they came.
+    polls: SmallVec<[Entry; 1]>,
+    /// From which number on the client wants messages of the channels of a
+    /// poll. The greatest number counts where several have a channel; most
+    /// clients always ask for the same ones, and have one entry.
+    places: SmallVec<[(Arc<Poll>, u64); 1]>,
+    /// The message that was sent last, unless it was acknowledged.
+    sent: Option<Sent>,
+    /// When it polled last.
+    seen: f64,
+    /// The key of the next poll.
+    next: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: u32,
+    since: f64,
+    poll: Arc<Poll>,
+    state: State,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It waits for a message to come.
+    Waiting,
+    /// It waits for the message in flight to be acknowledged.
+    Blocked,
+    /// It has got what it waited for.
+    Given(Outcome),
+    /// That is being written.
+    Taken,
+}
+
+#[derive(Debug)]
+struct Sent {
+    id: Id,
+    channel: Arc<str>,
+    number: u64,
+    /// The poll that it was given to: its key, and what it asked for.
+    key: u32,
+    poll: Arc<Poll>,
+    /// Until when nothing else is sent; none once it failed.
+    until: Option<f64>,
+}
+
+/// What a poll is to do after the client's messages were given out.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Answer.
+    Answer(Outcome),
+    /// Wait for a message to come, at most until then.
+    Wait(Option<f64>),
+    /// Wait until it is told to look again, at most until then.
+    Blocked(f64),
+}
+
+impl Client {
+    /// Takes in a poll that came at `now`; returns its key. What it has to
+    /// do is for [`Client::next`] to say.
+    ///
+    /// Its last message acknowledges what came before it in its channels,
+    /// where the poll that got that message asked for them as well. In a
+    /// channel that the client asks for for the first time, its messages
+    /// begin after the last one.
+    pub(super) fn arrive(
+        &mut self,
+        poll: Arc<Poll>,
+        last: Option<&Id>,
+        history: &History,
+        now: f64,
+        woken: &mut Woken,
+    ) -> u32 {
+        self.seen = now;
+        self.acknowledge(poll.clone(), last, history, woken);
+        let key = self.next;
+        self.next = key.wrapping_add(1);
+        self.polls.push(Entry {
+            key,
+            since: now,
+            poll,
+            state: State::Waiting,
+            waker: None,
+        });
+        self.wake_oldest(woken);
+        key
+    }
+
+    /// Gives out what there is at `now`, and says what the poll with this
+    /// key has to do.
+    ///
+    /// `woken_by` is the message that the poll was woken by, which may have
+    /// left the history again.
+    pub(super) fn next(
+        &mut self,
+        key: u32,
+        woken_by: Option<&Arc<Message>>,
+        history: &mut History,
+        now: f64,
+        woken: &mut Woken,
+    ) -> Next {
+        self.end_oldest(now, woken);
+        if self.in_flight().is_some_and(|until| until <= now) {
+            self.land(woken);
+        }
+        if self.in_flight().is_none() {
+            self.send(woken_by, history, now, woken);
+        }
+        let end = self.end_of_oldest();
+        let until = self.in_flight();
+        let Some(entry) = self.entry(key) else {
+            return Next::Answer(Outcome::Empty);
+        };
+        let end = end.filter(|(oldest, _)| *oldest == key).map(|(_, end)| end);
+        match std::mem::replace(&mut entry.state, State::Taken) {
+            State::Given(outcome) => Next::Answer(outcome),
+            State::Taken => Next::Answer(Outcome::Empty),
+            State::Waiting | State::Blocked => match until {
+                None => {
+                    entry.state = State::Waiting;
+                    Next::Wait(end)
+                }
+                Some(until) => {
+                    entry.state = State::Blocked;
+                    Next::Blocked(end.map_or(until, |end| end.min(until)))
+                }
+            },
+        }
+    }
+
+    /// Sets by what the poll is woken when it has something to do.
+    pub(super) fn set_waker(&mut self, key: u32, waker: &Waker) {
+        if let Some(entry) = self.entry(key) {
+            match &mut entry.waker {
+                Some(old) => old.clone_from(waker),
+                None => entry.waker = Some(waker.clone()),
+            }
+        }
+    }
+
+    /// Takes out the poll: its answer was `written`, or its socket failed or
+    /// was closed.
+    pub(super) fn leave(&mut self, key: u32, written: bool, woken: &mut Woken) {
+        self.polls.retain(|entry| entry.key != key);
+        if !written && self.sent.as_ref().is_some_and(|sent| sent.key == key) {
+            self.land(woken);
+        }
+        self.wake_oldest(woken);
+    }
+
+    /// Each channel that the poll asks for, and from which number on.
+    fn asked<'a>(
+        &'a self,
+        poll: &'a Poll,
+    ) -> impl Iterator<Item = (&'a str, u64)> + Clone {
+        poll.channels()
+            .iter()
+            .map(|channel| (&**channel, self.from(channel)))
+    }
+
+    /// Since when the client has no poll.
+    pub(super) fn idle_since(&self) -> Option<f64> {
+        self.polls.is_empty().then_some(self.seen)
+    }
+
+    fn acknowledge(
+        &mut self,
+        poll: Arc<Poll>,
+        last: Option<&Id>,
+        history: &History,
+        woken: &mut Woken,
+    ) {
+        let mut place = last.and_then(|last| history.place(last, poll.channels()));
+        // What was asked for by the poll that got the last message, if that
+        // is known.
+        let mut covered = None;
+        if let Some(sent) = self.sent.take() {
+            let later = place.is_some_and(|place| place >= sent.number);
+            if last == Some(&sent.id) {
+                place = place.max(Some(sent.number));
+                let channel = Box::from(&*sent.channel);
+                self.advance(Arc::new(Poll::new([channel])), sent.number + 1);
+                covered = Some(sent.poll);
+                self.land(woken);
+            } else if later && asks(&poll, &sent.channel) {
+                self.land(woken);
+            } else {
+                self.sent = Some(sent);
+            }
+        }
+        let from = place.map_or(0, |place| place + 1);
+        let is_covered = |channel: &str| {
+            covered.as_ref().is_none_or(|poll| asks(poll, channel))
+                || !self.places.iter().any(|(poll, _)| asks(poll, channel))
+        };
+        let mut channels = poll.channels().iter();
+        if channels.clone().all(|channel| is_covered(channel)) {
+            self.advance(poll, from);
+        } else {
+            let some = channels.by_ref().filter(|channel| is_covered(channel));
+            let some = Poll::new(some.cloned().collect::<Vec<_>>());
+            self.advance(Arc::new(some), from);
+        }
+    }
+
+    /// The client wants messages of the channels of `poll` from this number
+    /// on, or from where it already is.
+    fn advance(&mut self, poll: Arc<Poll>, from: u64) {
+        let same =
+            |(other, _): &&mut (Arc<Poll>, u64)| other.channels() == poll.channels();
+        match self.places.iter_mut().find(same) {
+            // The old one is not needed any more.
+            Some((known, place)) => (*known, *place) = (poll, from.max(*place)),
+            None => self.places.push((poll, from)),
+        }
+        // Those that say nothing which others don't say as well.
+        let mut index = 0;
+        while self.places.len() > 1 && index < self.places.len() {
+            let (poll, from) = self.places.swap_remove(index);
+            let is_said = poll.channels().iter().all(|channel| {
+                let mut others = self.places.iter();
+                others.any(|(other, place)| *place >= from && asks(other, channel))
+            });
+            if !is_said {
+                self.places.insert(index, (poll, from));
+                index += 1;
+            }
+        }
+    }
+
+    fn from(&self, channel: &str) -> u64 {
+        let places = self.places.iter();
+        let asked = places.filter(|(poll, _)| asks(poll, channel));
+        asked.map(|(_, from)| *from).max().unwrap_or(0)
+    }
+
+    /// Until when nothing is sent, if something is in flight.
+    fn in_flight(&self) -> Option<f64> {
+        self.sent.as_ref().and_then(|sent| sent.until)
+    }
+
+    /// Sends the next message that any of the polls waits for, to the poll
+    /// that came last among those that ask for its channel.
+    fn send(
+        &mut self,
+        woken_by: Option<&Arc<Message>>,
+        history: &mut History,
+        now: f64,
+        woken: &mut Woken,
+    ) {
+        let next = self
+            .waiting()
+            .filter_map(|entry| history.next_from(self.asked(&entry.poll), now))
+            .min_by_key(|(number, _)| *number);
+        let Some((number, message)) = next.or_else(|| {
+            // It has left the history before the poll came to look.
+            let message = woken_by?;
+            let gone = history.place::<&str>(message.id(), &[]).is_none();
+            gone.then(|| (history.first().saturating_sub(1), message.clone()))
+        }) else {
+            return;
+        };
+        let mut newest = self.polls.iter_mut().rev();
+        let Some(entry) =
+            newest.find(|entry| entry.waits() && asks(&entry.poll, message.channel()))
+        else {
+            return;
+        };
+        self.sent = Some(Sent {
+            id: message.id().clone(),
+            channel: message.channel_name().clone(),
+            number,
+            key: entry.key,
+            poll: entry.poll.clone(),
+            until: Some(now + RESEND_AFTER),
+        });
+        entry.give(Outcome::Message(message), woken);
+    }
+
+    /// Nothing is in flight any more: lets those look who waited for that.
+    fn land(&mut self, woken: &mut Woken) {
+        if let Some(sent) = &mut self.sent {
+            sent.until = None;
+        }
+        for entry in &mut self.polls {
+            if matches!(entry.state, State::Blocked) {
+                woken.extend(entry.waker.take());
+            }
+        }
+    }
+
+    /// Ends the oldest polls of too many, once they have waited for long
+    /// enough.
+    fn end_oldest(&mut self, now: f64, woken: &mut Woken) {
+        while let Some((_, end)) = self.end_of_oldest()
+            && end <= now
+            && let Some(oldest) = self.oldest()
+        {
+            oldest.give(Outcome::Empty, woken);
+            self.wake_oldest(woken);
+        }
+    }
+
+    /// The key of the oldest of too many polls, and when it is to end.
+    fn end_of_oldest(&mut self) -> Option<(u32, f64)> {
+        let after = match self.waiting().count() {
+            polls if polls <= POLLS_FOR_LONG => return None,
+            polls if polls <= POLLS_MAX => END_AFTER,
+            _ => END_SOON_AFTER,
+        };
+        let oldest = self.oldest()?;
+        Some((oldest.key, oldest.since + after))
+    }
+
+    /// Lets the oldest of too many polls see when it is to end.
+    fn wake_oldest(&mut self, woken: &mut Woken) {
+        if self.end_of_oldest().is_some()
+            && let Some(oldest) = self.oldest()
+        {
+            woken.extend(oldest.waker.take());
+        }
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &Entry> {
+        self.polls.iter().filter(|entry| entry.waits())
+    }
+
+    fn oldest(&mut self) -> Option<&mut Entry> {
+        self.polls.iter_mut().find(|entry| entry.waits())
+    }
+
+    fn entry(&mut self, key: u32) -> Option<&mut Entry> {
+        self.polls.iter_mut().find(|entry| entry.key == key)
+    }
+}
+
+fn asks(poll: &Poll, channel: &str) -> bool {
+    poll.channels().iter().any(|asked| **asked == *channel)
+}
+
+impl Entry {
+    fn waits(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Blocked)
+    }
+
+    fn give(&mut self, outcome: Outcome, woken: &mut Woken) {
+        self.state = State::Given(outcome);
+        woken.extend(self.waker.take());
+    }
+}

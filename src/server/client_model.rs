@@ -1,0 +1,381 @@
+//! Real clients, played against what the server knows of them: whatever is
+//! late, lost or abandoned, no message is lost and none is shown twice.
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::client::{Client, Next, RESEND_AFTER, Woken};
+use super::wait::Outcome;
+use crate::history::{Bounds, History};
+use crate::message::{Id, Message};
+use crate::poll::Poll;
+
+const CHANNELS: [&str; 4] = ["client:x", "user:1", "notification:1", "chat:a,1"];
+
+/// What the client is; they differ in how they begin another poll.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// A thread for each poll that is begun, from no message; only the last
+    /// one uses its answer.
+    Desktop,
+    /// Loops that go on beside each other, each from its own last message.
+    Web,
+}
+
+/// Something that happens. The numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(usize),
+    /// A request arrives, in any order.
+    Arrive(usize),
+    /// An answer arrives.
+    Answer(usize),
+    /// An answer is lost; whether the server notices.
+    Lose(usize, bool),
+    /// The server ends a poll without a message.
+    Empty(usize),
+    /// The client wants a channel more.
+    Register,
+    /// The session is renewed.
+    Renew,
+    /// What is under way arrives, and so much time passes.
+    Pass(f64),
+}
+
+/// A loop or thread of the client that polls.
+#[derive(Clone, Debug)]
+struct Loop {
+    last: Option<Id>,
+    alive: bool,
+    /// Which of its requests counts: the others were aborted.
+    turn: u32,
+}
+
+#[derive(Debug)]
+struct Request {
+    of: usize,
+    turn: u32,
+    last: Option<Id>,
+    channels: usize,
+}
+
+#[derive(Debug)]
+struct Response {
+    /// The poll that is answered, unless it has left already.
+    key: Option<u32>,
+    of: usize,
+    turn: u32,
+    message: Option<Arc<Message>>,
+}
+
+/// A poll that the server has.
+struct Held {
+    key: u32,
+    of: usize,
+    turn: u32,
+}
+
+struct World {
+    kind: Kind,
+    client: Client,
+    history: History,
+    now: f64,
+    next_id: u32,
+    loops: Vec<Loop>,
+    /// How many of the channels the client wants.
+    channels: usize,
+    /// The last message that any loop of the page has shown.
+    page_last: Option<Id>,
+    requests: Vec<Request>,
+    held: Vec<Held>,
+    responses: Vec<Response>,
+    shown: Vec<Id>,
+    /// What was published to a channel that the server knows to be wanted.
+    wanted: HashSet<Id>,
+    known: usize,
+}
+
+impl World {
+    fn new(kind: Kind) -> Self {
+        let mut world = Self {
+            kind,
+            client: Client::default(),
+            history: History::new(Bounds {
+                seconds: f64::INFINITY,
+                bytes: usize::MAX,
+            }),
+            now: 0.0,
+            next_id: 0,
+            loops: Vec::new(),
+            channels: 2,
+            page_last: None,
+            requests: Vec::new(),
+            held: Vec::new(),
+            responses: Vec::new(),
+            shown: Vec::new(),
+            wanted: HashSet::new(),
+            known: 0,
+        };
+        world.begin(None);
+        world
+    }
+
+    fn begin(&mut self, last: Option<Id>) {
+        self.loops.push(Loop {
+            last,
+            alive: true,
+            turn: 0,
+        });
+        self.poll(self.loops.len() - 1);
+    }
+
+    /// Sends the loop's next request.
+    fn poll(&mut self, of: usize) {
+        self.loops[of].turn += 1;
+        self.requests.push(Request {
+            of,
+            turn: self.loops[of].turn,
+            last: self.loops[of].last.clone(),
+            channels: self.channels,
+        });
+    }
+
+    fn is_abandoned(&self, of: usize) -> bool {
+        self.kind == Kind::Desktop && of + 1 != self.loops.len()
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Publish(channel) => self.publish(channel),
+            Step::Arrive(which) => {
+                if !self.requests.is_empty() {
+                    let request = self.requests.remove(which % self.requests.len());
+                    self.arrive(&request);
+                }
+            }
+            Step::Answer(which) => {
+                if !self.responses.is_empty() {
+                    let response = self.responses.remove(which % self.responses.len());
+                    self.answer(response);
+                }
+            }
+            Step::Lose(which, noticed) => self.lose(which, noticed),
+            Step::Empty(which) => {
+                if !self.held.is_empty() {
+                    let held = self.held.remove(which % self.held.len());
+                    // It must not be given a message any more.
+                    self.client.leave(held.key, false, &mut Woken::new());
+                    self.responses.push(Response {
+                        key: None,
+                        of: held.of,
+                        turn: held.turn,
+                        message: None,
+                    });
+                }
+            }
+            Step::Register => self.register(),
+            Step::Renew => {
+                if self.kind == Kind::Web {
+                    self.begin(self.page_last.clone());
+                }
+            }
+            Step::Pass(seconds) => {
+                self.settle();
+                self.now += seconds;
+            }
+        }
+        self.look();
+    }
+
+    fn publish(&mut self, channel: usize) {
+        let channel = channel % CHANNELS.len();
+        self.next_id += 1;
+        let json = format!("{{\"message_id\":{}}}", self.next_id);
+        let message = Message::new(CHANNELS[channel], &json).expect("good");
+        if channel < self.known {
+            self.wanted.insert(message.id().clone());
+        }
+        self.history.append(message, self.now);
+    }
+
+    fn arrive(&mut self, request: &Request) {
+        let channels = &CHANNELS[..request.channels];
+        let poll = Poll::new(channels.iter().map(|name| (*name).into()));
+        let key = self.client.arrive(
+            Arc::new(poll),
+            request.last.as_ref(),
+            &self.history,
+            self.now,
+            &mut Woken::new(),
+        );
+        self.known = self.known.max(request.channels);
+        self.held.push(Held {
+            key,
+            of: request.of,
+            turn: request.turn,
+        });
+    }
+
+    fn answer(&mut self, response: Response) {
+        let Response {
+            key,
+            of,
+            turn,
+            message,
+        } = response;
+        self.leave(key, true);
+        if !self.loops[of].alive || self.loops[of].turn != turn {
+            return;
+        }
+        if self.is_abandoned(of) {
+            self.loops[of].alive = false;
+            return;
+        }
+        if let Some(message) = message {
+            self.shown.push(message.id().clone());
+            self.loops[of].last = Some(message.id().clone());
+            self.page_last = Some(message.id().clone());
+        }
+        self.poll(of);
+    }
+
+    fn leave(&mut self, key: Option<u32>, written: bool) {
+        if let Some(key) = key {
+            self.client.leave(key, written, &mut Woken::new());
+        }
+    }
+
+    fn lose(&mut self, which: usize, noticed: bool) {
+        if self.responses.is_empty() {
+            return;
+        }
+        let index = which % self.responses.len();
+        let Response { key, of, turn, .. } = self.responses.remove(index);
+        self.leave(key, !noticed);
+        if self.loops[of].turn == turn {
+            if self.is_abandoned(of) {
+                self.loops[of].alive = false;
+            } else if self.loops[of].alive {
+                self.poll(of);
+            }
+        }
+    }
+
+    fn register(&mut self) {
+        if self.channels == CHANNELS.len() {
+            return;
+        }
+        self.channels += 1;
+        match self.kind {
+            Kind::Desktop => self.begin(None),
+            Kind::Web => {
+                // The request is aborted, wherever it is.
+                let of = self.loops.len() - 1;
+                let turn = self.loops[of].turn;
+                self.requests.retain(|r| r.of != of || r.turn != turn);
+                let held = self.held.iter().position(|h| h.of == of && h.turn == turn);
+                if let Some(held) = held {
+                    let held = self.held.remove(held);
+                    self.client.leave(held.key, false, &mut Woken::new());
+                }
+                self.poll(of);
+            }
+        }
+    }
+
+    /// Lets every poll look, as those do that are woken or whose time has
+    /// come, until nothing changes.
+    fn look(&mut self) {
+        let mut index = 0;
+        let mut quiet = 0;
+        while quiet < self.held.len() {
+            index %= self.held.len();
+            let (client, history) = (&mut self.client, &mut self.history);
+            let key = self.held[index].key;
+            let next = client.next(key, None, history, self.now, &mut Woken::new());
+            let Next::Answer(outcome) = next else {
+                index += 1;
+                quiet += 1;
+                continue;
+            };
+            quiet = 0;
+            let held = self.held.remove(index);
+            let message = match outcome {
+                Outcome::Message(message) => Some(message),
+                Outcome::Empty => None,
+            };
+            self.responses.push(Response {
+                key: Some(held.key),
+                of: held.of,
+                turn: held.turn,
+                message,
+            });
+        }
+    }
+
+    /// Lets all arrive that is under way.
+    fn settle(&mut self) {
+        self.look();
+        for _ in 0..1000 {
+            if let Some(response) = self.responses.pop() {
+                self.answer(response);
+            } else if let Some(request) = self.requests.pop() {
+                self.arrive(&request);
+            } else {
+                return;
+            }
+            self.look();
+        }
+        panic!("the client and the server never rest");
+    }
+
+    fn finish(&mut self) {
+        let rounds = self.next_id + 4;
+        for _ in 0..rounds {
+            self.settle();
+            self.now += RESEND_AFTER;
+            self.look();
+        }
+        let mut once = HashSet::new();
+        for id in &self.shown {
+            assert!(once.insert(id.clone()), "{id:?} is shown twice");
+        }
+        for id in &self.wanted {
+            assert!(once.contains(id), "{id:?} is lost");
+        }
+        let alive = self.loops.iter().filter(|poller| poller.alive).count();
+        let most = if self.kind == Kind::Desktop { 2 } else { alive };
+        let held = self.held.len();
+        assert!(held <= most, "{held} polls wait for ever");
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..4_usize).prop_map(Step::Publish),
+        6 => any::<usize>().prop_map(Step::Arrive),
+        6 => any::<usize>().prop_map(Step::Answer),
+        1 => any::<(usize, bool)>().prop_map(|(which, noticed)| Step::Lose(which, noticed)),
+        1 => any::<usize>().prop_map(Step::Empty),
+        1 => Just(Step::Register),
+        1 => Just(Step::Renew),
+        1 => prop_oneof![Just(0.1), Just(1.0), Just(5.0), Just(60.0)].prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn client_is_shown_every_message_once(
+        kind in prop_oneof![Just(Kind::Desktop), Just(Kind::Web)],
+        steps in prop::collection::vec(step(), 0..60),
+    ) {
+        let mut world = World::new(kind);
+        for step in &steps {
+            world.step(step);
+        }
+        world.finish();
+    }
+}

@@ -1,0 +1,102 @@
+//! What the administrator chooses.
+use std::time::Duration;
+
+use crate::history::Bounds;
+
+/// How the server behaves. The defaults are trytond's where it has one.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether clients may poll at all. Where not they are told so with 501,
+    /// and never ask again.
+    pub allow_subscribe: bool,
+    /// Whether a user's notification is answered on the client's channel.
+    pub relay_user: bool,
+    /// After how long a poll is answered without a message.
+    pub long_polling_timeout: Duration,
+    /// What is retained for each database. After as many seconds without a
+    /// poll a client is forgotten, too.
+    pub history: Bounds,
+    /// Origins other than the server's own that a browser may poll from, as
+    /// in `https://tryton.example.com`.
+    pub cors: Vec<Box<str>>,
+    /// How many reverse proxies add their peer to `X-Forwarded-For`.
+    pub num_proxies: usize,
+    /// For how long a session that was found valid is taken for valid.
+    pub session_cache: Duration,
+    /// Over how long the waiting polls are answered when the server stops.
+    pub drain: Duration,
+    /// What a single client may use.
+    pub limits: Limits,
+}
+
+/// What clients may use, such that none takes from the others. The defaults
+/// are made for 10,000 clients.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of the head of a request: beyond it 431. At least 8192.
+    pub header_size: usize,
+    /// For how long the head of a request may arrive.
+    pub header_time: Duration,
+    /// Bytes of the body of a request: beyond it 413.
+    pub body_size: usize,
+    /// For how long the body of a request may arrive: beyond it 400.
+    pub body_time: Duration,
+    /// For how long an answer may be written.
+    pub write_time: Duration,
+    /// For how long a connection may stay open without a request.
+    pub idle_time: Duration,
+    /// The channels of a poll: beyond it 400.
+    pub channels: usize,
+    /// Bytes of the name of a channel: beyond it 400.
+    pub channel_size: usize,
+    /// The waiting polls of a session: beyond it 429.
+    pub session_polls: usize,
+    /// The waiting polls of the server. Those beyond it are held for
+    /// `hold_time` and then answered without a message.
+    pub max_polls: usize,
+    /// The connections of the server. While there are as many no other is
+    /// accepted.
+    pub max_connections: usize,
+    /// For how long a poll is held that can't be served just now, before it
+    /// is answered without a message: there are too many, or trytond can't
+    /// tell whether its session is valid.
+    pub hold_time: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            allow_subscribe: true,
+            relay_user: true,
+            long_polling_timeout: Duration::from_secs(300),
+            history: Bounds {
+                seconds: 300.0,
+                bytes: 64 * 1024 * 1024,
+            },
+            cors: Vec::new(),
+            num_proxies: 0,
+            session_cache: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_size: 16 * 1024,
+            header_time: Duration::from_secs(10),
+            body_size: 64 * 1024,
+            body_time: Duration::from_secs(10),
+            write_time: Duration::from_secs(30),
+            idle_time: Duration::from_secs(75),
+            channels: 256,
+            channel_size: 256,
+            session_polls: 100,
+            max_polls: 20_000,
+            max_connections: 25_000,
+            hold_time: Duration::from_secs(20),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! One connection: its requests, one after the other.
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::select;
+use tokio::time::{sleep, timeout};
+
+use super::address::Peer;
+use super::app::{Answer, App};
+use super::park::receive;
+use super::reply::Reuse;
+use super::wait::Socket;
+
+/// What is read of a client that was refused before it had sent all, so that
+/// it gets to read why: a socket that is closed with something unread loses
+/// what was written.
+const LINGER_BYTES: u64 = 1 << 20;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// Serves a connection until its end.
+pub(super) async fn serve<S>(stream: S, peer: Peer, app: Arc<App>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut socket = Socket {
+        stream,
+        unread: Bytes::new(),
+    };
+    // Who has sent nothing yet gets the time of a head to begin.
+    let mut idle_time = app.config.limits.header_time;
+    loop {
+        if !has_request(&mut socket, &app, idle_time).await {
+            return;
+        }
+        idle_time = app.config.limits.idle_time;
+        // Boxed, so that hyper's part of the task is freed with its buffers.
+        let (back, received) = Box::pin(receive(socket, &app.config.limits)).await;
+        socket = back;
+        let Some(received) = received else {
+            Box::pin(linger(&mut socket.stream)).await;
+            return;
+        };
+        let mut reuse = Reuse::of(&received.parts);
+        let is_whole = received.body.is_ok();
+        reuse.close |= !received.is_over();
+        let Some(answer) = app.answer(&mut socket, received, peer).await else {
+            return;
+        };
+        reuse.close |= app.drain.has_begun();
+        // Boxed as well: what waits needs no room to write.
+        let written = Box::pin(write(&mut socket, answer, reuse, &app)).await;
+        let Ok(()) = written else {
+            return;
+        };
+        if reuse.close {
+            if !is_whole || !socket.unread.is_empty() {
+                Box::pin(linger(&mut socket.stream)).await;
+            }
+            return;
+        }
+    }
+}
+
+/// Waits for the next request to begin; whether it does.
+async fn has_request<S>(socket: &mut Socket<S>, app: &App, time: Duration) -> bool
+where
+    S: AsyncRead + Unpin,
+{
+    if !socket.unread.is_empty() {
+        return true;
+    }
+    let read = poll_fn(|context| socket.poll_some(context));
+    // In this order: a request that has come is served.
+    select! {
+        biased;
+        read = read => read.is_ok(),
+        () = app.crowded.notified() => false,
+        () = sleep(time) => false,
+    }
+}
+
+async fn write<S: AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+    answer: Answer,
+    reuse: Reuse,
+    app: &App,
+) -> io::Result<()> {
+    let Answer {
+        reply,
+        place,
+        arrived,
+    } = answer;
+    let status = reply.status();
+    let wire = reply.wire(reuse);
+    // A message must not be kept in memory for a client that does not read.
+    drop(reply);
+    let stream = &mut socket.stream;
+    let write = async {
+        stream.write_all(&wire).await?;
+        stream.flush().await?;
+        if reuse.close {
+            stream.shutdown().await?;
+        }
+        Ok::<_, io::Error>(())
+    };
+    timeout(app.config.limits.write_time, write)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    if let Some(place) = place {
+        place.written();
+    }
+    if let Some(arrived) = arrived {
+        let latency = app.databases.now() - arrived;
+        app.metrics.latency.observe(latency.max(0.0));
+    }
+    app.metrics.answered(status);
+    Ok(())
+}
+
+/// Reads the rest of what a client sends, for a short while.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let rest = async {
+        // A client that has gone is what it waits for.
+        let _ = stream.shutdown().await;
+        let mut rest = stream.take(LINGER_BYTES);
+        let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+    };
+    let _ = timeout(LINGER_TIME, rest).await;
+}

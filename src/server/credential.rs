@@ -1,0 +1,202 @@
+//! The session that a request names: who the client says it is.
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, COOKIE};
+
+/// The cookie of trytond from 8.0 on.
+const COOKIE_NAME: &[u8] = b"tryton_session";
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// A login, a user and a token, none of them checked.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Credential {
+    pub(super) login: Box<str>,
+    pub(super) user: u32,
+    pub(super) token: Box<str>,
+}
+
+/// The credential of a request, if it has one that can be read.
+///
+/// Where the cookie is there the header does not count, even if the cookie
+/// can't be read: as in trytond.
+pub(super) fn credential(headers: &HeaderMap) -> Option<Credential> {
+    match cookie(headers) {
+        Some(value) => {
+            let value = unquote(value);
+            let value = String::from_utf8_lossy(&value);
+            // A login may have colons.
+            let mut parts = value.rsplitn(3, ':');
+            let (token, user, login) = (parts.next()?, parts.next()?, parts.next()?);
+            Credential::new(login, user, token)
+        }
+        None => authorization(headers.get(AUTHORIZATION)?.as_bytes()),
+    }
+}
+
+/// Reads `Session base64(login:user:token)`.
+fn authorization(value: &[u8]) -> Option<Credential> {
+    let (scheme, coded) = value
+        .trim_ascii()
+        .split_at_checked("Session".len())
+        .filter(|(_, rest)| rest.starts_with(b" "))?;
+    if !scheme.eq_ignore_ascii_case(b"Session") {
+        return None;
+    }
+    let decoded = BASE64.decode(coded.trim_ascii()).ok()?;
+    let mut parts = std::str::from_utf8(&decoded).ok()?.split(':');
+    let (login, user, token) = (parts.next()?, parts.next()?, parts.next()?);
+    // trytond refuses a login with a colon here.
+    match parts.next() {
+        None => Credential::new(login, user, token),
+        Some(_) => None,
+    }
+}
+
+/// The value of the first cookie of the name.
+fn cookie(headers: &HeaderMap) -> Option<&[u8]> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        .find_map(|pair| {
+            let equals = pair.iter().position(|byte| *byte == b'=')?;
+            let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+            (name.trim_ascii() == COOKIE_NAME).then_some(value.trim_ascii())
+        })
+}
+
+/// Takes the quotes off that werkzeug puts around a value with characters
+/// that a cookie can't have, and what it puts for these: `\ooo` and `\c`.
+fn unquote(value: &[u8]) -> Cow<'_, [u8]> {
+    let quoted = value
+        .strip_prefix(b"\"")
+        .and_then(|value| value.strip_suffix(b"\""));
+    let Some(mut rest) = quoted else {
+        return value.into();
+    };
+    let mut out = Vec::with_capacity(rest.len());
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        let escaped = match tail {
+            _ if *byte != b'\\' => None,
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
+                Some(((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), 3))
+            }
+            [character, ..] => Some((*character, 1)),
+            [] => None,
+        };
+        let (byte, length) = escaped.unwrap_or((*byte, 0));
+        out.push(byte);
+        rest = &rest[length..];
+    }
+    out.into()
+}
+
+impl Credential {
+    fn new(login: &str, user: &str, token: &str) -> Option<Self> {
+        // `parse` would take a sign.
+        let digits = user.bytes().all(|byte| byte.is_ascii_digit());
+        let user = user.parse().ok().filter(|_| digits)?;
+        (!token.is_empty()).then(|| Self {
+            login: login.into(),
+            user,
+            token: token.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::STANDARD;
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn read(authorization: Option<&str>, cookies: &[&str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = authorization {
+            headers.insert(AUTHORIZATION, value.parse().expect("a header"));
+        }
+        for value in cookies {
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header");
+            headers.append(COOKIE, value);
+        }
+        let Credential { login, user, token } = credential(&headers)?;
+        Some(format!("{login}|{user}|{token}"))
+    }
+
+    #[test]
+    fn authorization_names_the_session() {
+        for (scheme, text, expected) in [
+            ("Session", "admin:1:token", Some("admin|1|token")),
+            ("session", "jérôme:12:t", Some("jérôme|12|t")),
+            ("Session ", ":1:t", Some("|1|t")),
+            ("Session", "a:b:1:t", None),
+            ("Session", "admin:one:token", None),
+            ("Session", "admin:-1:token", None),
+            ("Session", "admin:+1:token", None),
+            ("Session", "admin:1:", None),
+            ("Session", "admin:1", None),
+            ("Basic", "admin:1:token", None),
+            ("Bearer", "admin:1:token", None),
+        ] {
+            let value = format!("{scheme} {}", STANDARD.encode(text));
+            assert_eq!(read(Some(&value), &[]).as_deref(), expected, "{text}");
+        }
+        for value in ["Session", "Session ", "Session *", "Sessionx", "", "é"] {
+            assert_eq!(read(Some(value), &[]), None, "{value}");
+        }
+        let unpadded = STANDARD.encode("admin:1:token");
+        let unpadded = format!("Session {}", unpadded.trim_end_matches('='));
+        assert_eq!(read(Some(&unpadded), &[]).as_deref(), Some("admin|1|token"));
+    }
+
+    #[test]
+    fn cookie_is_unquoted_as_werkzeug_quotes_it() {
+        for (cookie, expected) in [
+            ("tryton_session=admin:1:t", Some("admin|1|t")),
+            ("a=b; tryton_session=admin:1:t; c", Some("admin|1|t")),
+            ("x;tryton_session = admin:1:t ", Some("admin|1|t")),
+            (
+                r#"tryton_session="j\303\251r\303\264me:1:t""#,
+                Some("jérôme|1|t"),
+            ),
+            (r#"tryton_session="a\054b:1:t""#, Some("a,b|1|t")),
+            (r#"tryton_session="a b:1:t""#, Some("a b|1|t")),
+            (r#"tryton_session="a\"b\\c:1:t""#, Some(r#"a"b\c|1|t"#)),
+            (r#"tryton_session="a\477b:1:t""#, Some("a477b|1|t")),
+            (r#"tryton_session="a\377b:1:t""#, Some("a\u{fffd}b|1|t")),
+            ("tryton_session=jérôme:1:t", Some("jérôme|1|t")),
+            ("tryton_session=a:b:1:t", Some("a:b|1|t")),
+            ("tryton_session=a:1:t; tryton_session=b:2:t", Some("a|1|t")),
+            ("tryton_session=\"", None),
+            ("tryton_session=\"\\\"", None),
+            ("tryton_session=", None),
+            ("tryton_session", None),
+            ("TRYTON_SESSION=admin:1:t", None),
+        ] {
+            assert_eq!(read(None, &[cookie]).as_deref(), expected, "{cookie}");
+        }
+        let two = read(None, &["a=b", "tryton_session=admin:1:t"]);
+        assert_eq!(two.as_deref(), Some("admin|1|t"));
+    }
+
+    #[test]
+    fn cookie_counts_before_the_header() {
+        let header = format!("Session {}", STANDARD.encode("other:2:t"));
+        let read = |cookie| read(Some(&header), &[cookie]);
+        assert_eq!(read("tryton_session=a:1:t").as_deref(), Some("a|1|t"));
+        assert_eq!(read("tryton_session=unreadable"), None);
+        assert_eq!(read("other=a:1:t").as_deref(), Some("other|2|t"));
+    }
+}

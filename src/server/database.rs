@@ -1,0 +1,297 @@
+//! The bus of one database as the server sees it: with the clients that
+//! poll it, and the place of a poll among them.
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll as Progress};
+
+use super::client::{Next, Woken};
+use super::clients::Clients;
+use super::wait::Outcome;
+use crate::bus::{Bus, Subscription, Ticket};
+use crate::history::Bounds;
+use crate::message::{Id, Message};
+use crate::poll::Poll;
+use crate::registry::Process;
+use crate::sync::{Mutex, lock};
+use crate::waiter::{Signal, Wake, WokenTasks};
+
+/// The databases that are polled.
+#[derive(Debug)]
+pub(super) struct Databases {
+    process: Arc<Process>,
+    bounds: Bounds,
+    /// Those who were woken by a bus.
+    woken: Arc<WokenTasks>,
+    known: Mutex<HashMap<Box<str>, Arc<Database>>>,
+}
+
+/// A database, its bus and its clients.
+#[derive(Debug)]
+pub(super) struct Database {
+    bus: Bus,
+    woken: Arc<WokenTasks>,
+    /// Locked before the bus where both are.
+    clients: Mutex<Clients>,
+}
+
+/// The place of a poll, which ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    database: Arc<Database>,
+    poll: Arc<Poll>,
+    kind: Kind,
+    /// Its place at the bus, while it waits for a message there.
+    ticket: Option<Ticket>,
+    /// When it has to look again, whatever comes.
+    until: Option<f64>,
+    written: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// The poll of a client: the keys of both.
+    Client(u32, u32),
+    /// A poll of no client, or of several: its last message.
+    Anonymous(Option<Id>),
+}
+
+impl Databases {
+    /// The databases of a process, whose histories get these bounds.
+    pub(super) fn new(process: Arc<Process>, bounds: Bounds) -> Self {
+        Self {
+            process,
+            bounds,
+            woken: Arc::default(),
+            known: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The clock of the histories.
+    pub(super) fn now(&self) -> f64 {
+        self.process.now()
+    }
+
+    /// The database of this name. That it exists was made sure of.
+    pub(super) fn get(&self, name: &str) -> Arc<Database> {
+        let bus = self
+            .process
+            .bus(name)
+            .unwrap_or_else(|| self.process.open(name, self.bounds));
+        let mut databases = lock(&self.known);
+        match databases.get(name) {
+            Some(known) if known.bus.is(&bus) => known.clone(),
+            // The places in the history of another bus mean nothing.
+            _ => {
+                let clients = Mutex::new(Clients::default());
+                let database = Arc::new(Database {
+                    bus,
+                    clients,
+                    woken: self.woken.clone(),
+                });
+                databases.insert(name.into(), database.clone());
+                database
+            }
+        }
+    }
+
+    /// Wakes the polls that a bus has something for, without an end: the task
+    /// that the server has for that.
+    pub(super) async fn relay(&self) {
+        std::future::poll_fn(|context| {
+            self.woken.poll(context);
+            Progress::<()>::Pending
+        })
+        .await;
+    }
+
+    /// Forgets clients that are no more, and databases that nobody uses.
+    pub(super) fn tidy(&self) {
+        let then = self.now() - self.bounds.seconds;
+        let mut databases = lock(&self.known);
+        databases.retain(|name, database| {
+            let mut clients = lock(&database.clients);
+            clients.forget(then);
+            let bus = self.process.bus(name);
+            clients.len() > 0 || bus.is_some_and(|bus| bus.is(&database.bus))
+        });
+    }
+
+    /// The databases by name, with their buses.
+    pub(super) fn list(&self) -> Vec<(Box<str>, Bus)> {
+        let databases = lock(&self.known);
+        let list = databases.iter();
+        list.map(|(name, database)| (name.clone(), database.bus.clone()))
+            .collect()
+    }
+}
+
+impl Database {
+    /// Gives a poll of `user` its place, after its `last` message.
+    pub(super) fn enter(
+        self: Arc<Self>,
+        user: u32,
+        poll: Poll,
+        last: Option<Id>,
+        now: f64,
+    ) -> Place {
+        let poll = Arc::new(poll);
+        let kind = match poll.client() {
+            None => Kind::Anonymous(last),
+            Some(channel) => {
+                let mut woken = Woken::new();
+                let mut clients = lock(&self.clients);
+                let key = clients.key(user, channel);
+                let client = clients.get(key);
+                let entry = self.bus.look(|history| {
+                    client.arrive(poll.clone(), last.as_ref(), history, now, &mut woken)
+                });
+                drop(clients);
+                wake(woken);
+                Kind::Client(key, entry)
+            }
+        };
+        Place {
+            database: self,
+            poll,
+            kind,
+            ticket: None,
+            until: None,
+            written: false,
+        }
+    }
+
+    /// Looks for what the poll of a client is to do, and gives it its place
+    /// at the bus if that is to wait.
+    fn look(
+        &self,
+        (key, entry): (u32, u32),
+        place: &mut Option<Ticket>,
+        poll: &Poll,
+        woken_by: Option<&Arc<Message>>,
+        context: &Context<'_>,
+        now: f64,
+    ) -> Next {
+        let mut woken = Woken::new();
+        let mut clients = lock(&self.clients);
+        let client = clients.get(key);
+        let has_place = place.is_some();
+        // Looking and waiting are one step: no message comes in between.
+        let (next, ticket) = self.bus.look_or_wait(
+            |history| client.next(entry, woken_by, history, now, &mut woken),
+            |next| matches!(next, Next::Wait(_)) && !has_place,
+            poll.channels(),
+            || Signal::task(&self.woken),
+        );
+        if ticket.is_some() {
+            *place = ticket;
+        }
+        if !matches!(next, Next::Answer(_)) {
+            client.set_waker(entry, context.waker());
+        }
+        drop(clients);
+        wake(woken);
+        next
+    }
+}
+
+impl Place {
+    /// What the poll is to be answered, once that is known at `now`.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        now: f64,
+    ) -> Progress<Outcome> {
+        loop {
+            let woken_by = match &self.ticket {
+                None => None,
+                Some(ticket) => match ticket.waiter().poll(context) {
+                    Progress::Pending => None,
+                    Progress::Ready(Wake::Closed) => {
+                        return Progress::Ready(Outcome::Empty);
+                    }
+                    Progress::Ready(Wake::Message(message)) => {
+                        self.ticket = None;
+                        Some(message)
+                    }
+                },
+            };
+            let had_ticket = self.ticket.is_some();
+            match &self.kind {
+                Kind::Anonymous(last) => {
+                    if let Some(message) = woken_by {
+                        return Progress::Ready(Outcome::Message(message));
+                    }
+                    if !had_ticket {
+                        let channels = self.poll.channels();
+                        let database = &self.database;
+                        let signal = || Signal::task(&database.woken);
+                        let last = last.as_ref();
+                        match database.bus.subscribe(channels, last, now, signal) {
+                            Subscription::Waiting(ticket) => self.ticket = Some(ticket),
+                            Subscription::Message(message) => {
+                                return Progress::Ready(Outcome::Message(message));
+                            }
+                        }
+                    }
+                }
+                Kind::Client(key, entry) => {
+                    let (keys, ticket) = ((*key, *entry), &mut self.ticket);
+                    let (database, poll) = (&self.database, &self.poll);
+                    match database.look(
+                        keys,
+                        ticket,
+                        poll,
+                        woken_by.as_ref(),
+                        context,
+                        now,
+                    ) {
+                        Next::Answer(outcome) => return Progress::Ready(outcome),
+                        Next::Wait(until) => self.until = until,
+                        Next::Blocked(until) => self.until = Some(until),
+                    }
+                }
+            }
+            if had_ticket || self.ticket.is_none() {
+                return Progress::Pending;
+            }
+            // The new place does not know yet whom to wake.
+        }
+    }
+
+    /// When [`Place::poll`] is to be called again though nobody woke it.
+    pub(super) fn until(&self) -> Option<f64> {
+        self.until
+    }
+
+    /// The poll whose place it is.
+    pub(super) fn asked(&self) -> &Poll {
+        &self.poll
+    }
+
+    /// Leaves, once the answer was written. Where that fails the place is
+    /// just dropped, and the message given to another poll.
+    pub(super) fn written(mut self) {
+        self.written = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Kind::Client(key, entry) = self.kind {
+            let mut woken = Woken::new();
+            lock(&self.database.clients).get(key).leave(
+                entry,
+                self.written,
+                &mut woken,
+            );
+            wake(woken);
+        }
+    }
+}
+
+/// Wakes those who have something to do, now that no lock is held.
+fn wake(woken: Woken) {
+    for waker in woken {
+        waker.wake();
+    }
+}

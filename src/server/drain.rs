@@ -1,0 +1,86 @@
+//! The end of the server, without a client that notices.
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::Instant;
+
+/// Whether the server is about to stop, and when each poll then ends.
+///
+/// Polls that end at once would come back at once: those that wait when it
+/// begins are answered one after the other, those that come later at its
+/// end, when there is another server to go to.
+#[derive(Debug, Default)]
+pub(super) struct Drain {
+    period: OnceLock<Period>,
+    begun: Notify,
+    /// How many polls have asked for their time.
+    polls: AtomicU32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Period {
+    from: Instant,
+    length: Duration,
+}
+
+impl Drain {
+    /// Begins, and will be over after `length`. Only the first call counts.
+    pub(super) fn begin(&self, length: Duration) {
+        let from = Instant::now();
+        self.period.get_or_init(|| Period { from, length });
+        self.begun.notify_waiters();
+    }
+
+    /// Whether it has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        self.period.get().is_some()
+    }
+
+    /// Ready when it begins.
+    pub(super) fn begun(&self) -> Notified<'_> {
+        self.begun.notified()
+    }
+
+    /// When it is over, if it has begun.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.period.get().map(|period| period.from + period.length)
+    }
+
+    /// When a poll that waited as it began is to be answered: another time
+    /// for each call, evenly spread however many there are.
+    pub(super) fn turn(&self) -> Option<Instant> {
+        let period = self.period.get()?;
+        let number = self.polls.fetch_add(1, Ordering::Relaxed);
+        // The multiples of the golden ratio fill the circle evenly.
+        let part = number.wrapping_mul(0x9e37_79b9);
+        let part = f64::from(part) / f64::from(u32::MAX);
+        Some(period.from + period.length.mul_f64(part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_spread_evenly() {
+        let drain = Drain::default();
+        assert!(drain.turn().is_none());
+        drain.begin(Duration::from_secs(10));
+        let end = drain.end().expect("it has begun");
+        let from = end - Duration::from_secs(10);
+        let mut seconds = [0; 10];
+        for _ in 0..1000 {
+            let turn = drain.turn().expect("it has begun");
+            let second = turn.duration_since(from).as_secs();
+            seconds[usize::try_from(second.min(9)).expect("small")] += 1;
+        }
+        assert!(
+            seconds.iter().all(|polls| (95..=105).contains(polls)),
+            "{seconds:?}"
+        );
+    }
+}

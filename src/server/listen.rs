@@ -1,0 +1,248 @@
+//! The sockets that the server listens on.
+use std::fmt;
+use std::io;
+use std::net::{Ipv6Addr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use listenfd::ListenFd;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{AddressFamily, Backlog, SockaddrLike, SockaddrStorage};
+use nix::sys::socket::{getsockname, listen};
+
+/// How many clients may wait to be accepted: all come at once after a
+/// restart. The kernel's own limit holds as well.
+const BACKLOG: i32 = 16 * 1024;
+
+/// An address to listen on: `host:port`, `[v6]:port`, `*:port` or
+/// `unix:/path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A host, none for all of this one's addresses, and a port.
+    Tcp(Option<String>, u16),
+    /// The path of a socket.
+    Unix(PathBuf),
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// One of the network.
+    Tcp(TcpListener),
+    /// One of the file system.
+    Unix(UnixListener),
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if Path::new(path).is_absolute() {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(format!("the path of '{text}' is not absolute"))
+            };
+        }
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or_else(|| format!("'{text}' has no port"))?;
+        let port = port
+            .parse()
+            .map_err(|_| format!("'{port}' in '{text}' is not a port"))?;
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        match bare.unwrap_or(host) {
+            "" => Err(format!("'{text}' has no host")),
+            "*" => Ok(Self::Tcp(None, port)),
+            host if bare.is_none() && host.contains(':') => {
+                Err(format!("the host of '{text}' needs brackets"))
+            }
+            host => Ok(Self::Tcp(Some(host.to_owned()), port)),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(None, port) => write!(f, "*:{port}"),
+            Self::Tcp(Some(host), port) if host.contains(':') => {
+                write!(f, "[{host}]:{port}")
+            }
+            Self::Tcp(Some(host), port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Address {
+    /// Listens on the address: on each that a host has, such as those of
+    /// both families of `localhost`. A unix socket that nobody listens on any
+    /// more is replaced.
+    ///
+    /// # Errors
+    ///
+    /// When the host is unknown or the address is in use.
+    pub fn bind(&self) -> io::Result<Vec<Listener>> {
+        let listeners = match self {
+            Self::Unix(path) => {
+                if is_stale(path) {
+                    std::fs::remove_file(path)?;
+                }
+                vec![Listener::Unix(UnixListener::bind(path)?)]
+            }
+            Self::Tcp(None, port) => {
+                // Of both families, unless this host has but the old one.
+                let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port))
+                    .or_else(|_| TcpListener::bind(("0.0.0.0", *port)))?;
+                vec![Listener::Tcp(listener)]
+            }
+            Self::Tcp(Some(host), port) => {
+                bind_all((host.as_str(), *port).to_socket_addrs()?)?
+            }
+        };
+        for listener in &listeners {
+            listener.set_backlog()?;
+        }
+        Ok(listeners)
+    }
+}
+
+/// Listens on all addresses that this host has; at least one of them.
+fn bind_all(
+    addresses: impl Iterator<Item = std::net::SocketAddr>,
+) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    let mut failed = None;
+    for address in addresses {
+        match TcpListener::bind(address) {
+            Ok(listener) => listeners.push(Listener::Tcp(listener)),
+            // A name may have an address of a family that is switched off.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                failed = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match failed {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+fn is_stale(path: &Path) -> bool {
+    let is_socket = path
+        .symlink_metadata()
+        .is_ok_and(|file| file.file_type().is_socket());
+    is_socket
+        && UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+impl Listener {
+    fn set_backlog(&self) -> io::Result<()> {
+        let backlog = Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN);
+        match self {
+            Self::Tcp(listener) => listen(&listener.as_fd(), backlog)?,
+            Self::Unix(listener) => listen(&listener.as_fd(), backlog)?,
+        }
+        Ok(())
+    }
+}
+
+/// The sockets that systemd hands over (`sd_listen_fds`), already listening.
+/// Only the first call gets them.
+///
+/// # Errors
+///
+/// When one of them is no listening socket of a stream.
+pub fn inherited() -> io::Result<Vec<Listener>> {
+    let mut sockets = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..sockets.len() {
+        // The family can only be told from the socket, and which of the two
+        // takes it is the same for that.
+        let Some(socket) = sockets
+            .take_tcp_listener(index)
+            .or_else(|_| Ok::<_, io::Error>(None))?
+        else {
+            if let Some(socket) = sockets.take_unix_listener(index)? {
+                listeners.push(Listener::Unix(socket));
+            }
+            continue;
+        };
+        let name: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+        listeners.push(match name.family() {
+            Some(AddressFamily::Unix) => Listener::Unix(OwnedFd::from(socket).into()),
+            _ => Listener::Tcp(socket),
+        });
+    }
+    Ok(listeners)
+}
+
+/// Lets this process have as many descriptors as it may, each connection
+/// needs one; returns how many that are.
+///
+/// # Errors
+///
+/// When the system refuses.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_is_read() {
+        let tcp =
+            |host: Option<&str>, port| Ok(Address::Tcp(host.map(Into::into), port));
+        for (text, address) in [
+            ("localhost:8001", tcp(Some("localhost"), 8001)),
+            ("127.0.0.1:0", tcp(Some("127.0.0.1"), 0)),
+            ("[::1]:8001", tcp(Some("::1"), 8001)),
+            ("*:8001", tcp(None, 8001)),
+            (
+                "unix:/run/bus.sock",
+                Ok(Address::Unix("/run/bus.sock".into())),
+            ),
+            (
+                "unix:bus.sock",
+                Err("the path of 'unix:bus.sock' is not absolute"),
+            ),
+            ("localhost", Err("'localhost' has no port")),
+            (":8001", Err("':8001' has no host")),
+            ("::1:8001", Err("the host of '::1:8001' needs brackets")),
+            ("localhost:x", Err("'x' in 'localhost:x' is not a port")),
+            (
+                "localhost:70000",
+                Err("'70000' in 'localhost:70000' is not a port"),
+            ),
+        ] {
+            let read = text.parse::<Address>();
+            if let Ok(read) = &read {
+                assert_eq!(read.to_string(), text);
+            }
+            assert_eq!(read, address.map_err(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn stale_socket_is_replaced_and_a_living_one_is_not() {
+        let path = std::env::temp_dir().join(format!("bus-{}", std::process::id()));
+        let address = Address::Unix(path.clone());
+        let first = address.bind().expect("it is free");
+        assert!(address.bind().is_err());
+        drop(first);
+        address.bind().expect("nobody listens");
+        std::fs::remove_file(path).expect("it is there");
+    }
+}

@@ -1,0 +1,42 @@
+//! The bus server: it holds the long polls of all clients in one process,
+//! without a thread for each.
+//!
+//! The caller owns the sockets and says when to stop; trytond is behind the
+//! trait [`Sessions`], and whoever publishes does so on the buses of the
+//! [registry](crate::registry).
+//!
+//! A request passes through the files in this order: `accept`, `connection`,
+//! `park` (hyper reads it), `app`, which asks `route`, `cors`, `question`,
+//! `credential`, `address` and `sessions`, then `wait` (for what `clients`,
+//! or the bus, gives the poll) and `reply`.
+mod accept;
+mod address;
+mod admin;
+mod app;
+mod client;
+#[cfg(test)]
+mod client_model;
+mod clients;
+mod config;
+mod connection;
+mod cors;
+mod credential;
+mod database;
+mod drain;
+mod handle;
+mod listen;
+mod metrics;
+mod park;
+mod question;
+mod reply;
+mod route;
+mod run;
+mod sessions;
+mod wait;
+
+pub use config::{Config, Limits};
+pub use handle::Server;
+pub use listen::{Address, Listener, inherited, raise_descriptor_limit};
+pub use metrics::Metrics;
+pub use run::{Stop, run};
+pub use sessions::{Check, CheckFuture, Session, Sessions};

@@ -1,0 +1,215 @@
+//! HTTP by hyper, waiting without it.
+//!
+//! hyper keeps some 10 KB of buffers for a connection, even one that waits.
+//! So it is used to read a request, and no more: once it has one, the
+//! connection is taken out of it and the buffers are freed. Answers are
+//! written without hyper, and it gets the connection back with the next
+//! request.
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+
+use super::config::Limits;
+use super::wait::Socket;
+use crate::sync::{Mutex, lock};
+
+/// A request that was read.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) parts: Parts,
+    pub(super) body: Result<Bytes, BodyError>,
+}
+
+/// Why there is no body. The rest of it is still to come, so that the
+/// connection can't be used any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyError {
+    /// It says nothing of its length.
+    NoLength,
+    /// It is longer than allowed.
+    TooLarge,
+    /// It is cut short, or its chunks can't be read.
+    Malformed,
+    /// It did not come in time.
+    TooSlow,
+}
+
+impl Received {
+    /// Whether nothing of the request is still to come, so that the next one
+    /// can be told from it.
+    pub(super) fn is_over(&self) -> bool {
+        // Without a length there is no body.
+        matches!(self.body, Ok(_) | Err(BodyError::NoLength))
+    }
+}
+
+/// What hyper and whoever drives it tell each other.
+#[derive(Debug, Default)]
+struct Handover {
+    /// Put here once it was read.
+    received: Mutex<Option<Box<Received>>>,
+    /// Whether hyper has written all that it had, such as `100 Continue`: it
+    /// would be lost with hyper.
+    flushed: AtomicBool,
+}
+
+/// The stream as hyper sees it.
+struct Stream<S> {
+    socket: Socket<S>,
+    handover: Arc<Handover>,
+}
+
+/// Reads a request; none if the connection has ended, or hyper has refused
+/// what came.
+pub(super) async fn receive<S>(
+    socket: Socket<S>,
+    limits: &Limits,
+) -> (Socket<S>, Option<Box<Received>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let handover = Arc::new(Handover::default());
+    let stream = Stream {
+        socket,
+        handover: handover.clone(),
+    };
+    let service = service_fn(|request| park(request, &handover, limits));
+    let mut connection = Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_buf_size(limits.header_size.max(8192))
+        .serve_connection(TokioIo::new(stream), service);
+    let received = poll_fn(|context| {
+        if Pin::new(&mut connection).poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        if !handover.flushed.load(Ordering::Relaxed) {
+            // hyper waits until the socket takes the rest.
+            return Poll::Pending;
+        }
+        let received = lock(&handover.received).take();
+        received.map_or(Poll::Pending, |received| Poll::Ready(Some(received)))
+    })
+    .await;
+    let parts = connection.into_parts();
+    let mut socket = parts.io.into_inner().socket;
+    // Copied: hyper's own shares its whole buffer. What hyper has not yet
+    // taken comes after what it has.
+    socket.unread = [parts.read_buf, socket.unread].concat().into();
+    (socket, received)
+}
+
+/// The service: reads the body, and leaves the answer to whoever drives
+/// hyper.
+async fn park(
+    request: Request<Incoming>,
+    handover: &Handover,
+    limits: &Limits,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts, body, limits).await;
+    // Only what hyper flushes from here on counts.
+    handover.flushed.store(false, Ordering::Relaxed);
+    *lock(&handover.received) = Some(Box::new(Received { parts, body }));
+    pending().await
+}
+
+async fn read_body(
+    parts: &Parts,
+    body: Incoming,
+    limits: &Limits,
+) -> Result<Bytes, BodyError> {
+    let has_length = parts.headers.contains_key(CONTENT_LENGTH);
+    let is_chunked = parts.headers.contains_key(TRANSFER_ENCODING);
+    if !has_length && !is_chunked {
+        return Err(BodyError::NoLength);
+    }
+    if body
+        .size_hint()
+        .exact()
+        .is_some_and(|size| size > limits.body_size as u64)
+    {
+        return Err(BodyError::TooLarge);
+    }
+    let body = Limited::new(body, limits.body_size).collect();
+    match timeout(limits.body_time, body).await {
+        Err(_) => Err(BodyError::TooSlow),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
+        Ok(Err(_)) => Err(BodyError::Malformed),
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let unread = &mut self.socket.unread;
+        if unread.is_empty() {
+            return Pin::new(&mut self.socket.stream).poll_read(context, to);
+        }
+        let length = unread.len().min(to.remaining());
+        to.put_slice(&unread[..length]);
+        unread.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.handover.flushed.store(false, Ordering::Relaxed);
+        Pin::new(&mut self.socket.stream).poll_write(context, data)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        // hyper comes here only after it has written all its buffer.
+        ready!(Pin::new(&mut self.socket.stream).poll_flush(context))?;
+        self.handover.flushed.store(true, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.handover.flushed.store(false, Ordering::Relaxed);
+        Pin::new(&mut self.socket.stream).poll_write_vectored(context, data)
+    }
+}

@@ -1,0 +1,134 @@
+//! What the body of a poll asks for.
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::config::Limits;
+use crate::message::Id;
+use crate::poll::Poll;
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) poll: Poll,
+    /// The message that the client had last.
+    pub(super) last: Option<Id>,
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(default)]
+    channels: Vec<Box<str>>,
+    /// Any JSON.
+    #[serde(borrow, default)]
+    last_message: Option<&'a RawValue>,
+}
+
+impl Question {
+    /// Reads the body of a poll of `user`: `{"channels": […], "last_message":
+    /// …}`. The user's own channel takes the place of those that are asked
+    /// for, as in trytond.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be read, to be told to the client.
+    pub(super) fn read(
+        body: &[u8],
+        user: u32,
+        limits: &Limits,
+    ) -> Result<Self, &'static str> {
+        // A derived struct would also be read from an array.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err("the body must be a JSON object");
+        }
+        // All of it: what is skipped is not looked at.
+        let body = std::str::from_utf8(body).map_err(|_| "the body must be UTF-8")?;
+        let body: Body<'_> = serde_json::from_str(body)
+            .map_err(|_| "the body must be JSON, its channels a list of strings")?;
+        if body.channels.len() > limits.channels {
+            return Err("too many channels");
+        }
+        let mut lengths = body.channels.iter().map(|channel| channel.len());
+        if lengths.any(|length| length > limits.channel_size) {
+            return Err("the name of a channel is too long");
+        }
+        let mut channels = body.channels;
+        channels.retain(|channel| !channel.starts_with("user:"));
+        channels.push(format!("user:{user}").into());
+        channels.sort_unstable();
+        channels.dedup();
+        Ok(Self {
+            poll: Poll::new(channels),
+            last: body.last_message.map(|json| Id::from_json(json.get())),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Question, &'static str> {
+        let limits = Limits {
+            channels: 3,
+            channel_size: 14,
+            ..Limits::default()
+        };
+        Question::read(body.as_bytes(), 1, &limits)
+    }
+
+    #[test]
+    fn own_channel_of_the_user_is_the_only_one() {
+        for (body, channels) in [
+            (r#"{"channels":["client:x"]}"#, &["client:x", "user:1"][..]),
+            (r#"{"channels":["user:2","user:1"]}"#, &["user:1"]),
+            (
+                r#"{"channels":["notification:1","notification:2"]}"#,
+                &["notification:1", "user:1"],
+            ),
+            (r#"{"channels":["a","a"]}"#, &["a", "user:1"]),
+            (r#" {"other": [1]} "#, &["user:1"]),
+        ] {
+            let question = read(body).expect(body);
+            let found: Vec<_> =
+                question.poll.channels().iter().map(AsRef::as_ref).collect();
+            assert_eq!(found, channels, "{body}");
+        }
+    }
+
+    #[test]
+    fn last_message_is_any_json() {
+        for (body, last) in [
+            (r"{}", None),
+            (r#"{"last_message":null}"#, None),
+            (r#"{"last_message":"a"}"#, Some("\"a\"")),
+            (r#"{"last_message":1.0}"#, Some("1")),
+            (r#"{"last_message":{"a":[]}}"#, Some("{\"a\":[]}")),
+        ] {
+            let question = read(body).expect(body);
+            assert_eq!(question.last, last.map(Id::from_json), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_question_is_refused() {
+        for body in [
+            "",
+            "null",
+            "[]",
+            r#"[["a"], null]"#,
+            "{",
+            r#"{"channels":null}"#,
+            r#"{"channels":"a"}"#,
+            r#"{"channels":[1]}"#,
+            r#"{"channels":["\ud800"]}"#,
+            r#"{"last_message":NaN}"#,
+            r#"{"channels":["a","b","c","d"]}"#,
+            r#"{"channels":["longer than fourteen"]}"#,
+        ] {
+            assert!(read(body).is_err(), "{body}");
+        }
+        assert!(Question::read(b"{\"a\":\"\xff\"}", 1, &Limits::default()).is_err());
+        let deep = format!("{{\"last_message\":{}}}", "[".repeat(100_000));
+        assert!(read(&deep).is_err());
+    }
+}

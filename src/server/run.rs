@@ -1,0 +1,170 @@
+//! The server as a whole: from its sockets to its end.
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+
+use super::accept::accept;
+use super::admin;
+use super::app::App;
+use super::config::Config;
+use super::database::Databases;
+use super::drain::Drain;
+use super::listen::Listener;
+use super::metrics::Metrics;
+use super::sessions::{SessionCache, Sessions};
+use crate::registry::Process;
+
+/// How often what is no longer used is forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+/// How often trytond is told which databases are polled, in times of that.
+const POLLED_EVERY: u32 = 6;
+
+/// How long the last answers may take to be written, once the time of the
+/// drain is over.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// The signal to stop, given by the caller; clones are the same signal.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    shared: Arc<(Notify, std::sync::atomic::AtomicBool)>,
+}
+
+/// Tasks that end with the server.
+struct Tasks(Vec<AbortHandle>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Stop {
+    /// A signal that was not given yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Has the server drain and end.
+    pub fn stop(&self) {
+        let (given, is_given) = &*self.shared;
+        is_given.store(true, std::sync::atomic::Ordering::SeqCst);
+        given.notify_waiters();
+    }
+
+    async fn given(&self) {
+        let (given, is_given) = &*self.shared;
+        let notified = given.notified();
+        if !is_given.load(std::sync::atomic::Ordering::SeqCst) {
+            notified.await;
+        }
+    }
+}
+
+/// Serves the buses of `process` until `stop` is given and the drain is over,
+/// on sockets that listen already: `listeners` for clients, `admin` for
+/// administrators.
+///
+/// Messages come by [`Process::publish`]. It runs on a runtime of tokio with
+/// time and input enabled; when that ends, so do the connections that are
+/// left.
+///
+/// # Errors
+///
+/// When a socket can't be used.
+pub async fn run(
+    config: Config,
+    listeners: Vec<Listener>,
+    admin: Vec<Listener>,
+    sessions: Arc<dyn Sessions>,
+    process: Arc<Process>,
+    metrics: Arc<Metrics>,
+    stop: Stop,
+) -> io::Result<()> {
+    let app = Arc::new(App {
+        databases: Databases::new(process, config.history),
+        sessions: Arc::new(SessionCache::new(
+            sessions.clone(),
+            config.session_cache,
+            config.limits.session_polls,
+            metrics.clone(),
+        )),
+        metrics,
+        drain: Drain::default(),
+        crowded: Notify::new(),
+        polls: AtomicUsize::new(0),
+        config,
+    });
+    let most = app
+        .config
+        .limits
+        .max_connections
+        .min(Semaphore::MAX_PERMITS);
+    let places = Arc::new(Semaphore::new(most));
+    let mut accepting = Tasks(Vec::new());
+    for listener in listeners {
+        let task = accept(listener, app.clone(), places.clone())?;
+        accepting.0.push(task.abort_handle());
+    }
+    let mut others = Tasks(Vec::new());
+    let relay = tokio::spawn({
+        let app = app.clone();
+        async move { app.databases.relay().await }
+    });
+    others.0.push(relay.abort_handle());
+    for listener in admin {
+        let task = admin::listen(listener, app.clone())?;
+        others.0.push(task.abort_handle());
+    }
+    select! {
+        () = stop.given() => {}
+        () = tidy(&app, &*sessions) => {}
+    }
+    drain(&app, &places, most, accepting).await;
+    Ok(())
+}
+
+/// Goes on until the end of the server.
+async fn tidy(app: &App, sessions: &dyn Sessions) {
+    let mut ticks = interval(TIDY_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for tick in 0_u32.. {
+        ticks.tick().await;
+        app.databases.tidy();
+        app.sessions.tidy();
+        if tick % POLLED_EVERY == 0 {
+            let databases = app.databases.list().into_iter();
+            let polled = databases.filter(|(_, bus)| bus.statistics().waiting > 0);
+            sessions.polled(polled.map(|(name, _)| name).collect());
+        }
+    }
+}
+
+async fn drain(app: &App, places: &Semaphore, most: usize, accepting: Tasks) {
+    app.metrics.draining.set(1);
+    app.drain.begin(app.config.drain);
+    if let Some(end) = app.drain.end() {
+        sleep_until(end).await;
+    }
+    drop(accepting);
+    // The connections without a request have nothing to wait for.
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    let closed = async {
+        let mut all = std::pin::pin!(places.acquire_many(most));
+        loop {
+            app.crowded.notify_waiters();
+            select! {
+                _ = &mut all => return,
+                () = sleep(Duration::from_millis(20)) => {}
+            }
+        }
+    };
+    let _ = timeout(LAST_ANSWERS, closed).await;
+}

@@ -1,0 +1,343 @@
+//! Sessions: asked of trytond, and remembered for a while.
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Found;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::metrics::Metrics;
+use crate::sync::{Mutex, lock};
+
+/// A session as a client names it, with the address it comes from.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Session {
+    /// The database.
+    pub database: Box<str>,
+    /// The login.
+    pub login: Box<str>,
+    /// The id of the user.
+    pub user: u32,
+    /// What proves it.
+    pub token: Box<str>,
+    /// The address of the client, as far as it is known.
+    pub address: Option<Box<str>>,
+}
+
+/// What trytond says of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// It is one, and the bus of the database listens.
+    Valid,
+    /// It is none, or was ended.
+    Invalid,
+    /// There is no such database.
+    UnknownDatabase,
+    /// It can't be told now: the database can't be reached.
+    Failed,
+}
+
+/// The result of a check, to be awaited.
+pub type CheckFuture = Pin<Box<dyn Future<Output = Check> + Send>>;
+
+/// Who knows the sessions: trytond.
+pub trait Sessions: Send + Sync + 'static {
+    /// Asks whether `session` is valid, and has the bus of its database
+    /// listen if it is.
+    ///
+    /// It is called once for all that ask for the same session at the same
+    /// time, from a task of the server: what blocks has to go elsewhere.
+    fn check(&self, session: Arc<Session>) -> CheckFuture;
+
+    /// Is told every minute which databases are polled, for the bus to go on
+    /// listening. Must not block.
+    fn polled(&self, databases: Vec<Box<str>>);
+}
+
+/// Asks for sessions, and remembers those that are valid.
+///
+/// A token is never compared with another one here: what is found are the
+/// very same words that trytond has confirmed.
+pub(super) struct SessionCache {
+    sessions: Arc<dyn Sessions>,
+    /// For how long a session is remembered.
+    keep: Duration,
+    /// How many polls of a session may wait.
+    polls: usize,
+    entries: Mutex<HashMap<Arc<Session>, Entry>>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// Until when the session is taken for valid.
+    valid: Option<Instant>,
+    /// The check that is under way; without a value until it is done.
+    check: Option<watch::Receiver<Option<Check>>>,
+    /// Held by each poll of the session that waits.
+    polls: Arc<()>,
+}
+
+/// A poll that is counted for its session, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Admission {
+    _poll: Arc<()>,
+}
+
+/// What is known of a session without asking trytond.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// It is valid, and a poll of it was counted.
+    Admitted(Admission),
+    /// It is valid, and has too many polls.
+    TooMany,
+    /// Nothing.
+    No,
+}
+
+impl SessionCache {
+    pub(super) fn new(
+        sessions: Arc<dyn Sessions>,
+        keep: Duration,
+        polls: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            sessions,
+            keep,
+            polls,
+            entries: Mutex::new(HashMap::new()),
+            metrics,
+        }
+    }
+
+    /// Whether `session` is valid, now or a short while ago.
+    pub(super) async fn check(self: &Arc<Self>, session: &Arc<Session>) -> Check {
+        let mut check = {
+            let mut entries = lock(&self.entries);
+            let entry = entries.entry(session.clone()).or_default();
+            if entry.valid.is_some_and(|valid| Instant::now() < valid) {
+                self.metrics.session_hits.inc();
+                return Check::Valid;
+            }
+            match &entry.check {
+                Some(check) => check.clone(),
+                None => entry.check.insert(self.begin(session.clone())).clone(),
+            }
+        };
+        let done = check.wait_for(Option::is_some).await;
+        // The task is gone without a result if trytond's side panicked.
+        done.map_or(Check::Failed, |done| done.unwrap_or(Check::Failed))
+    }
+
+    /// Has a task of its own ask, which goes on if the client goes away: the
+    /// others that ask for the same wait for it, too.
+    fn begin(
+        self: &Arc<Self>,
+        session: Arc<Session>,
+    ) -> watch::Receiver<Option<Check>> {
+        let (sender, receiver) = watch::channel(None);
+        let cache = self.clone();
+        tokio::spawn(async move {
+            let pending = Pending(&cache, &session);
+            let check = cache.sessions.check(session.clone()).await;
+            cache.metrics.session_check(check);
+            if check == Check::Valid {
+                let valid = Instant::now() + cache.keep;
+                if let Some(entry) = lock(&cache.entries).get_mut(&session) {
+                    entry.valid = Some(valid);
+                }
+            }
+            drop(pending);
+            sender.send_replace(Some(check));
+        });
+        receiver
+    }
+
+    /// Counts a poll of `session`; none if too many of them wait.
+    pub(super) fn admit(&self, session: Arc<Session>) -> Option<Admission> {
+        let mut entries = lock(&self.entries);
+        self.count(entries.entry(session).or_default())
+    }
+
+    /// As [`SessionCache::check`] and [`SessionCache::admit`], without a wait
+    /// where the session is remembered.
+    pub(super) fn known(&self, session: &Session) -> Known {
+        let entries = lock(&self.entries);
+        let entry = entries.get(session);
+        let now = Instant::now();
+        match entry.filter(|entry| entry.valid.is_some_and(|valid| now < valid)) {
+            None => Known::No,
+            Some(entry) => {
+                self.metrics.session_hits.inc();
+                self.count(entry).map_or(Known::TooMany, Known::Admitted)
+            }
+        }
+    }
+
+    fn count(&self, entry: &Entry) -> Option<Admission> {
+        // The entry itself holds one.
+        (Arc::strong_count(&entry.polls) <= self.polls).then(|| Admission {
+            _poll: entry.polls.clone(),
+        })
+    }
+
+    /// Forgets the sessions that are remembered for too long.
+    pub(super) fn tidy(&self) {
+        let now = Instant::now();
+        let mut entries = lock(&self.entries);
+        entries.retain(|_, entry| {
+            entry.valid = entry.valid.filter(|valid| now < *valid);
+            !entry.is_empty()
+        });
+        if entries.capacity() > 64 && entries.len() < entries.capacity() / 8 {
+            entries.shrink_to_fit();
+        }
+    }
+}
+
+/// A check that is under way, until this is dropped: by a panic at the
+/// latest, or nobody would ever ask again.
+struct Pending<'a>(&'a SessionCache, &'a Arc<Session>);
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let mut entries = lock(&self.0.entries);
+        if let Found::Occupied(mut found) = entries.entry(self.1.clone()) {
+            found.get_mut().check = None;
+            if found.get().is_empty() {
+                found.remove();
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn is_empty(&self) -> bool {
+        self.valid.is_none()
+            && self.check.is_none()
+            && Arc::strong_count(&self.polls) == 1
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("database", &self.database)
+            .field("login", &self.login)
+            .field("user", &self.user)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SessionCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCache")
+            .field("keep", &self.keep)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Answers after a second.
+    struct Slow(Check, AtomicUsize);
+
+    impl Sessions for Slow {
+        fn check(&self, _: Arc<Session>) -> CheckFuture {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            let check = self.0;
+            Box::pin(async move {
+                sleep(Duration::from_secs(1)).await;
+                check
+            })
+        }
+
+        fn polled(&self, _: Vec<Box<str>>) {}
+    }
+
+    fn session(token: &str) -> Arc<Session> {
+        Arc::new(Session {
+            database: "db".into(),
+            login: "admin".into(),
+            user: 1,
+            token: token.into(),
+            address: None,
+        })
+    }
+
+    fn cache(check: Check) -> (Arc<SessionCache>, Arc<Slow>) {
+        let sessions = Arc::new(Slow(check, AtomicUsize::new(0)));
+        let metrics = Arc::new(Metrics::new());
+        let keep = Duration::from_secs(30);
+        let cache = SessionCache::new(sessions.clone(), keep, 2, metrics);
+        (Arc::new(cache), sessions)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn valid_session_is_remembered_for_a_while() {
+        let (cache, sessions) = cache(Check::Valid);
+        for (seconds, asked) in [(0, 1), (20, 1), (20, 2)] {
+            sleep(Duration::from_secs(seconds)).await;
+            cache.tidy();
+            assert_eq!(cache.check(&session("a")).await, Check::Valid);
+            assert_eq!(sessions.1.load(Ordering::SeqCst), asked);
+        }
+        assert_eq!(cache.check(&session("b")).await, Check::Valid);
+        assert_eq!(sessions.1.load(Ordering::SeqCst), 3);
+        sleep(Duration::from_secs(31)).await;
+        cache.tidy();
+        assert!(lock(&cache.entries).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failure_is_not_remembered() {
+        for check in [Check::Invalid, Check::UnknownDatabase, Check::Failed] {
+            let (cache, sessions) = cache(check);
+            for asked in 1..3 {
+                assert_eq!(cache.check(&session("a")).await, check);
+                assert_eq!(sessions.1.load(Ordering::SeqCst), asked);
+            }
+            assert!(lock(&cache.entries).is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_ask_at_the_same_time_share_a_check() {
+        let (cache, sessions) = cache(Check::Valid);
+        let (a, b, c) = (session("a"), session("a"), session("a"));
+        let gone =
+            tokio::time::timeout(Duration::from_millis(1), cache.check(&a)).await;
+        assert!(gone.is_err());
+        let both = tokio::join!(cache.check(&b), cache.check(&c));
+        assert_eq!(both, (Check::Valid, Check::Valid));
+        assert_eq!(sessions.1.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_of_a_session_are_counted() {
+        let (cache, _) = cache(Check::Valid);
+        let first = cache.admit(session("a")).expect("room");
+        let second = cache.admit(session("a")).expect("room");
+        assert!(cache.admit(session("a")).is_none());
+        assert!(cache.admit(session("b")).is_some());
+        cache.tidy();
+        drop(first);
+        let first = cache.admit(session("a"));
+        assert!(first.is_some());
+        drop((first, second));
+        cache.tidy();
+        assert!(lock(&cache.entries).is_empty());
+    }
+}

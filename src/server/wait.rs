@@ -1,0 +1,120 @@
+//! Waiting on behalf of a client that may go away meanwhile.
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, sleep_until};
+
+use super::drain::Drain;
+use crate::message::Message;
+
+/// What a poll is answered.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    /// The next message.
+    Message(Arc<Message>),
+    /// That the client should poll again.
+    Empty,
+}
+
+/// How a wait has ended.
+#[derive(Debug)]
+pub(super) enum Waited<T> {
+    /// With what was waited for.
+    Done(T),
+    /// The time has passed, or the server is about to stop.
+    Timeout,
+    /// The client has gone.
+    Gone,
+}
+
+/// A connection between two requests.
+#[derive(Debug)]
+pub(super) struct Socket<S> {
+    pub(super) stream: S,
+    /// What was read and belongs to the next request.
+    pub(super) unread: Bytes,
+}
+
+impl<S: AsyncRead + Unpin> Socket<S> {
+    /// Reads what comes first, once something comes.
+    pub(super) fn poll_some(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        // On the stack: a connection that waits has no buffer.
+        let mut space = [0; 2048];
+        let mut buffer = ReadBuf::new(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.unread = Bytes::copy_from_slice(buffer.filled());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the client has closed the connection, be it for one
+    /// direction only: no client of Tryton does that and reads on.
+    ///
+    /// A client that has sent its next request already is not looked at, so
+    /// that nobody can fill the memory.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.unread.is_empty() {
+            if ready!(self.poll_some(context)).is_err() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Waits for what `poll` looks for, with a time at which it wants to look
+    /// again, for at most `time`.
+    pub(super) async fn wait<T>(
+        &mut self,
+        drain: &Drain,
+        time: Duration,
+        mut poll: impl FnMut(&mut Context<'_>) -> (Poll<T>, Option<Instant>),
+    ) -> Waited<T> {
+        let mut begun = pin!(drain.begun());
+        // Before the look: whoever begins later wakes this.
+        begun.as_mut().enable();
+        let mut waited_before = true;
+        let mut deadline = Instant::now() + time;
+        if let Some(end) = drain.end() {
+            waited_before = false;
+            deadline = deadline.min(end);
+        }
+        let mut timer = pin!(sleep_until(deadline));
+        poll_fn(|context| {
+            loop {
+                let (progress, again) = poll(context);
+                if let Poll::Ready(done) = progress {
+                    return Poll::Ready(Waited::Done(done));
+                }
+                if waited_before && begun.as_mut().poll(context).is_ready() {
+                    waited_before = false;
+                    deadline = drain.turn().map_or(deadline, |turn| turn.min(deadline));
+                }
+                if self.poll_gone(context).is_ready() {
+                    return Poll::Ready(Waited::Gone);
+                }
+                let next = again.map_or(deadline, |again| again.min(deadline));
+                if timer.deadline() != next {
+                    timer.as_mut().reset(next);
+                }
+                if timer.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+                if next == deadline {
+                    return Poll::Ready(Waited::Timeout);
+                }
+            }
+        })
+        .await
+    }
+}

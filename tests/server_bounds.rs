@@ -1,0 +1,207 @@
+//! The bounds of the bus server, and its end.
+#![cfg(feature = "server")]
+mod server_support;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use server_support::{Client, EMPTY, GOOD, JSON, message, start};
+use trytond_fastbus::registry;
+use trytond_fastbus::server::{Address, Config, Limits, Server};
+
+fn limited(limits: Limits) -> Config {
+    Config {
+        limits,
+        ..Config::default()
+    }
+}
+
+#[test]
+fn polls_of_a_session_are_limited() {
+    let site = start(limited(Limits {
+        session_polls: 2,
+        ..Limits::default()
+    }));
+    let mut clients = [site.connect(), site.connect()];
+    for client in &mut clients {
+        client.send(&site.poll("", "\"a\"", "null"));
+    }
+    site.waiting(2);
+    let mut third = site.connect();
+    assert_eq!(third.ask(&site.poll("", "\"a\"", "null")).status, 429);
+    drop(clients);
+    site.waiting(0);
+    site.publish("a", "1");
+    assert_eq!(third.ask(&site.poll("", "\"a\"", "null")).status, 200);
+}
+
+#[test]
+fn poll_too_many_is_held_and_answered_empty() {
+    let site = start(limited(Limits {
+        max_polls: 1,
+        hold_time: Duration::from_millis(200),
+        ..Limits::default()
+    }));
+    let mut first = site.connect();
+    first.send(&site.poll("", "\"a\"", "null"));
+    site.waiting(1);
+    let begun = Instant::now();
+    let answer = site.connect().ask(&site.poll("", "\"a\"", "null"));
+    assert_eq!((answer.status, &*answer.body), (200, EMPTY));
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+}
+
+#[test]
+fn poll_is_held_while_its_session_cannot_be_checked() {
+    let site = start(limited(Limits {
+        hold_time: Duration::from_millis(200),
+        ..Limits::default()
+    }));
+    // admin:1:failed
+    let failed = "Authorization: Session YWRtaW46MTpmYWlsZWQ=\r\n";
+    let answer = site
+        .connect()
+        .ask(&site.post(&format!("{failed}{JSON}"), "{}"));
+    assert_eq!((answer.status, &*answer.body), (200, EMPTY));
+}
+
+#[test]
+fn idle_connection_makes_room_for_another() {
+    let site = start(limited(Limits {
+        max_connections: 4,
+        ..Limits::default()
+    }));
+    let mut polling = site.connect();
+    polling.send(&site.poll("", "\"client:x\"", "null"));
+    site.waiting(1);
+    let idle: Vec<_> = (0..20).map(|_| site.connect()).collect();
+    let answer = site.connect().ask(&site.post(JSON, "{}"));
+    assert_eq!(answer.status, 401);
+    site.publish("client:x", "1");
+    assert_eq!(polling.answer().body, message("1", "client:x"));
+    drop(idle);
+}
+
+#[test]
+fn slow_clients_are_given_up() {
+    let site = start(limited(Limits {
+        header_time: Duration::from_millis(200),
+        body_time: Duration::from_millis(200),
+        idle_time: Duration::from_millis(200),
+        ..Limits::default()
+    }));
+    let poll = site.post(&format!("{GOOD}{JSON}"), "{}");
+    // Nothing, a part of a head, and a request whose body does not come.
+    for begin in ["", "POST ", &poll[..poll.len() - 30]] {
+        let mut client = site.connect();
+        client.send(begin);
+        let begun = Instant::now();
+        assert!(client.is_closed() || begin.len() > 5, "after {begin:?}");
+        assert!(begun.elapsed() < Duration::from_secs(3));
+    }
+    let mut client = site.connect();
+    client.send(&poll[..poll.len() - 1]);
+    assert_eq!(client.answer().status, 400);
+    assert!(client.is_closed());
+    // A byte at a time, from many: others notice nothing.
+    let mut slow: Vec<_> = (0..200).map(|_| site.connect()).collect();
+    for client in &mut slow {
+        client.send("P");
+    }
+    site.publish("user:1", "a");
+    let begun = Instant::now();
+    assert_eq!(site.connect().ask(&poll).status, 200);
+    assert!(begun.elapsed() < Duration::from_millis(500));
+}
+
+#[test]
+fn session_is_asked_for_once_and_bound_to_the_address() {
+    let site = start(Config {
+        num_proxies: 1,
+        ..Config::default()
+    });
+    site.publish("user:1", "a");
+    // admin:1:local
+    let local = "Authorization: Session YWRtaW46MTpsb2NhbA==\r\n";
+    let ask = |from: &str| {
+        let headers = format!("{local}{JSON}X-Forwarded-For: {from}\r\n");
+        site.connect().ask(&site.post(&headers, "{}")).status
+    };
+    for (from, status, asked) in [
+        ("192.0.2.1", 200, 1),
+        ("6.6.6.6, 192.0.2.1", 200, 1),
+        ("192.0.2.2", 401, 2),
+        ("192.0.2.2", 401, 3),
+    ] {
+        assert_eq!(ask(from), status, "from {from}");
+        assert_eq!(site.sessions.asked.load(SeqCst), asked);
+    }
+    assert_eq!(
+        site.metric("trytond_bus_session_cache_hits_total"),
+        Some(1.0)
+    );
+}
+
+#[test]
+fn unix_sockets_are_served() {
+    let path = std::env::temp_dir().join(format!("bus-test-{}", std::process::id()));
+    let listeners = Address::Unix(path.clone()).bind().expect("it is free");
+    let server = Server::start(
+        Config::default(),
+        listeners,
+        Vec::new(),
+        std::sync::Arc::new(server_support::Fake::default()),
+        registry::current(),
+        1,
+    )
+    .expect("a server");
+    let mut stream = UnixStream::connect(&path).expect("a connection");
+    stream
+        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .expect("it is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.0 404"), "{answer}");
+    std::fs::remove_file(path).expect("it is there");
+    server.drain();
+}
+
+#[test]
+fn drain_answers_a_thousand_polls_one_after_the_other() {
+    let site = start(Config {
+        drain: Duration::from_secs(2),
+        ..Config::default()
+    });
+    let mut clients: Vec<Client> = (0..1000)
+        .map(|number| {
+            let mut client = site.connect();
+            // Each a session and a client of its own.
+            let headers =
+                format!("Cookie: tryton_session=u{number}:{number}:t\r\n{JSON}");
+            let body = format!("{{\"channels\":[\"client:{number}\"]}}");
+            client.send(&site.post(&headers, &body));
+            client
+        })
+        .collect();
+    site.waiting(1000);
+    let begun = Instant::now();
+    site.server.drain();
+    let mut late = site.connect();
+    while site.admin("/health/ready").status != 503 {}
+    late.send(&site.poll("", "\"client:late\"", "null"));
+    for client in &mut clients {
+        let answer = client.answer();
+        assert_eq!((answer.status, &*answer.body), (200, EMPTY));
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(client.is_closed());
+    }
+    assert!(begun.elapsed() > Duration::from_millis(1500));
+    let answer = late.answer();
+    assert_eq!((answer.status, &*answer.body), (200, EMPTY));
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+    let ended = site.server.wait(Duration::from_secs(5));
+    ended.expect("it ends").expect("without an error");
+    assert!(std::net::TcpStream::connect(site.address).is_err());
+}

@@ -1,0 +1,211 @@
+//! A server on a port of its own, and a client that talks plain HTTP to it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use trytond_fastbus::message::Message;
+use trytond_fastbus::registry;
+use trytond_fastbus::server::{
+    Check, CheckFuture, Config, Listener, Server, Session, Sessions,
+};
+
+/// `admin:1:good`
+pub(crate) const GOOD: &str = "Authorization: Session YWRtaW46MTpnb29k\r\n";
+pub(crate) const JSON: &str = "Content-Type: application/json\r\n";
+pub(crate) const EMPTY: &str = r#"{"message":null,"channel":null}"#;
+
+/// Takes each token for valid but those named otherwise.
+#[derive(Default)]
+pub(crate) struct Fake {
+    pub(crate) asked: AtomicUsize,
+}
+
+impl Sessions for Fake {
+    fn check(&self, session: Arc<Session>) -> CheckFuture {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            match &*session.token {
+                _ if &*session.database == "unknown" => Check::UnknownDatabase,
+                "failed" => Check::Failed,
+                "bad" => Check::Invalid,
+                "local" if session.address.as_deref() != Some("192.0.2.1") => {
+                    Check::Invalid
+                }
+                _ => Check::Valid,
+            }
+        })
+    }
+
+    fn polled(&self, _: Vec<Box<str>>) {}
+}
+
+pub(crate) struct Site {
+    pub(crate) server: Server,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) database: String,
+    pub(crate) sessions: Arc<Fake>,
+}
+
+pub(crate) fn start(config: Config) -> Site {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+    let bind = || TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (listener, admin) = (bind(), bind());
+    let address = listener.local_addr().expect("an address");
+    let admin_address = admin.local_addr().expect("an address");
+    let sessions = Arc::new(Fake::default());
+    let server = Server::start(
+        config,
+        vec![Listener::Tcp(listener)],
+        vec![Listener::Tcp(admin)],
+        sessions.clone(),
+        registry::current(),
+        2,
+    )
+    .expect("a server");
+    Site {
+        server,
+        address,
+        admin: admin_address,
+        database: format!("db{number}"),
+        sessions,
+    }
+}
+
+impl Site {
+    pub(crate) fn connect(&self) -> Client {
+        Client::new(TcpStream::connect(self.address).expect("a connection"))
+    }
+
+    /// A poll of a client of its own, as the real ones send it.
+    pub(crate) fn poll(&self, headers: &str, channels: &str, last: &str) -> String {
+        let body = format!("{{\"last_message\":{last},\"channels\":[{channels}]}}");
+        self.post(&format!("{GOOD}{JSON}{headers}"), &body)
+    }
+
+    pub(crate) fn post(&self, headers: &str, body: &str) -> String {
+        format!(
+            "POST /{}/bus HTTP/1.1\r\nHost: bus:1\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            self.database,
+            body.len()
+        )
+    }
+
+    pub(crate) fn publish(&self, channel: &str, id: &str) {
+        self.publish_json(channel, &format!("{{\"message_id\":\"{id}\"}}"));
+    }
+
+    pub(crate) fn publish_json(&self, channel: &str, json: &str) {
+        let process = registry::current();
+        let bus = process.open(&self.database, Config::default().history);
+        let message = Message::new(channel, json).expect("a message");
+        process.publish(&bus, vec![message]).expect("threads");
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.admin("/metrics").body;
+        let line = text.lines().find(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(' '))
+        })?;
+        line.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    pub(crate) fn admin(&self, path: &str) -> Answer {
+        let stream = TcpStream::connect(self.admin).expect("a connection");
+        let mut client = Client::new(stream);
+        client.send(&format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        ));
+        client.answer()
+    }
+
+    /// Waits until as many polls wait.
+    pub(crate) fn waiting(&self, polls: usize) {
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut found = None;
+        while Instant::now() < until {
+            found = self.metric("trytond_bus_polls_waiting");
+            #[expect(clippy::cast_precision_loss, reason = "they are few")]
+            if found == Some(polls as f64) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("{found:?} polls wait, not {polls}");
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(": ")?;
+            (found == name).then_some(value)
+        })
+    }
+}
+
+impl Client {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a timeout");
+        Self { stream }
+    }
+
+    pub(crate) fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).expect("it is sent");
+    }
+
+    pub(crate) fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("a head");
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).expect("text")
+    }
+
+    pub(crate) fn answer(&mut self) -> Answer {
+        let head = self.head();
+        let status = head[9..12].parse().expect("a status");
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.parse().expect("a length"));
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).expect("a body");
+        let body = String::from_utf8(body).expect("text");
+        Answer { status, head, body }
+    }
+
+    pub(crate) fn ask(&mut self, text: &str) -> Answer {
+        self.send(text);
+        self.answer()
+    }
+
+    /// Whether the server has closed the connection.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
+    }
+}
+
+pub(crate) fn message(id: &str, channel: &str) -> String {
+    format!("{{\"message\":{{\"message_id\":\"{id}\"}},\"channel\":\"{channel}\"}}")
+}
