@@ -143,6 +143,9 @@ class TrytondServer:
     def log(self):
         return self._log.read_text()
 
+    def signal(self, number):
+        self.process.send_signal(number)
+
     def terminate(self, timeout=20):
         "Ask the server to end, wait for it and return its exit status"
         self.process.terminate()
@@ -161,3 +164,54 @@ class TrytondServer:
 
     def __exit__(self, *_):
         self.kill()
+
+
+class BusServer(TrytondServer):
+    "The command trytond-bus, likewise"
+
+    def __init__(self, directory, sections, databases=(), arguments=()):
+        self.port, self.admin_port = free_port(), free_port()
+        self.url = f'http://127.0.0.1:{self.port}'
+        self._log = Path(directory) / f'trytond-bus-{self.port}.log'
+        config = write_config(
+            Path(directory) / f'trytond-bus-{self.port}.conf', {
+                **sections,
+                'bus': {
+                    'listen': f'127.0.0.1:{self.port}',
+                    'admin_listen': f'127.0.0.1:{self.admin_port}',
+                    'drain': 1,
+                    **sections.get('bus', {}),
+                    },
+                })
+        self._command = [
+            Path(sys.executable).parent / 'trytond-bus', '-c', config, '-v',
+            *arguments]
+        if databases:
+            self._command += ['-d', *databases]
+        self._environ = environment(PYTHONUNBUFFERED='1')
+        self.process = None
+
+    def _answers(self):
+        if self.process.poll() is not None:
+            raise RuntimeError(f"status {self.process.returncode}")
+        try:
+            return self.admin('/health/ready')[0] == 200
+        except OSError:
+            return False
+
+    def admin(self, path):
+        "Return the status and the text of a page for administrators"
+        connection = http.client.HTTPConnection(
+            '127.0.0.1', self.admin_port, timeout=5)
+        try:
+            connection.request('GET', path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def metric(self, name):
+        "Return the value of a metric, with its labels if it has any, or None"
+        for line in self.admin('/metrics')[1].splitlines():
+            if line.startswith(f'trytond_bus_{name} '):
+                return float(line.rpartition(' ')[2])
