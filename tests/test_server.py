@@ -1,8 +1,11 @@
 """trytond-bus beside a real trytond: logged in at the one, polling at the
 other."""
+import base64
 import signal
+import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
@@ -13,8 +16,7 @@ from support import wait_until
 from support.bus import publish
 from support.client import TrytonClient
 from support.polls import Polls
-from support.server import (
-    BusServer, TrytondServer, environment, write_config)
+from support.server import BusServer, TrytondServer, environment, write_config
 
 EMPTY = {'message': None, 'channel': None}
 
@@ -39,14 +41,16 @@ def _trytond(postgresql, database, tmp_path_factory):
 @pytest.fixture
 def serve(postgresql, database, tmp_path):
     "A function: a bus server of the database, with such options"
-    def serve(*arguments, sections=None, **options):
+    def serve(
+            *arguments, sections=None, environ=None, inherited=None,
+            **options):
         return BusServer(tmp_path, {
                 'database': {'uri': postgresql.uri},
                 'bus': {
                     'class': None, 'select_timeout': 1,
                     'long_polling_timeout': 60, **options},
                 **(sections or {}),
-                }, [database], arguments)
+                }, [database], arguments, environ, inherited)
     return serve
 
 
@@ -191,7 +195,6 @@ def test_poll_is_bound_to_the_address_before_the_proxy(
         poller = client(server)
         poller._headers['X-Forwarded-For'] = '192.0.2.7'
         poller.user_id, poller.token, *_ = poller.login('admin')
-        import base64
         session = f'admin:{poller.user_id}:{poller.token}'
         poller._headers['Authorization'] = (
             'Session ' + base64.b64encode(session.encode()).decode())
@@ -273,14 +276,57 @@ def test_pid_file_is_there_while_the_server_is(serve, tmp_path):
 
 
 def test_unix_socket_is_served(serve, client, tmp_path):
-    import socket
     path = tmp_path / 'bus.sock'
-    with serve(listen=f'unix:{path}', long_polling_timeout=1) as server:
+    with serve(listen=f'unix:{path}'):
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(path))
             connection.sendall(
                 b'POST /x/bus HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}')
             assert connection.recv(100).startswith(b'HTTP/1.0 415')
+
+
+def test_service_manager_is_told(serve, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / 'notify'))
+        manager.settimeout(20)
+        with serve(environ={'NOTIFY_SOCKET': str(tmp_path / 'notify')}
+                ) as server:
+            assert manager.recv(100).strip() == b'READY=1'
+            server.signal(signal.SIGTERM)
+            assert manager.recv(100).strip() == b'STOPPING=1'
+
+
+def test_upgrade_by_an_inherited_socket_fails_no_request(
+        serve, client, database):
+    with socket.create_server(('127.0.0.1', 0), backlog=1000) as listener:
+        def inheriting():
+            server = serve(inherited=listener, drain=1, session_polls=1000)
+            server.port = listener.getsockname()[1]
+            server.url = f'http://127.0.0.1:{server.port}'
+            return server
+
+        with inheriting() as old:
+            poller = client(old)
+            channels = [f'client:{number}' for number in range(200)]
+            with Polls(
+                    old.port, database, poller._headers, channels) as polls:
+                waiting(old, 200)
+                with inheriting() as new:
+                    old.signal(signal.SIGTERM)
+                    while old.process.poll() is None:
+                        answered = len(polls.answers)
+                        polls.look(.05)
+                        for channel, *_ in polls.answers[answered:]:
+                            polls.poll(channel)
+                    assert old.process.returncode == 0
+                    listened(new, database)
+                    waiting(new, polls.waiting)
+                    answered = len(polls.answers)
+                    assert polls.waiting == 200
+                    publish(database, f'user:{poller.user_id}', {'type': 'all'})
+                    polls.wait(answered + 200)
+                    assert not polls.failures
+                    assert {code for _, code, *_ in polls.answers} == {200}
 
 
 @pytest.mark.parametrize('options, named', [

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, final
 
 __all__ = [
     'Bus', 'BusServer', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX',
-    'SessionRequest', 'WokenQueue', '_MessageQueue', 'close', 'forked', 'notify', 'split', 'statistics',
-    'watch']
+    'SessionRequest', 'WokenQueue', '_MessageQueue', 'close', 'forked',
+    'notify', 'split', 'statistics', 'watch']
 
 # The most bytes that PostgreSQL takes as the payload of a NOTIFY
 PAYLOAD_MAX: int

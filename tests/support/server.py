@@ -71,12 +71,25 @@ def run_python(source, sections, *args, timeout=60, **environ):
             timeout=timeout, text=True, capture_output=True)
 
 
+# Runs a command with a socket as systemd hands it over: the first one has the
+# number 3, and the variables name the process that they are for.
+INHERIT = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 class TrytondServer:
     """A server in a process group of its own, as a context manager
 
     kind is 'threaded' (the command trytond), 'coroutine' (with --coroutine)
     or 'gunicorn' (preloaded, with the WSGI application).
     """
+
+    # Which the process inherits
+    _descriptors = ()
 
     def __init__(
             self, directory, sections, databases=(), kind='threaded',
@@ -117,7 +130,7 @@ class TrytondServer:
             self.process = subprocess.Popen(
                 [sys.executable, *self._command], env=self._environ,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True)
+                pass_fds=self._descriptors, start_new_session=True)
         try:
             wait_until(self._answers, deadline)
         except BaseException as error:
@@ -167,9 +180,14 @@ class TrytondServer:
 
 
 class BusServer(TrytondServer):
-    "The command trytond-bus, likewise"
+    """The command trytond-bus, likewise
 
-    def __init__(self, directory, sections, databases=(), arguments=()):
+    inherited is a socket that listens, handed over as systemd does.
+    """
+
+    def __init__(
+            self, directory, sections, databases=(), arguments=(),
+            environ=None, inherited=None):
         self.port, self.admin_port = free_port(), free_port()
         self.url = f'http://127.0.0.1:{self.port}'
         self._log = Path(directory) / f'trytond-bus-{self.port}.log'
@@ -188,7 +206,12 @@ class BusServer(TrytondServer):
             *arguments]
         if databases:
             self._command += ['-d', *databases]
-        self._environ = environment(PYTHONUNBUFFERED='1')
+        self._environ = environment(PYTHONUNBUFFERED='1', **(environ or {}))
+        if inherited:
+            self._descriptors = [inherited.fileno()]
+            self._command = [
+                '-c', INHERIT, str(inherited.fileno()), sys.executable,
+                *self._command]
         self.process = None
 
     def _answers(self):
