@@ -40,6 +40,8 @@ lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check 
 	@cargo fmt --check
 	@cargo clippy -q --locked --all-targets -- -D warnings
 	@cargo clippy -q --locked --all-targets --no-default-features -- -D warnings
+	@cargo clippy -q --locked --all-targets --no-default-features \
+		--features server -- -D warnings
 	@! grep -rnE --include='*.rs' --exclude-dir=python '^[^/]*\<pyo3\>' src \
 		|| { echo "pyo3 belongs to src/python"; exit 1; }
 	@$(tools)/ruff check -q
@@ -48,7 +50,7 @@ lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check 
 
 test-rust: $(environments)/tools/.requirements ## Test the core, and its model under loom
 	@echo "tests in Rust"
-	@cargo test -q --locked --no-default-features
+	@cargo test -q --locked --no-default-features --features server
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
 		cargo test -q --locked --release --no-default-features --test loom
 

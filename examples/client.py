@@ -12,11 +12,16 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 
 class TrytonClient:
-    "A session of a user on a database"
+    """A session of a user on a database
+
+    bus is the address of the bus, by default what the login says, or the
+    server's own.
+    """
 
     def __init__(
-            self, url, database, user='admin', password='admin', timeout=600):
-        self.url = f'{url.rstrip("/")}/{quote(database)}'
+            self, url, database, user='admin', password='admin', timeout=600,
+            bus=None):
+        self.url = self.bus_url = f'{url.rstrip("/")}/{quote(database)}'
         self.user = user
         self.timeout = timeout
         self.id = str(uuid.uuid4())
@@ -27,7 +32,9 @@ class TrytonClient:
         self._rpc = '/rpc/'  # where trytond answers from 8.0 on
 
         # The third value, from 7.8 on, is the host of the bus
-        self.user_id, self.token, *_ = self.login(password)
+        self.user_id, self.token, *host = self.login(password)
+        if bus := bus or next(filter(None, host), None):
+            self.bus_url = f'{bus.rstrip("/")}/{quote(database)}'
         session = f'{user}:{self.user_id}:{self.token}'
         self._headers['Authorization'] = (
             'Session ' + base64.b64encode(session.encode()).decode())
@@ -53,7 +60,7 @@ class TrytonClient:
     def poll(self, *channels):
         """Wait for the next message of the channels, by default the client's
         own, and return (channel, message), both None if nothing came"""
-        response = self.post('/bus', {
+        response = self._post(self.bus_url + '/bus', {
                 'last_message': self.last_message,
                 'channels': list(channels or [self.channel]),
                 })
@@ -63,9 +70,11 @@ class TrytonClient:
 
     def post(self, path, data):
         "Return the answer to data, both JSON; HTTPError if it is not 2xx"
+        return self._post(self.url + path, data)
+
+    def _post(self, url, data):
         request = Request(
-            self.url + path, data=json.dumps(data).encode(),
-            headers=self._headers)
+            url, data=json.dumps(data).encode(), headers=self._headers)
         with self._opener.open(request, timeout=self.timeout) as response:
             return json.load(response)
 

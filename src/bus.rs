@@ -22,6 +22,7 @@ struct State {
     published: u64,
     skipped: u64,
     gaps: u64,
+    listening: bool,
 }
 
 /// What a subscriber gets at once.
@@ -65,6 +66,8 @@ pub struct Statistics {
     pub skipped: u64,
     /// How often messages may have been lost with the connection.
     pub gaps: u64,
+    /// Whether the connection is there that messages come by.
+    pub listening: bool,
 }
 
 impl Bus {
@@ -79,6 +82,7 @@ impl Bus {
                 published: 0,
                 skipped: 0,
                 gaps: 0,
+                listening: false,
             })),
         }
     }
@@ -193,9 +197,17 @@ impl Bus {
         self.lock().skipped += payloads as u64;
     }
 
-    /// Counts a time in which messages may have been lost.
-    pub fn count_gap(&self) {
-        self.lock().gaps += 1;
+    /// Notes that messages come from now on.
+    pub fn connected(&self) {
+        self.lock().listening = true;
+    }
+
+    /// Notes that none come any more, and counts that as a time in which
+    /// some may be lost.
+    pub fn disconnected(&self) {
+        let mut state = self.lock();
+        state.listening = false;
+        state.gaps += 1;
     }
 
     /// What is on it now, and what has happened.
@@ -209,6 +221,7 @@ impl Bus {
             published: state.published,
             skipped: state.skipped,
             gaps: state.gaps,
+            listening: state.listening,
         }
     }
 

@@ -117,14 +117,17 @@ impl Process {
         bus
     }
 
-    /// Forgets the bus of `database`, unless somebody waits on it.
+    /// Forgets the bus of `database`, unless somebody waits on it. Whoever
+    /// has just got it and is about to wait is told that it is closed.
     pub fn remove(&self, database: &str) {
         let mut buses = lock(&self.buses);
-        if buses
+        let is_unused = buses
             .get(database)
-            .is_some_and(|bus| bus.statistics().waiting == 0)
-        {
-            buses.remove(database);
+            .is_some_and(|bus| bus.statistics().waiting == 0);
+        let removed = is_unused.then(|| buses.remove(database)).flatten();
+        drop(buses);
+        if let Some(bus) = removed {
+            bus.close().run();
         }
     }
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, final
 
 __all__ = [
-    'Bus', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX', 'WokenQueue',
-    '_MessageQueue', 'close', 'forked', 'notify', 'split', 'statistics',
-    'watch']
+    'Bus', 'BusServer', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX',
+    'SessionRequest', 'WokenQueue', '_MessageQueue', 'close', 'forked',
+    'notify', 'split', 'statistics', 'watch']
 
 # The most bytes that PostgreSQL takes as the payload of a NOTIFY
 PAYLOAD_MAX: int
@@ -90,7 +90,7 @@ def statistics() -> dict[str, dict[str, int]]:
     `retained`: messages; `bytes`: what they take, about; `waiting`:
     subscribers. Since the bus was first subscribed to: `published`: messages;
     `skipped`: payloads that are no messages; `gaps`: times that messages may
-    have been lost with the connection.
+    have been lost with the connection. `listening`: whether there is one.
     """
 
 @final
@@ -138,6 +138,8 @@ class DatabaseBus:
         """Put the notifications of a batch on the bus, in their order: each
         is whether it is a part, and its payload. Returns why others than
         messages were skipped."""
+    def connected(self) -> None:
+        """Note that the database is listened to from now on."""
     def disconnected(self) -> None:
         """Note that the connection was lost, and with it what was under
         way."""
@@ -148,6 +150,53 @@ class DatabaseBus:
         """How many subscribers wait."""
     def remove(self) -> None:
         """Forget the bus, unless somebody waits."""
+
+@final
+class BusServer:
+    """The bus server, which answers on threads of its own.
+
+    `options` has the keys that `trytond_fastbus.settings.server` returns.
+
+    Raises ValueError for an address that can't be read, OSError for one that
+    can't be listened on.
+    """
+
+    def __new__(cls, options: dict[str, Any]) -> BusServer: ...
+    @property
+    def addresses(self) -> list[str]:
+        """What the server listens on, such as `127.0.0.1:8001`."""
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors this process may have open."""
+    def next_request(self, timeout: float) -> SessionRequest | None:
+        """What is to be answered next, or None after `timeout` seconds."""
+    def ready(self) -> None:
+        """Tell the service manager that the server is ready."""
+    def drain(self) -> None:
+        """Begin to answer the waiting polls, and then end."""
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end of the server, for at most `timeout` seconds;
+        whether it has ended. Raises OSError where it has failed."""
+
+@final
+class SessionRequest:
+    """What the server wants to know of trytond."""
+
+    @property
+    def database(self) -> str: ...
+    @property
+    def user(self) -> int | None:
+        """The id of the user, or None where nothing is to be answered but the
+        database listened to."""
+    @property
+    def token(self) -> str | None: ...
+    @property
+    def address(self) -> str | None:
+        """The address of the client, if it is known."""
+    def answer(self, check: str) -> None:
+        """Say what the session is: 'valid', 'invalid', 'unknown' for one of
+        an unknown database, or 'failed' where that can't be told. Raises
+        ValueError for anything else."""
 
 @final
 class WokenQueue:

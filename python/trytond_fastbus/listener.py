@@ -89,6 +89,7 @@ def _listen(bus, key, queue):
                 # Transactions of this process deliver to it.
                 return
             with _listening(bus, db) as connection:
+                queue['bus'].connected()
                 if lost is None:
                     logger.info("start listener for '%s'", database)
                 else:

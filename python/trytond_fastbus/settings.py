@@ -11,6 +11,25 @@ MESSAGE_SIZE = 1024 * 1024
 CACHE_SIZE = 64 * 1024 * 1024
 KEEP_ALIVE_TIMEOUT = 10
 
+# What the bus server allows, and what it takes: docs/operations.md
+SERVER = {
+    'session_cache': 30,
+    'drain': 10,
+    'header_size': 16 * 1024,
+    'header_timeout': 10,
+    'body_size': 64 * 1024,
+    'body_timeout': 10,
+    'write_timeout': 30,
+    'idle_timeout': 75,
+    'max_channels': 256,
+    'channel_size': 256,
+    'session_polls': 100,
+    'max_polls': 20000,
+    'max_connections': 25000,
+    'hold_time': 20,
+    }
+HEADER_SIZE_MIN = 8192
+
 
 def _number(section, option, default=None):
     try:
@@ -69,9 +88,71 @@ def keep_alive_timeout():
 
 def relay_user():
     "Whether a user's notification is answered on the client's channel"
+    return _boolean('bus', 'relay_user', True)
+
+
+def session_threads():
+    "How many sessions the bus server has checked at a time"
+    return _positive('session_threads', 4)
+
+
+def server():
+    """The options of the bus server, by name; times in seconds, sizes in
+    bytes.
+
+    Raises ValueError for one that can't be read.
+    """
+    num_proxies = _number('bus', 'num_proxies')
+    if num_proxies is None:
+        num_proxies = _number('web', 'num_proxies') or 0
+    options = {
+        'listen': addresses(
+            config.get('bus', 'listen', default='localhost:8001')),
+        'admin_listen': addresses(
+            config.get('bus', 'admin_listen', default='')),
+        'allow_subscribe': _boolean('bus', 'allow_subscribe', False),
+        'relay_user': relay_user(),
+        'long_polling_timeout': long_polling_timeout(),
+        'cache_timeout': cache_timeout(),
+        'cache_size': cache_size(),
+        'cors': config.get('web', 'cors', default='').split(),
+        'num_proxies': num_proxies,
+        'threads': _number('bus', 'threads', 0),
+        }
+    for option, default in SERVER.items():
+        options[option] = _positive(option, default)
+    for option in ['num_proxies', 'threads']:
+        if options[option] < 0:
+            raise ValueError(
+                "[bus] %s in the configuration must not be negative: %d"
+                % (option, options[option]))
+    if not options['listen']:
+        raise ValueError("[bus] listen in the configuration is empty")
+    if options['header_size'] < HEADER_SIZE_MIN:
+        raise ValueError(
+            "[bus] header_size in the configuration must be at least %d"
+            % HEADER_SIZE_MIN)
+    return options
+
+
+def addresses(text):
+    "The addresses in a text with commas between them"
+    return list(filter(None, map(str.strip, text.split(','))))
+
+
+def _boolean(section, option, default):
     try:
-        return config.getboolean('bus', 'relay_user', default=True)
+        return config.getboolean(section, option, default=default)
     except ValueError as error:
         raise ValueError(
-            "[bus] relay_user in the configuration must be a boolean: %s"
-            % error) from error
+            "[%s] %s in the configuration must be a boolean: %s"
+            % (section, option, error)) from error
+
+
+def _positive(option, default):
+    number = _number('bus', option, default)
+    if number < (0 if option in {'drain', 'session_cache'} else 1):
+        raise ValueError(
+            "[bus] %s in the configuration is too small: %d"
+            % (option, number))
+    return number

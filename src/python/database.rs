@@ -99,7 +99,12 @@ impl PyDatabase {
     /// Note that the connection was lost, and with it what was under way.
     fn disconnected(&self) {
         lock(&self.assembly).clear();
-        self.bus.count_gap();
+        self.bus.disconnected();
+    }
+
+    /// Note that the database is listened to from now on.
+    fn connected(&self) {
+        self.bus.connected();
     }
 
     /// Drop the messages that are too old.

@@ -12,6 +12,7 @@ mod imports;
 mod notify;
 mod process;
 mod queue;
+mod server;
 mod state;
 mod wait;
 mod wire;
@@ -33,6 +34,8 @@ mod _native {
     use super::process::{PyDeadline, close, forked, split, statistics, watch};
     #[pymodule_export]
     use super::queue::PyMessageQueue;
+    #[pymodule_export]
+    use super::server::{PyRequest, PyServer};
 
     #[pymodule_export]
     const PAYLOAD_MAX: usize = crate::parts::PAYLOAD_MAX;

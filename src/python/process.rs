@@ -63,6 +63,7 @@ pub(super) fn statistics(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         values.set_item("published", statistics.published)?;
         values.set_item("skipped", statistics.skipped)?;
         values.set_item("gaps", statistics.gaps)?;
+        values.set_item("listening", statistics.listening)?;
         databases.set_item(&*name, values)?;
     }
     Ok(databases)

@@ -1,11 +1,13 @@
 //! The bus of one database as the server sees it: with the clients that
 //! poll it, and the place of a poll among them.
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll as Progress};
 
 use super::client::{Next, Woken};
 use super::clients::Clients;
+use super::sessions::Sessions;
 use super::wait::Outcome;
 use crate::bus::{Bus, Subscription, Ticket};
 use crate::history::Bounds;
@@ -16,10 +18,11 @@ use crate::sync::{Mutex, lock};
 use crate::waiter::{Signal, Wake, WokenTasks};
 
 /// The databases that are polled.
-#[derive(Debug)]
 pub(super) struct Databases {
     process: Arc<Process>,
     bounds: Bounds,
+    /// Told of each bus that is made here.
+    sessions: Arc<dyn Sessions>,
     /// Those who were woken by a bus.
     woken: Arc<WokenTasks>,
     known: Mutex<HashMap<Box<str>, Arc<Database>>>,
@@ -55,12 +58,25 @@ enum Kind {
     Anonymous(Option<Id>),
 }
 
+impl fmt::Debug for Databases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Databases")
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Databases {
     /// The databases of a process, whose histories get these bounds.
-    pub(super) fn new(process: Arc<Process>, bounds: Bounds) -> Self {
+    pub(super) fn new(
+        process: Arc<Process>,
+        bounds: Bounds,
+        sessions: Arc<dyn Sessions>,
+    ) -> Self {
         Self {
             process,
             bounds,
+            sessions,
             woken: Arc::default(),
             known: Mutex::new(HashMap::new()),
         }
@@ -73,10 +89,10 @@ impl Databases {
 
     /// The database of this name. That it exists was made sure of.
     pub(super) fn get(&self, name: &str) -> Arc<Database> {
-        let bus = self
-            .process
-            .bus(name)
-            .unwrap_or_else(|| self.process.open(name, self.bounds));
+        let bus = self.process.bus(name).unwrap_or_else(|| {
+            self.sessions.opened(name);
+            self.process.open(name, self.bounds)
+        });
         let mut databases = lock(&self.known);
         match databases.get(name) {
             Some(known) if known.bus.is(&bus) => known.clone(),
@@ -116,11 +132,13 @@ impl Databases {
         });
     }
 
-    /// The databases by name, with their buses.
+    /// The databases that have a bus by name, polled or not.
     pub(super) fn list(&self) -> Vec<(Box<str>, Bus)> {
-        let databases = lock(&self.known);
-        let list = databases.iter();
-        list.map(|(name, database)| (name.clone(), database.bus.clone()))
+        let bus = |name: Box<str>| Some((name.clone(), self.process.bus(&name)?));
+        self.process
+            .databases()
+            .into_iter()
+            .filter_map(bus)
             .collect()
     }
 }

@@ -17,7 +17,6 @@ use crate::sync::{Mutex, lock};
 #[derive(Debug)]
 pub struct Server {
     stop: Stop,
-    metrics: Arc<Metrics>,
     /// Gets the result of the server when it has ended.
     ended: Mutex<Receiver<io::Result<()>>>,
     /// None once it was joined.
@@ -69,7 +68,6 @@ impl Server {
                 })?;
         Ok(Self {
             stop,
-            metrics,
             ended: Mutex::new(ended),
             thread: Mutex::new(Some(thread)),
         })
@@ -96,11 +94,5 @@ impl Server {
                 Some(result)
             }
         }
-    }
-
-    /// What the server counts.
-    #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
     }
 }

@@ -117,12 +117,6 @@ impl Metrics {
         }
     }
 
-    /// Sets whether the listener of `database` has its connection.
-    pub fn set_listening(&self, database: &str, listening: bool) {
-        let gauge = self.listening.with_label_values(&[database]);
-        gauge.set(listening.into());
-    }
-
     pub(super) fn answered(&self, status: StatusCode) {
         if status == StatusCode::OK {
             self.requests_good.inc();
@@ -156,6 +150,7 @@ impl Metrics {
                 counter.inc_by(value.saturating_sub(counter.get()));
             }
             for (gauge, value) in [
+                (&self.listening, statistics.listening.into()),
                 (&self.history_bytes, statistics.bytes),
                 (&self.history_messages, statistics.retained),
             ] {

@@ -32,6 +32,7 @@ mod reply;
 mod route;
 mod run;
 mod sessions;
+mod systemd;
 mod wait;
 
 pub use config::{Config, Limits};
@@ -40,3 +41,4 @@ pub use listen::{Address, Listener, inherited, raise_descriptor_limit};
 pub use metrics::Metrics;
 pub use run::{Stop, run};
 pub use sessions::{Check, CheckFuture, Session, Sessions};
+pub use systemd::{notify_ready, notify_stopping};

@@ -23,9 +23,6 @@ use crate::registry::Process;
 /// How often what is no longer used is forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
-/// How often trytond is told which databases are polled, in times of that.
-const POLLED_EVERY: u32 = 6;
-
 /// How long the last answers may take to be written, once the time of the
 /// drain is over.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -89,9 +86,9 @@ pub async fn run(
     stop: Stop,
 ) -> io::Result<()> {
     let app = Arc::new(App {
-        databases: Databases::new(process, config.history),
+        databases: Databases::new(process, config.history, sessions.clone()),
         sessions: Arc::new(SessionCache::new(
-            sessions.clone(),
+            sessions,
             config.session_cache,
             config.limits.session_polls,
             metrics.clone(),
@@ -125,25 +122,20 @@ pub async fn run(
     }
     select! {
         () = stop.given() => {}
-        () = tidy(&app, &*sessions) => {}
+        () = tidy(&app) => {}
     }
     drain(&app, &places, most, accepting).await;
     Ok(())
 }
 
 /// Goes on until the end of the server.
-async fn tidy(app: &App, sessions: &dyn Sessions) {
+async fn tidy(app: &App) {
     let mut ticks = interval(TIDY_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for tick in 0_u32.. {
+    loop {
         ticks.tick().await;
         app.databases.tidy();
         app.sessions.tidy();
-        if tick % POLLED_EVERY == 0 {
-            let databases = app.databases.list().into_iter();
-            let polled = databases.filter(|(_, bus)| bus.statistics().waiting > 0);
-            sessions.polled(polled.map(|(name, _)| name).collect());
-        }
     }
 }
 

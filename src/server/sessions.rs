@@ -31,7 +31,7 @@ pub struct Session {
 /// What trytond says of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// It is one, and the bus of the database listens.
+    /// It is one.
     Valid,
     /// It is none, or was ended.
     Invalid,
@@ -46,16 +46,15 @@ pub type CheckFuture = Pin<Box<dyn Future<Output = Check> + Send>>;
 
 /// Who knows the sessions: trytond.
 pub trait Sessions: Send + Sync + 'static {
-    /// Asks whether `session` is valid, and has the bus of its database
-    /// listen if it is.
+    /// Asks whether `session` is valid.
     ///
     /// It is called once for all that ask for the same session at the same
     /// time, from a task of the server: what blocks has to go elsewhere.
     fn check(&self, session: Arc<Session>) -> CheckFuture;
 
-    /// Is told every minute which databases are polled, for the bus to go on
-    /// listening. Must not block.
-    fn polled(&self, databases: Vec<Box<str>>);
+    /// Is told that the bus of a database was made for a poll, and nobody
+    /// listens to the database yet. Must not block.
+    fn opened(&self, database: &str);
 }
 
 /// Asks for sessions, and remembers those that are valid.
@@ -264,7 +263,7 @@ mod tests {
             })
         }
 
-        fn polled(&self, _: Vec<Box<str>>) {}
+        fn opened(&self, _: &str) {}
     }
 
     fn session(token: &str) -> Arc<Session> {

@@ -39,7 +39,7 @@ impl Sessions for Fake {
         })
     }
 
-    fn polled(&self, _: Vec<Box<str>>) {}
+    fn opened(&self, _: &str) {}
 }
 
 pub(crate) struct Site {

@@ -71,12 +71,25 @@ def run_python(source, sections, *args, timeout=60, **environ):
             timeout=timeout, text=True, capture_output=True)
 
 
+# Runs a command with a socket as systemd hands it over: the first one has the
+# number 3, and the variables name the process that they are for.
+INHERIT = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 class TrytondServer:
     """A server in a process group of its own, as a context manager
 
     kind is 'threaded' (the command trytond), 'coroutine' (with --coroutine)
     or 'gunicorn' (preloaded, with the WSGI application).
     """
+
+    # Which the process inherits
+    _descriptors = ()
 
     def __init__(
             self, directory, sections, databases=(), kind='threaded',
@@ -117,7 +130,7 @@ class TrytondServer:
             self.process = subprocess.Popen(
                 [sys.executable, *self._command], env=self._environ,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True)
+                pass_fds=self._descriptors, start_new_session=True)
         try:
             wait_until(self._answers, deadline)
         except BaseException as error:
@@ -143,6 +156,9 @@ class TrytondServer:
     def log(self):
         return self._log.read_text()
 
+    def signal(self, number):
+        self.process.send_signal(number)
+
     def terminate(self, timeout=20):
         "Ask the server to end, wait for it and return its exit status"
         self.process.terminate()
@@ -161,3 +177,64 @@ class TrytondServer:
 
     def __exit__(self, *_):
         self.kill()
+
+
+class BusServer(TrytondServer):
+    """The command trytond-bus, likewise
+
+    inherited is a socket that listens, handed over as systemd does.
+    """
+
+    def __init__(
+            self, directory, sections, databases=(), arguments=(),
+            environ=None, inherited=None):
+        self.port, self.admin_port = free_port(), free_port()
+        self.url = f'http://127.0.0.1:{self.port}'
+        self._log = Path(directory) / f'trytond-bus-{self.port}.log'
+        config = write_config(
+            Path(directory) / f'trytond-bus-{self.port}.conf', {
+                **sections,
+                'bus': {
+                    'listen': f'127.0.0.1:{self.port}',
+                    'admin_listen': f'127.0.0.1:{self.admin_port}',
+                    'drain': 1,
+                    **sections.get('bus', {}),
+                    },
+                })
+        self._command = [
+            Path(sys.executable).parent / 'trytond-bus', '-c', config, '-v',
+            *arguments]
+        if databases:
+            self._command += ['-d', *databases]
+        self._environ = environment(PYTHONUNBUFFERED='1', **(environ or {}))
+        if inherited:
+            self._descriptors = [inherited.fileno()]
+            self._command = [
+                '-c', INHERIT, str(inherited.fileno()), sys.executable,
+                *self._command]
+        self.process = None
+
+    def _answers(self):
+        if self.process.poll() is not None:
+            raise RuntimeError(f"status {self.process.returncode}")
+        try:
+            return self.admin('/health/ready')[0] == 200
+        except OSError:
+            return False
+
+    def admin(self, path):
+        "Return the status and the text of a page for administrators"
+        connection = http.client.HTTPConnection(
+            '127.0.0.1', self.admin_port, timeout=5)
+        try:
+            connection.request('GET', path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def metric(self, name):
+        "Return the value of a metric, with its labels if it has any, or None"
+        for line in self.admin('/metrics')[1].splitlines():
+            if line.startswith(f'trytond_bus_{name} '):
+                return float(line.rpartition(' ')[2])

@@ -24,7 +24,7 @@ impl Sessions for Everybody {
         Box::pin(std::future::ready(Check::Valid))
     }
 
-    fn polled(&self, _: Vec<Box<str>>) {}
+    fn opened(&self, _: &str) {}
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,0 +1,67 @@
+"""The command trytond-bus: the bus server."""
+import argparse
+import importlib.metadata
+import logging
+import sys
+
+from trytond import commandline
+
+from . import settings
+
+logger = logging.getLogger('trytond.bus')
+
+
+def main(args=None):
+    "Serve until SIGTERM or SIGINT"
+    parser = get_parser()
+    try:
+        import argcomplete
+    except ImportError:
+        pass
+    else:
+        argcomplete.autocomplete(parser)
+    options = parser.parse_args(args)
+    commandline.config_log(options)
+    settings.config.update_etc(options.configfile)
+
+    # What imports the rest of trytond comes after its configuration.
+    from .server import serve
+    with commandline.pidfile(options):
+        try:
+            status = serve(
+                options.database_names, options.listen, options.admin_listen)
+        except (OSError, RuntimeError, ValueError) as error:
+            logger.debug("the bus server can not start", exc_info=True)
+            print("%s: error: %s" % (parser.prog, error), file=sys.stderr)
+            status = 1
+    sys.exit(status)
+
+
+def get_parser():
+    "Return the parser of the command, with the options of trytond's others"
+    parser = argparse.ArgumentParser(
+        prog='trytond-bus', parents=[commandline.get_parser()],
+        conflict_handler='resolve',
+        description="Hold the long polls of Tryton clients and answer them "
+        "with the messages of the bus.")
+    parser.add_argument(
+        '--version', action='version',
+        version="%%(prog)s %s, trytond %s" % (
+            importlib.metadata.version('trytond-fastbus'),
+            importlib.metadata.version('trytond')))
+    parser.add_argument(
+        '--pidfile', dest='pidfile', metavar='FILE',
+        help="set file to store the process id")
+    parser.add_argument(
+        '--listen', dest='listen', metavar='ADDRESS,…',
+        help="listen on these addresses: HOST:PORT, *:PORT or unix:PATH "
+        "(default: [bus] listen, localhost:8001)")
+    parser.add_argument(
+        '--admin-listen', dest='admin_listen', metavar='ADDRESS,…',
+        help="answer /metrics, /health/live and /health/ready on these "
+        "addresses (default: [bus] admin_listen, none)")
+    return parser
+
+
+if __name__ == '__main__':
+    main()

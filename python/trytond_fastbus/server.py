@@ -1,0 +1,104 @@
+"""The bus server, between its native part and trytond."""
+import logging
+import queue
+import signal
+import time
+
+from trytond import backend
+
+from . import Bus, _native, listener, settings
+from .sessions import Sessions
+
+logger = logging.getLogger('trytond.bus')
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+# Seconds for which the main thread waits for a signal before it looks
+# whether the server is still there
+LOOK_EVERY = .2
+
+# Seconds after which the databases that are named are listened to anew,
+# should nobody have polled them
+LISTEN_EVERY = 60
+
+
+def serve(databases=(), listen=None, admin_listen=None):
+    """Serve until SIGTERM or SIGINT, and return the exit status of the
+    process.
+
+    databases are listened to from the beginning, the others from the first
+    poll on. listen and admin_listen, of addresses with commas between them,
+    take the place of the options of that name in the configuration.
+
+    Raises ValueError for a configuration that can't be used, OSError for an
+    address that can't be listened on and RuntimeError for a database backend
+    without channels.
+    """
+    if not backend.Database().has_channel():
+        raise RuntimeError(
+            "the database backend '%s' has no channels, by which messages "
+            "reach the bus server: it needs PostgreSQL" % backend.name)
+    options = settings.server()
+    if listen is not None:
+        options['listen'] = settings.addresses(listen)
+    if admin_listen is not None:
+        options['admin_listen'] = settings.addresses(admin_listen)
+    bus = bus_class()
+    signals = queue.SimpleQueue()
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: signals.put(number))
+    server = _native.BusServer(options)
+    sessions = Sessions(server, bus, databases)
+    with sessions.threads(settings.session_threads()):
+        for address in server.addresses:
+            logger.info("bus server listens on %s", address)
+        _warn(options, server)
+        for database in databases:
+            listener.ensure(bus, database, [])
+        server.ready()
+        return _wait(server, signals, bus, databases)
+
+
+def bus_class():
+    "The class of the bus: the configured one if it is ours, else ours"
+    name = settings.config.get('bus', 'class')
+    if name:
+        from trytond.tools import resolve
+        configured = resolve(name)
+        if isinstance(configured, type) and issubclass(configured, Bus):
+            return configured
+    return Bus
+
+
+def _warn(options, server):
+    if not options['allow_subscribe']:
+        logger.warning(
+            "[bus] allow_subscribe is off: clients are told that there is no "
+            "bus, and do not ask again until their next login")
+    needed = options['max_connections'] + 100
+    if server.descriptors < needed:
+        logger.warning(
+            "this process may open %d files, [bus] max_connections needs %d: "
+            "raise the limit (LimitNOFILE of systemd, ulimit -n)",
+            server.descriptors, needed)
+
+
+def _wait(server, signals, bus, databases):
+    draining = False
+    listened = time.monotonic()
+    while not server.wait(0):
+        try:
+            signals.get(timeout=LOOK_EVERY)
+        except queue.Empty:
+            if time.monotonic() - listened > LISTEN_EVERY:
+                listened = time.monotonic()
+                for database in databases:
+                    listener.ensure(bus, database, [])
+            continue
+        if draining:
+            logger.warning("bus server ends at once")
+            return 1
+        draining = True
+        logger.info("bus server answers the waiting polls and ends")
+        server.drain()
+    return 0

@@ -1,0 +1,299 @@
+//! The bus server, and the sessions that it asks for.
+//!
+//! The server runs on threads of its own that never call Python; threads of
+//! Python take what it asks for, and answer.
+use std::io;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use tokio::sync::oneshot;
+
+use crate::history::Bounds;
+use crate::registry;
+use crate::server::{
+    Address, Check, CheckFuture, Config, Limits, Listener, Server, Session, Sessions,
+    inherited, notify_ready, notify_stopping, raise_descriptor_limit,
+};
+use crate::sync::{Mutex, lock};
+
+/// How many sessions may wait to be checked. Who comes then tries again
+/// after a while: a flood of bad credentials must not fill the memory.
+const REQUESTS_MAX: usize = 10_000;
+
+/// The configuration, from a dictionary. Times are in seconds.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Options {
+    listen: Vec<String>,
+    admin_listen: Vec<String>,
+    threads: usize,
+    allow_subscribe: bool,
+    relay_user: bool,
+    long_polling_timeout: f64,
+    cache_timeout: f64,
+    cache_size: usize,
+    cors: Vec<String>,
+    num_proxies: usize,
+    session_cache: f64,
+    drain: f64,
+    header_size: usize,
+    header_timeout: f64,
+    body_size: usize,
+    body_timeout: f64,
+    write_timeout: f64,
+    idle_timeout: f64,
+    max_channels: usize,
+    channel_size: usize,
+    session_polls: usize,
+    max_polls: usize,
+    max_connections: usize,
+    hold_time: f64,
+}
+
+/// The bus server.
+#[pyclass(frozen, name = "BusServer", module = "trytond_fastbus._native")]
+#[derive(Debug)]
+pub(super) struct PyServer {
+    server: Server,
+    requests: Receiver<PyRequest>,
+    /// What it listens on, as text.
+    addresses: Vec<String>,
+    descriptors: u64,
+}
+
+/// What the server wants to know of trytond.
+#[pyclass(frozen, name = "SessionRequest", module = "trytond_fastbus._native")]
+#[derive(Debug)]
+pub(super) struct PyRequest {
+    database: Box<str>,
+    /// None where a database is only to be listened to.
+    session: Option<Arc<Session>>,
+    /// None once it was answered.
+    answer: Mutex<Option<oneshot::Sender<Check>>>,
+}
+
+/// trytond, as the server sees it.
+struct Trytond(Sender<PyRequest>);
+
+#[pymethods]
+impl PyServer {
+    /// Start to serve, with these options.
+    #[new]
+    fn new(py: Python<'_>, options: Options) -> PyResult<Self> {
+        // A second try fails, which is all right.
+        let _ = pyo3_log::try_init();
+        py.detach(|| options.start())
+    }
+
+    /// What is to be answered next, or None after some seconds.
+    fn next_request(
+        &self,
+        py: Python<'_>,
+        timeout: f64,
+    ) -> PyResult<Option<PyRequest>> {
+        let timeout = seconds("timeout", timeout)?;
+        Ok(py.detach(|| self.requests.recv_timeout(timeout).ok()))
+    }
+
+    /// What the server listens on, such as `127.0.0.1:8001`.
+    #[getter]
+    fn addresses(&self) -> Vec<String> {
+        self.addresses.clone()
+    }
+
+    /// How many descriptors this process may have open.
+    #[getter]
+    fn descriptors(&self) -> u64 {
+        self.descriptors
+    }
+
+    /// Tell the service manager that the server is ready.
+    #[expect(clippy::unused_self, reason = "it says that there is a server")]
+    fn ready(&self) -> PyResult<()> {
+        Ok(notify_ready()?)
+    }
+
+    /// Begin to answer the waiting polls, and then end.
+    fn drain(&self) -> PyResult<()> {
+        self.server.drain();
+        Ok(notify_stopping()?)
+    }
+
+    /// Wait for the end of the server, for at most some seconds; whether it
+    /// has ended.
+    fn wait(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
+        let timeout = seconds("timeout", timeout)?;
+        match py.detach(|| self.server.wait(timeout)) {
+            None => Ok(false),
+            Some(result) => Ok(result.map(|()| true)?),
+        }
+    }
+}
+
+#[pymethods]
+impl PyRequest {
+    #[getter]
+    fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The id of the user, or None where nothing is to be answered but the
+    /// database listened to.
+    #[getter]
+    fn user(&self) -> Option<u32> {
+        self.session.as_ref().map(|session| session.user)
+    }
+
+    #[getter]
+    fn token(&self) -> Option<&str> {
+        self.session.as_ref().map(|session| &*session.token)
+    }
+
+    /// The address of the client, if it is known.
+    #[getter]
+    fn address(&self) -> Option<&str> {
+        self.session.as_ref()?.address.as_deref()
+    }
+
+    /// Say what the session is: 'valid', 'invalid', 'unknown' for one of an
+    /// unknown database, or 'failed' where that can't be told.
+    fn answer(&self, check: &str) -> PyResult<()> {
+        let check = match check {
+            "valid" => Check::Valid,
+            "invalid" => Check::Invalid,
+            "unknown" => Check::UnknownDatabase,
+            "failed" => Check::Failed,
+            _ => {
+                let text = format!("'{check}' says nothing of a session");
+                return Err(PyValueError::new_err(text));
+            }
+        };
+        if let Some(answer) = lock(&self.answer).take() {
+            // Nobody may be left who wants to know.
+            let _ = answer.send(check);
+        }
+        Ok(())
+    }
+}
+
+impl Options {
+    fn start(self) -> PyResult<PyServer> {
+        let config = self.config()?;
+        let mut listeners = inherited()
+            .map_err(|error| io_error("a socket of the service manager", &error))?;
+        if listeners.is_empty() {
+            listeners = bind("listen", &self.listen)?;
+        }
+        let admin = bind("admin_listen", &self.admin_listen)?;
+        let addresses = listeners.iter().chain(&admin);
+        let addresses = addresses.map(ToString::to_string).collect();
+        let descriptors = raise_descriptor_limit()?;
+        let workers = match self.threads {
+            0 => available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let (sender, requests) = unbounded();
+        let server = Server::start(
+            config,
+            listeners,
+            admin,
+            Arc::new(Trytond(sender)),
+            registry::current(),
+            workers,
+        )?;
+        Ok(PyServer {
+            server,
+            requests,
+            addresses,
+            descriptors,
+        })
+    }
+
+    fn config(&self) -> PyResult<Config> {
+        Ok(Config {
+            allow_subscribe: self.allow_subscribe,
+            relay_user: self.relay_user,
+            long_polling_timeout: seconds(
+                "long_polling_timeout",
+                self.long_polling_timeout,
+            )?,
+            history: Bounds {
+                seconds: self.cache_timeout,
+                bytes: self.cache_size,
+            },
+            cors: self.cors.iter().map(|origin| (**origin).into()).collect(),
+            num_proxies: self.num_proxies,
+            session_cache: seconds("session_cache", self.session_cache)?,
+            drain: seconds("drain", self.drain)?,
+            limits: Limits {
+                header_size: self.header_size,
+                header_time: seconds("header_timeout", self.header_timeout)?,
+                body_size: self.body_size,
+                body_time: seconds("body_timeout", self.body_timeout)?,
+                write_time: seconds("write_timeout", self.write_timeout)?,
+                idle_time: seconds("idle_timeout", self.idle_timeout)?,
+                channels: self.max_channels,
+                channel_size: self.channel_size,
+                session_polls: self.session_polls,
+                max_polls: self.max_polls,
+                max_connections: self.max_connections,
+                hold_time: seconds("hold_time", self.hold_time)?,
+            },
+        })
+    }
+}
+
+impl Sessions for Trytond {
+    fn check(&self, session: Arc<Session>) -> CheckFuture {
+        if self.0.len() >= REQUESTS_MAX {
+            return Box::pin(async { Check::Failed });
+        }
+        let (sender, check) = oneshot::channel();
+        let request = PyRequest {
+            database: session.database.clone(),
+            session: Some(session),
+            answer: Mutex::new(Some(sender)),
+        };
+        // Whatever becomes of it, the sender is dropped.
+        let _ = self.0.send(request);
+        Box::pin(async { check.await.unwrap_or(Check::Failed) })
+    }
+
+    fn opened(&self, database: &str) {
+        let request = PyRequest {
+            database: database.into(),
+            session: None,
+            answer: Mutex::new(None),
+        };
+        // The server is about to end if nobody is left.
+        let _ = self.0.send(request);
+    }
+}
+
+fn bind(option: &str, addresses: &[String]) -> PyResult<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for text in addresses {
+        let address: Address = text
+            .parse()
+            .map_err(|error| PyValueError::new_err(format!("{option}: {error}")))?;
+        let bound = address
+            .bind()
+            .map_err(|error| io_error(&format!("{option} {address}"), &error))?;
+        listeners.extend(bound);
+    }
+    Ok(listeners)
+}
+
+fn io_error(what: &str, error: &io::Error) -> PyErr {
+    PyOSError::new_err(format!("{what}: {error}"))
+}
+
+fn seconds(option: &str, seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| {
+        PyValueError::new_err(format!("{option} of {seconds} seconds: {error}"))
+    })
+}
