@@ -1,0 +1,34 @@
+"""What the tests with real clients need and a machine may not have."""
+import shutil
+
+import pytest
+from support.chromium import Chromium, find_chromium
+from support.nginx import find_nginx
+from support.sao import Missing, fetch
+
+
+@pytest.fixture(scope='session')
+def nginx():
+    "nginx is there"
+    for name, path in [
+            ('nginx', find_nginx()), ('openssl', shutil.which('openssl'))]:
+        if not path:
+            pytest.skip(f"there is no {name}")
+
+
+@pytest.fixture(scope='session')
+def sao(series):
+    "The directory of the web client of this series"
+    try:
+        return fetch(series)
+    except Missing as error:
+        pytest.skip(f"no sao {series}: {error}")
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "A support.chromium.Chromium that accepts our certificates"
+    if not find_chromium():
+        pytest.skip("there is no Chromium")
+    with Chromium('--ignore-certificate-errors') as browser:
+        yield browser

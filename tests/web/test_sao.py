@@ -1,0 +1,84 @@
+"""The real web client in a real browser, with trytond-bus behind nginx."""
+import pytest
+from support.nginx import Nginx
+from support.postgresql import free_port
+from support.sao import log_in, make_root
+from support.server import ROOT, BusServer, TrytondServer
+from trytond.bus import notify
+from trytond.transaction import Transaction
+
+pytestmark = pytest.mark.usefixtures('nginx', 'sao', 'browser')
+CUSTOM = ROOT / 'examples' / 'sao' / 'custom.js'
+
+
+def notify_user(page, database, title, body=None):
+    user = page.evaluate('Sao.Session.current_session.user_id')
+    with Transaction().start(database, 0):
+        notify(title, body, user=user)
+
+
+def polls(nginx, database):
+    "The status of each poll that has ended"
+    return [
+        line.rpartition('/bus HTTP/2.0" ')[2].split()[0]
+        for line in nginx.requests if f'POST /{database}/bus' in line]
+
+
+@pytest.fixture
+def sections(postgresql, database, sao, tmp_path):
+    # What an administrator is asked at the first login
+    postgresql.execute(
+        "UPDATE ir_module_config_wizard_item SET state = 'done'", database)
+    root = make_root(sao, tmp_path / 'sao')
+    return {
+        'web': {'root': root, 'num_proxies': 1},
+        'database': {'uri': postgresql.uri},
+        }
+
+
+def test_notification_is_shown_behind_nginx(
+        sections, database, browser, tmp_path):
+    with TrytondServer(tmp_path, sections, [database]) as trytond, \
+            BusServer(tmp_path, sections, [database]) as bus, \
+            Nginx('same-origin.conf', {
+                    '127.0.0.1:8000': f'127.0.0.1:{trytond.port}',
+                    '127.0.0.1:8001': f'127.0.0.1:{bus.port}',
+                    }) as nginx:
+        page = log_in(browser, nginx.url, database)
+        notify_user(page, database, "Hello", "from trytond")
+        page.wait('shown.length == 1')
+        notify_user(page, database, "Good bye")
+        page.wait('shown.length == 2')
+
+        assert page.evaluate('shown') == [
+            ["Hello", "from trytond"], ["Good bye", ""]]
+        assert page.evaluate(
+            "performance.getEntriesByType('navigation')[0].nextHopProtocol"
+            ) == 'h2'
+        page.screenshot(tmp_path / 'sao.png')
+        assert set(polls(nginx, database)) == {'200'}
+        assert '/bus' not in trytond.log
+
+
+def test_notification_is_shown_from_a_bus_of_another_port(
+        sections, database, browser, tmp_path):
+    port = free_port()
+    bus_port = free_port()
+    (sections['web']['root'] / 'custom.js').symlink_to(CUSTOM)
+    sections['web']['cors'] = f'https://localhost:{port}'
+    sections['bus'] = {'url_host': f'https://localhost:{bus_port}/'}
+    with TrytondServer(tmp_path, sections, [database]) as trytond, \
+            BusServer(tmp_path, sections, [database]) as bus, \
+            Nginx('same-origin.conf', {
+                    '127.0.0.1:8000': f'127.0.0.1:{trytond.port}',
+                    }, port) as nginx, \
+            Nginx('bus-host.conf', {
+                    '127.0.0.1:8001': f'127.0.0.1:{bus.port}',
+                    }, bus_port) as bus_nginx:
+        page = log_in(browser, nginx.url, database)
+        notify_user(page, database, "Hello", "from trytond")
+        page.wait('shown.length')
+
+        assert page.evaluate('shown') == [["Hello", "from trytond"]]
+        assert set(polls(bus_nginx, database)) == {'200'}
+        assert not polls(nginx, database)
