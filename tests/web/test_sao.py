@@ -1,5 +1,8 @@
 """The real web client in a real browser, with trytond-bus behind nginx."""
+from contextlib import contextmanager
+
 import pytest
+from support import wait_until
 from support.nginx import Nginx
 from support.postgresql import free_port
 from support.sao import log_in, make_root
@@ -55,26 +58,35 @@ def test_notification_is_shown_behind_nginx(
         assert page.evaluate(
             "performance.getEntriesByType('navigation')[0].nextHopProtocol"
             ) == 'h2'
-        page.screenshot(tmp_path / 'sao.png')
         assert set(polls(nginx, database)) == {'200'}
         assert '/bus' not in trytond.log
 
 
-def test_notification_is_shown_from_a_bus_of_another_port(
-        sections, database, browser, tmp_path):
-    port = free_port()
-    bus_port = free_port()
+@pytest.fixture
+def serve_apart(sections, database, tmp_path):
+    """A context manager: nginx before trytond, and another one before
+    trytond-bus, which clients find by url_host"""
+    @contextmanager
+    def serve():
+        port, bus_port = free_port(), free_port()
+        sections['web']['cors'] = f'https://localhost:{port}'
+        sections['bus'] = {'url_host': f'https://localhost:{bus_port}/'}
+        with TrytondServer(tmp_path, sections, [database]) as trytond, \
+                BusServer(tmp_path, sections, [database]) as bus, \
+                Nginx('same-origin.conf', {
+                        '127.0.0.1:8000': f'127.0.0.1:{trytond.port}',
+                        }, port) as nginx, \
+                Nginx('bus-host.conf', {
+                        '127.0.0.1:8001': f'127.0.0.1:{bus.port}',
+                        }, bus_port) as bus_nginx:
+            yield nginx, bus_nginx
+    return serve
+
+
+def test_notification_is_shown_from_another_port_with_custom_js(
+        sections, serve_apart, database, browser):
     (sections['web']['root'] / 'custom.js').symlink_to(CUSTOM)
-    sections['web']['cors'] = f'https://localhost:{port}'
-    sections['bus'] = {'url_host': f'https://localhost:{bus_port}/'}
-    with TrytondServer(tmp_path, sections, [database]) as trytond, \
-            BusServer(tmp_path, sections, [database]) as bus, \
-            Nginx('same-origin.conf', {
-                    '127.0.0.1:8000': f'127.0.0.1:{trytond.port}',
-                    }, port) as nginx, \
-            Nginx('bus-host.conf', {
-                    '127.0.0.1:8001': f'127.0.0.1:{bus.port}',
-                    }, bus_port) as bus_nginx:
+    with serve_apart() as (nginx, bus_nginx):
         page = log_in(browser, nginx.url, database)
         notify_user(page, database, "Hello", "from trytond")
         page.wait('shown.length')
@@ -82,3 +94,11 @@ def test_notification_is_shown_from_a_bus_of_another_port(
         assert page.evaluate('shown') == [["Hello", "from trytond"]]
         assert set(polls(bus_nginx, database)) == {'200'}
         assert not polls(nginx, database)
+
+
+def test_stock_web_client_has_no_session_at_another_port(
+        serve_apart, database, browser):
+    with serve_apart() as (nginx, bus_nginx):
+        log_in(browser, nginx.url, database)
+        wait_until(lambda: len(polls(bus_nginx, database)) > 1)
+        assert set(polls(bus_nginx, database)) == {'401'}
