@@ -43,9 +43,8 @@ def fetch(series):
         if not shutil.which('npm'):
             raise Missing("there is no npm")
         with tempfile.TemporaryDirectory(dir=cache) as directory:
-            archive = npm(
-                'pack', '--silent', f'tryton-sao@{series}',
-                cwd=directory).splitlines()[-1]
+            output = npm('pack', f'tryton-sao@{series}', cwd=directory)
+            archive = output.splitlines()[-1]
             shutil.unpack_archive(Path(directory) / archive, directory)
             package = Path(directory) / 'package'
             keep_dependencies(package)
