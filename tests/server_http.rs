@@ -328,11 +328,13 @@ fn poll_ends_empty_at_its_time() {
 #[test]
 fn administrators_see_the_state() {
     let site = start(Config::default());
-    site.server.metrics().set_listening("db", true);
-    assert_eq!(
-        site.metric("trytond_bus_listening{database=\"db\"}"),
-        Some(1.0)
-    );
+    let bus = registry::current().open(&site.database, Config::default().history);
+    let listening = format!("trytond_bus_listening{{database=\"{}\"}}", site.database);
+    assert_eq!(site.metric(&listening), Some(0.0));
+    bus.connected();
+    assert_eq!(site.metric(&listening), Some(1.0));
+    bus.disconnected();
+    assert_eq!(site.metric(&listening), Some(0.0));
     for (path, status) in [
         ("/metrics", 200),
         ("/health/live", 200),
