@@ -19,8 +19,7 @@ EXAMPLES = Path(__file__).parent
 sys.path.insert(0, str(EXAMPLES.parent / 'tests'))
 
 from support.postgresql import PostgreSQL  # noqa: E402
-from support.server import (  # noqa: E402
-    BusServer, TrytondServer, create_tryton)
+from support.server import BusServer, TrytondServer, create_tryton  # noqa: E402
 
 DATABASE = 'demo'
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use server_support::{EMPTY, GOOD, JSON, message, start};
+use trytond_fastbus::registry;
 use trytond_fastbus::server::Config;
 
 #[test]
