@@ -50,11 +50,18 @@ pub(crate) struct Site {
     pub(crate) sessions: Arc<Fake>,
 }
 
+pub(crate) fn bind() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a port")
+}
+
 pub(crate) fn start(config: Config) -> Site {
+    start_on(config, bind())
+}
+
+pub(crate) fn start_on(config: Config, listener: TcpListener) -> Site {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-    let bind = || TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (listener, admin) = (bind(), bind());
+    let admin = bind();
     let address = listener.local_addr().expect("an address");
     let admin_address = admin.local_addr().expect("an address");
     let sessions = Arc::new(Fake::default());
@@ -88,11 +95,15 @@ impl Site {
     }
 
     pub(crate) fn post(&self, headers: &str, body: &str) -> String {
-        format!(
-            "POST /{}/bus HTTP/1.1\r\nHost: bus:1\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-            self.database,
-            body.len()
-        )
+        post(&self.database, headers, body)
+    }
+
+    /// A poll of a client and a session that no other has, without a message
+    /// before.
+    pub(crate) fn poll_of(&self, number: usize) -> String {
+        let headers = format!("Cookie: tryton_session=u{number}:{number}:t\r\n{JSON}");
+        let body = format!("{{\"channels\":[\"client:{number}\"]}}");
+        self.post(&headers, &body)
     }
 
     pub(crate) fn publish(&self, channel: &str, id: &str) {
@@ -140,8 +151,15 @@ impl Site {
     }
 }
 
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) fn post(database: &str, headers: &str, body: &str) -> String {
+    format!(
+        "POST /{database}/bus HTTP/1.1\r\nHost: bus:1\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
 }
 
 #[derive(Debug)]
@@ -167,7 +185,9 @@ impl Client {
             .expect("a timeout");
         Self { stream }
     }
+}
 
+impl<S: Read + Write> Client<S> {
     pub(crate) fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).expect("it is sent");
     }
