@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use server_support::{Client, EMPTY, Fake, JSON, bind, message, post, start_on};
+use server_support::{Client, EMPTY, Fake, JSON, Stop, bind, message, post, start_on};
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{Address, Config, Listener, Server, inherited};
@@ -171,15 +171,6 @@ fn ask_on(
             // A network takes its time between a connection and a request.
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-}
-
-/// Stops those who ask, also when the test fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use trytond_fastbus::message::Message;
@@ -31,6 +31,7 @@ impl Sessions for Fake {
                 _ if &*session.database == "unknown" => Check::UnknownDatabase,
                 "failed" => Check::Failed,
                 "bad" => Check::Invalid,
+                "never" => std::future::pending().await,
                 "local" if session.address.as_deref() != Some("192.0.2.1") => {
                     Check::Invalid
                 }
@@ -228,4 +229,13 @@ impl<S: Read + Write> Client<S> {
 
 pub(crate) fn message(id: &str, channel: &str) -> String {
     format!("{{\"message\":{{\"message_id\":\"{id}\"}},\"channel\":\"{channel}\"}}")
+}
+
+/// Tells other threads to stop, also when the test fails.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
