@@ -5,7 +5,6 @@ mod server_support;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use proptest::prelude::*;
 use server_support::{EMPTY, GOOD, JSON, message, start};
 use trytond_fastbus::server::Config;
 
@@ -338,37 +337,5 @@ fn administrators_see_the_state() {
         ("/other", 404),
     ] {
         assert_eq!(site.admin(path).status, status, "{path}");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
-    #[test]
-    fn garbage_never_ends_the_server(
-        bytes in prop::collection::vec(any::<u8>(), 0..300),
-        body in ".{0,100}",
-        cut in any::<prop::sample::Index>(),
-    ) {
-        use std::io::Write;
-        use std::sync::LazyLock;
-        static SITE: LazyLock<server_support::Site> = LazyLock::new(|| {
-            start(Config {
-                long_polling_timeout: Duration::from_millis(1),
-                ..Config::default()
-            })
-        });
-        let good = SITE.poll("", "\"client:x\"", "null");
-        let mut torn = good.clone().into_bytes();
-        let at = cut.index(torn.len());
-        torn.splice(at..at, bytes.iter().take(5).copied());
-        for request in [bytes.as_slice(), &torn] {
-            let mut client = SITE.connect();
-            let _ = client.stream.write_all(request);
-            let _ = client.stream.shutdown(Shutdown::Write);
-        }
-        let answer = SITE.connect().ask(&SITE.post(&format!("{GOOD}{JSON}"), &body));
-        prop_assert!(matches!(answer.status, 200 | 400), "{answer:?}");
-        prop_assert_eq!(SITE.connect().ask(&good).status, 200);
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{
-    Check, CheckFuture, Config, Listener, Server, Session, Sessions,
+    Address, Check, CheckFuture, Config, Listener, Server, Session, Sessions,
 };
 
 /// `admin:1:good`
@@ -52,7 +52,11 @@ pub(crate) struct Site {
 }
 
 pub(crate) fn bind() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").expect("a port")
+    let address = Address::Tcp(Some("127.0.0.1".into()), 0);
+    match address.bind().expect("a port").pop() {
+        Some(Listener::Tcp(listener)) => listener,
+        other => panic!("{other:?}"),
+    }
 }
 
 pub(crate) fn start(config: Config) -> Site {
