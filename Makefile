@@ -14,6 +14,10 @@ tools := $(environments)/tools/bin
 sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
 
+# On SQLite, or on a PostgreSQL that is thrown away
+DB ?= sqlite
+demo := $(environments)/$(if $(filter postgresql,$(DB)),8.2,demo)
+
 # Run a command and show what it said only if it fails
 quiet = output=$$($(1) 2>&1) || { echo "$$output"; exit 1; }
 
@@ -29,8 +33,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(environments)/demo/.product ## See a message pass through trytond (KEEP=1: leave it running)
-	@$(environments)/demo/bin/python examples/demo.py
+demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
+	@$(demo)/bin/python examples/demo.py $(DB)
 
 test: lint test-rust test-python test-compat ## Run all checks and tests
 	@echo "all passed"

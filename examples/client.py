@@ -81,7 +81,9 @@ class TrytonClient:
 
 def main(url, database, password):
     client = TrytonClient(url, database, password=password, timeout=15)
-    print(f"logged in as {client.user}, polling {client.channel}")
+    print(
+        f"logged in as {client.user}, polling {client.channel} at "
+        f"{client.bus_url}/bus")
     with ThreadPoolExecutor() as executor:
         poll = executor.submit(client.poll)
         time.sleep(.5)  # the poll is to wait on the server by then

@@ -2,7 +2,9 @@
 
 It makes a Tryton database on SQLite, starts the command trytond with the bus
 and the route of notify.py, and lets client.py, a process that talks only
-HTTP, ask for a notification and wait for it. With KEEP=1 the server stays.
+HTTP, ask for a notification and wait for it. With the argument postgresql it
+does so on a PostgreSQL that is thrown away, and the client waits at the
+command trytond-bus. With KEEP=1 the servers stay.
 """
 import os
 import secrets
@@ -10,47 +12,71 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parent
 sys.path.insert(0, str(EXAMPLES.parent / 'tests'))
 
-from support.server import TrytondServer, create_tryton  # noqa: E402
+from support.postgresql import PostgreSQL  # noqa: E402
+from support.server import BusServer, TrytondServer, create_tryton  # noqa: E402
+
+DATABASE = 'demo'
 
 
-def main():
-    # So that the server is ended as well
+def main(backend='sqlite'):
+    if backend not in {'sqlite', 'postgresql'}:
+        return f"DB is sqlite or postgresql, not {backend}"
+    # So that the servers are ended as well
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    database, password = 'demo', secrets.token_hex(6)
-    with tempfile.TemporaryDirectory() as directory:
+    password = secrets.token_hex(6)
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
         sections = {
-            'database': {'uri': 'sqlite://', 'path': directory},
             'bus': {
                 'allow_subscribe': True,
                 'class': 'trytond_fastbus.Bus',
                 },
             'wsgi middleware': {'demo': 'notify.demo'},
             }
-        print("creating a Tryton database on SQLite ...", flush=True)
-        (Path(directory) / f'{database}.sqlite').touch()
-        create_tryton(sections, database, password)
-        with TrytondServer(directory, sections, [database]) as server:
-            print("trytond serves on", server.url, flush=True)
-            status = subprocess.run(
-                [sys.executable, EXAMPLES / 'client.py', server.url, database,
-                    password]).returncode
-            if status:
+        if backend == 'sqlite':
+            print("creating a Tryton database on SQLite ...", flush=True)
+            sections['database'] = {'uri': 'sqlite://', 'path': directory}
+            (Path(directory) / f'{DATABASE}.sqlite').touch()
+        else:
+            print("creating a Tryton database on PostgreSQL ...", flush=True)
+            postgresql = stack.enter_context(PostgreSQL())
+            postgresql.create_database(DATABASE)
+            sections['database'] = {'uri': postgresql.uri}
+        create_tryton(sections, DATABASE, password)
+
+        servers = []
+        if backend == 'postgresql':
+            bus = stack.enter_context(
+                BusServer(directory, sections, [DATABASE]))
+            print("trytond-bus serves on", bus.url, flush=True)
+            sections['bus']['url_host'] = bus.url + '/'
+            servers.append(bus)
+        trytond = stack.enter_context(
+            TrytondServer(directory, sections, [DATABASE]))
+        print("trytond serves on", trytond.url, flush=True)
+        servers.append(trytond)
+        status = subprocess.run([
+                sys.executable, EXAMPLES / 'client.py', trytond.url, DATABASE,
+                password]).returncode
+        if status:
+            for server in servers:
                 print(server.log, file=sys.stderr)
-            elif os.environ.get('KEEP'):
-                print(
-                    f"address {server.url}, database {database}, user admin, "
-                    f"password {password}; end it with Ctrl-C", flush=True)
-                try:
-                    server.process.wait()
-                except KeyboardInterrupt:
-                    pass
+        elif os.environ.get('KEEP'):
+            print(
+                f"address {trytond.url}, database {DATABASE}, user admin, "
+                f"password {password}; end it with Ctrl-C", flush=True)
+            try:
+                trytond.process.wait()
+            except KeyboardInterrupt:
+                pass
     return status
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from support.server import ROOT, environment
 
 DEAF = '''
@@ -17,9 +18,9 @@ class Bus:
 '''
 
 
-def demo(**environ):
+def demo(backend='sqlite', **environ):
     return subprocess.run(
-        [sys.executable, ROOT / 'examples' / 'demo.py'],
+        [sys.executable, ROOT / 'examples' / 'demo.py', backend],
         env=environment(**environ), text=True, timeout=120,
         capture_output=True)
 
@@ -31,6 +32,24 @@ def test_demo_prints_message_and_latency():
     assert "received 'Hello', 'from trytond' on client:" in process.stdout
     latency = re.search(r'^latency ([\d.]+) ms', process.stdout, re.M)
     assert 0 < float(latency.group(1)) < 5000
+
+
+def test_demo_on_postgresql_goes_through_the_bus_server(series):
+    if float(series) < 7.8:
+        pytest.skip("clients learn of the bus server by the login from 7.8 on")
+    process = demo('postgresql')
+
+    assert process.returncode == 0, process.stderr
+    bus = re.search(r'^trytond-bus serves on (\S+)', process.stdout, re.M)
+    assert f"at {bus.group(1)}/demo/bus" in process.stdout
+    assert "received 'Hello', 'from trytond' on client:" in process.stdout
+
+
+def test_demo_names_a_database_that_it_does_not_know():
+    process = demo('oracle')
+
+    assert process.returncode == 1
+    assert "oracle" in process.stderr
 
 
 def test_demo_fails_when_nothing_arrives(tmp_path):

@@ -323,7 +323,8 @@ def test_upgrade_by_an_inherited_socket_fails_no_request(
                     waiting(new, polls.waiting)
                     answered = len(polls.answers)
                     assert polls.waiting == 200
-                    publish(database, f'user:{poller.user_id}', {'type': 'all'})
+                    publish(
+                        database, f'user:{poller.user_id}', {'type': 'all'})
                     polls.wait(answered + 200)
                     assert not polls.failures
                     assert {code for _, code, *_ in polls.answers} == {200}

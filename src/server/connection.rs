@@ -40,9 +40,15 @@ where
         // Boxed, so that hyper's part of the task is freed with its buffers.
         let (back, received) = Box::pin(receive(socket, &app.config.limits)).await;
         socket = back;
-        let Some(received) = received else {
-            Box::pin(linger(&mut socket.stream)).await;
-            return;
+        let received = match received {
+            Ok(received) => received,
+            Err(refused) => {
+                if let Some(status) = refused {
+                    app.metrics.answered(status);
+                }
+                Box::pin(linger(&mut socket.stream)).await;
+                return;
+            }
         };
         let mut reuse = Reuse::of(&received.parts);
         let is_whole = received.body.is_ok();

@@ -10,8 +10,9 @@ use std::str::FromStr;
 
 use listenfd::ListenFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::sockopt::AcceptConn;
 use nix::sys::socket::{AddressFamily, Backlog, SockaddrLike, SockaddrStorage};
-use nix::sys::socket::{getsockname, listen};
+use nix::sys::socket::{getsockname, getsockopt, listen};
 
 /// How many clients may wait to be accepted: all come at once after a
 /// restart. The kernel's own limit holds as well.
@@ -164,6 +165,21 @@ impl fmt::Display for Listener {
 }
 
 impl Listener {
+    /// Makes sure that connections can be accepted: none ever comes from a
+    /// socket that does not listen.
+    fn check(&self) -> io::Result<()> {
+        let listens = match self {
+            Self::Tcp(listener) => getsockopt(listener, AcceptConn)?,
+            Self::Unix(listener) => getsockopt(listener, AcceptConn)?,
+        };
+        if listens {
+            Ok(())
+        } else {
+            let kind = io::ErrorKind::InvalidInput;
+            Err(io::Error::new(kind, format!("{self:?} does not listen")))
+        }
+    }
+
     fn set_backlog(&self) -> io::Result<()> {
         let backlog = Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN);
         match self {
@@ -200,6 +216,9 @@ pub fn inherited() -> io::Result<Vec<Listener>> {
             Some(AddressFamily::Unix) => Listener::Unix(OwnedFd::from(socket).into()),
             _ => Listener::Tcp(socket),
         });
+    }
+    for listener in &listeners {
+        listener.check()?;
     }
     Ok(listeners)
 }

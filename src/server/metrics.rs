@@ -137,6 +137,10 @@ impl Metrics {
 
     /// All in text, with what the buses of these databases count.
     pub(super) fn text(&self, databases: &[(Box<str>, Bus)]) -> Vec<u8> {
+        // A bus that is gone says nothing any more.
+        for gauges in [&self.listening, &self.history_bytes, &self.history_messages] {
+            gauges.reset();
+        }
         for (name, bus) in databases {
             let labels = &[&**name];
             let statistics = bus.statistics();

@@ -27,6 +27,8 @@ mod handle;
 mod listen;
 mod metrics;
 mod park;
+#[cfg(test)]
+mod park_tests;
 mod question;
 mod reply;
 mod route;

@@ -20,7 +20,7 @@ use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
@@ -75,12 +75,15 @@ struct Stream<S> {
     handover: Arc<Handover>,
 }
 
-/// Reads a request; none if the connection has ended, or hyper has refused
-/// what came.
+/// Reads a request. Else the connection is over: it has ended, or what came
+/// is no request, and hyper has answered with the status that is returned.
+///
+/// That answer has no headers for browsers, since nobody knows from which
+/// page the request comes.
 pub(super) async fn receive<S>(
     socket: Socket<S>,
     limits: &Limits,
-) -> (Socket<S>, Option<Box<Received>>)
+) -> (Socket<S>, Result<Box<Received>, Option<StatusCode>>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -96,15 +99,15 @@ where
         .max_buf_size(limits.header_size.max(8192))
         .serve_connection(TokioIo::new(stream), service);
     let received = poll_fn(|context| {
-        if Pin::new(&mut connection).poll(context).is_ready() {
-            return Poll::Ready(None);
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
+            return Poll::Ready(Err(ended.err().and_then(|error| refused(&error))));
         }
         if !handover.flushed.load(Ordering::Relaxed) {
             // hyper waits until the socket takes the rest.
             return Poll::Pending;
         }
         let received = lock(&handover.received).take();
-        received.map_or(Poll::Pending, |received| Poll::Ready(Some(received)))
+        received.map_or(Poll::Pending, |received| Poll::Ready(Ok(received)))
     })
     .await;
     let parts = connection.into_parts();
@@ -113,6 +116,17 @@ where
     // taken comes after what it has.
     socket.unread = [parts.read_buf, socket.unread].concat().into();
     (socket, received)
+}
+
+/// What hyper answers to what it can't read.
+fn refused(error: &hyper::Error) -> Option<StatusCode> {
+    if error.is_parse_too_large() {
+        Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    } else {
+        // A client that begins with HTTP/2 gets no answer.
+        let answered = error.is_parse() && !error.is_parse_version_h2();
+        answered.then_some(StatusCode::BAD_REQUEST)
+    }
 }
 
 /// The service: reads the body, and leaves the answer to whoever drives

@@ -3,7 +3,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyper::header::CONNECTION;
+use hyper::header::{CONNECTION, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Version};
 
@@ -75,6 +75,10 @@ impl Reuse {
             }
         }
         let old = request.version < Version::HTTP_11;
+        // A request with a length as well must be the last one (RFC 9112,
+        // 6.1), and hyper does not say whether there was one. No client of
+        // Tryton sends chunks.
+        close |= request.headers.contains_key(TRANSFER_ENCODING);
         Self {
             old,
             close: close || (old && !keep),

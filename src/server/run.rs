@@ -23,8 +23,11 @@ use crate::registry::Process;
 /// How often what is no longer used is forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
-/// How long the last answers may take to be written, once the time of the
-/// drain is over.
+/// For how long those who were accepted last may begin their request, once
+/// the time of the drain is over.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
+
+/// How long the last answers may take to be written.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// The signal to stop, given by the caller; clones are the same signal.
@@ -146,16 +149,18 @@ async fn drain(app: &App, places: &Semaphore, most: usize, accepting: Tasks) {
         sleep_until(end).await;
     }
     drop(accepting);
-    // The connections without a request have nothing to wait for.
+    // Then the connections without a request have nothing to wait for.
     let most = u32::try_from(most).unwrap_or(u32::MAX);
     let closed = async {
         let mut all = std::pin::pin!(places.acquire_many(most));
+        let mut pause = LAST_REQUESTS;
         loop {
-            app.crowded.notify_waiters();
             select! {
                 _ = &mut all => return,
-                () = sleep(Duration::from_millis(20)) => {}
+                () = sleep(pause) => {}
             }
+            app.crowded.notify_waiters();
+            pause = Duration::from_millis(20);
         }
     };
     let _ = timeout(LAST_ANSWERS, closed).await;

@@ -33,6 +33,11 @@ pub(super) enum Waited<T> {
     Gone,
 }
 
+/// Up to how many bytes are read of a client that waits. They are kept, so
+/// that nobody may fill the memory with them; beyond it the end of the
+/// connection is noticed only when the poll is answered.
+const MOST_UNREAD: usize = 4096;
+
 /// A connection between two requests.
 #[derive(Debug)]
 pub(super) struct Socket<S> {
@@ -42,7 +47,7 @@ pub(super) struct Socket<S> {
 }
 
 impl<S: AsyncRead + Unpin> Socket<S> {
-    /// Reads what comes first, once something comes.
+    /// Reads what comes next, once something comes.
     pub(super) fn poll_some(
         &mut self,
         context: &mut Context<'_>,
@@ -54,17 +59,17 @@ impl<S: AsyncRead + Unpin> Socket<S> {
         if buffer.filled().is_empty() {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
-        self.unread = Bytes::copy_from_slice(buffer.filled());
+        self.unread = [&self.unread, buffer.filled()].concat().into();
         Poll::Ready(Ok(()))
     }
 
     /// Ready when the client has closed the connection, be it for one
     /// direction only: no client of Tryton does that and reads on.
     ///
-    /// A client that has sent its next request already is not looked at, so
-    /// that nobody can fill the memory.
+    /// A client may have sent its next request already: that is read as well,
+    /// since the end of the connection comes after it.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.unread.is_empty() {
+        while self.unread.len() < MOST_UNREAD {
             if ready!(self.poll_some(context)).is_err() {
                 return Poll::Ready(());
             }

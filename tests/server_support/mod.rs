@@ -3,13 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{
-    Check, CheckFuture, Config, Listener, Server, Session, Sessions,
+    Address, Check, CheckFuture, Config, Listener, Server, Session, Sessions,
 };
 
 /// `admin:1:good`
@@ -31,6 +31,7 @@ impl Sessions for Fake {
                 _ if &*session.database == "unknown" => Check::UnknownDatabase,
                 "failed" => Check::Failed,
                 "bad" => Check::Invalid,
+                "never" => std::future::pending().await,
                 "local" if session.address.as_deref() != Some("192.0.2.1") => {
                     Check::Invalid
                 }
@@ -50,11 +51,22 @@ pub(crate) struct Site {
     pub(crate) sessions: Arc<Fake>,
 }
 
+pub(crate) fn bind() -> TcpListener {
+    let address = Address::Tcp(Some("127.0.0.1".into()), 0);
+    match address.bind().expect("a port").pop() {
+        Some(Listener::Tcp(listener)) => listener,
+        other => panic!("{other:?}"),
+    }
+}
+
 pub(crate) fn start(config: Config) -> Site {
+    start_on(config, bind())
+}
+
+pub(crate) fn start_on(config: Config, listener: TcpListener) -> Site {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-    let bind = || TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (listener, admin) = (bind(), bind());
+    let admin = bind();
     let address = listener.local_addr().expect("an address");
     let admin_address = admin.local_addr().expect("an address");
     let sessions = Arc::new(Fake::default());
@@ -88,11 +100,15 @@ impl Site {
     }
 
     pub(crate) fn post(&self, headers: &str, body: &str) -> String {
-        format!(
-            "POST /{}/bus HTTP/1.1\r\nHost: bus:1\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-            self.database,
-            body.len()
-        )
+        post(&self.database, headers, body)
+    }
+
+    /// A poll of a client and a session that no other has, without a message
+    /// before.
+    pub(crate) fn poll_of(&self, number: usize) -> String {
+        let headers = format!("Cookie: tryton_session=u{number}:{number}:t\r\n{JSON}");
+        let body = format!("{{\"channels\":[\"client:{number}\"]}}");
+        self.post(&headers, &body)
     }
 
     pub(crate) fn publish(&self, channel: &str, id: &str) {
@@ -140,8 +156,15 @@ impl Site {
     }
 }
 
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) fn post(database: &str, headers: &str, body: &str) -> String {
+    format!(
+        "POST /{database}/bus HTTP/1.1\r\nHost: bus:1\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
 }
 
 #[derive(Debug)]
@@ -167,7 +190,9 @@ impl Client {
             .expect("a timeout");
         Self { stream }
     }
+}
 
+impl<S: Read + Write> Client<S> {
     pub(crate) fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).expect("it is sent");
     }
@@ -208,4 +233,13 @@ impl Client {
 
 pub(crate) fn message(id: &str, channel: &str) -> String {
     format!("{{\"message\":{{\"message_id\":\"{id}\"}},\"channel\":\"{channel}\"}}")
+}
+
+/// Tells other threads to stop, also when the test fails.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }

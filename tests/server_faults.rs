@@ -1,0 +1,182 @@
+//! What bad clients do to a bus server, and that the good ones notice
+//! nothing of it.
+#![cfg(feature = "server")]
+mod server_support;
+
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use server_support::{Client, GOOD, JSON, Site, Stop, message, start};
+use trytond_fastbus::server::{Config, Limits};
+
+/// How long a good client may wait for what is there, on a slow machine.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Waits until something is so.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < end, "never {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A good client, that polls for what there is.
+fn ask_soon(site: &Site) {
+    let begun = Instant::now();
+    let answer = site
+        .connect()
+        .ask(&site.post(&format!("{GOOD}{JSON}"), "{}"));
+    assert_eq!(answer.body, message("a", "user:1"));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn clients_that_send_a_byte_at_a_time_cost_the_others_nothing() {
+    let site = start(Config {
+        limits: Limits {
+            header_time: Duration::from_secs(1),
+            body_time: Duration::from_secs(1),
+            ..Limits::default()
+        },
+        ..Config::default()
+    });
+    site.publish("user:1", "a");
+    let request = site.post(&format!("{GOOD}{JSON}"), &" ".repeat(200));
+    let begun = Instant::now();
+    let mut slow: Vec<Client> = (0..200).map(|_| site.connect()).collect();
+    for (number, client) in slow.iter_mut().enumerate() {
+        // A head whose one header goes on and on, and a body.
+        let (head, length) = request.split_once("Content").expect("a length");
+        let part = match number % 2 {
+            0 => format!("{head}X: "),
+            _ => format!("{head}Content{}", &length[..length.len() - 200]),
+        };
+        client.send(&part);
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        // As long as the server takes them.
+        scope.spawn(|| {
+            use std::io::Write;
+            let mut open: Vec<&TcpStream> =
+                slow.iter().map(|client| &client.stream).collect();
+            while !stop.load(Ordering::SeqCst) {
+                open.retain_mut(|stream| stream.write_all(b"y").is_ok());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        for _ in 0..50 {
+            ask_soon(&site);
+        }
+        until("cut", || {
+            site.metric("trytond_bus_connections") == Some(0.0)
+        });
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    ask_soon(&site);
+}
+
+#[test]
+fn polls_of_many_that_go_at_once_end_at_once() {
+    let site = start(Config::default());
+    let mut clients: Vec<_> = (0..300)
+        .map(|number| {
+            let mut client = site.connect();
+            client.send(&site.poll_of(number));
+            client
+        })
+        .collect();
+    site.waiting(300);
+    for left in [200, 100, 0] {
+        clients.truncate(left);
+        site.waiting(left);
+    }
+    until("closed", || {
+        site.metric("trytond_bus_connections") == Some(0.0)
+    });
+    // Nothing of them is left to get a message: another one does.
+    let mut client = site.connect();
+    client.send(&site.poll_of(7));
+    site.waiting(1);
+    site.publish("client:7", "a");
+    assert_eq!(client.answer().body, message("a", "client:7"));
+    assert_eq!(site.metric("trytond_bus_delivered_total"), Some(1.0));
+}
+
+#[test]
+fn client_that_does_not_read_is_cut_and_its_message_kept() {
+    let site = start(Config {
+        limits: Limits {
+            write_time: Duration::from_millis(300),
+            ..Limits::default()
+        },
+        ..Config::default()
+    });
+    // More than both ends of a socket hold.
+    let text = "x".repeat(16 << 20);
+    let mut client = site.connect();
+    client.send(&site.poll_of(1));
+    site.waiting(1);
+    let begun = Instant::now();
+    site.publish_json(
+        "client:1",
+        &format!("{{\"message_id\":1,\"text\":\"{text}\"}}"),
+    );
+    until("cut", || {
+        site.metric("trytond_bus_connections") == Some(0.0)
+    });
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    let answer = site.connect().ask(&site.poll_of(1));
+    assert!(answer.body.len() > text.len(), "{}", answer.body.len());
+}
+
+#[test]
+fn flood_of_bad_credentials_does_not_hold_up_good_ones() {
+    let site = start(Config::default());
+    site.publish("user:1", "a");
+    // Tokens that nobody can check for now, each another one: trytond is
+    // asked for all of them.
+    let mut bad: Vec<_> = (0..300)
+        .map(|number| {
+            let mut client = site.connect();
+            let cookie = format!("Cookie: tryton_session=u:{number}:never\r\n{JSON}");
+            client.send(&site.post(&cookie, "{}"));
+            client
+        })
+        .collect();
+    until("asked", || {
+        site.sessions.asked.load(Ordering::SeqCst) >= 300
+    });
+    for number in 0..50 {
+        // Sessions that are known, and new ones.
+        ask_soon(&site);
+        let begun = Instant::now();
+        let cookie = format!("Cookie: tryton_session=u:1:{number}\r\n{JSON}");
+        let answer = site.connect().ask(&site.post(&cookie, "{}"));
+        assert_eq!(answer.body, message("a", "user:1"));
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    }
+    // They are no polls, and go when their clients do.
+    assert_eq!(site.metric("trytond_bus_polls_waiting"), Some(0.0));
+    bad.clear();
+    until("closed", || {
+        site.metric("trytond_bus_connections") == Some(0.0)
+    });
+}
+
+#[test]
+fn credentials_that_are_refused_are_asked_for_each_time_and_forgotten() {
+    let site = start(Config::default());
+    site.publish("user:1", "a");
+    let mut client = site.connect();
+    for number in 0..500 {
+        let cookie = format!("Cookie: tryton_session=u:{}:bad\r\n{JSON}", number % 50);
+        let answer = client.ask(&site.post(&cookie, "{}"));
+        assert_eq!(answer.status, 401);
+    }
+    assert_eq!(site.sessions.asked.load(Ordering::SeqCst), 500);
+    ask_soon(&site);
+}
