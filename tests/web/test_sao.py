@@ -12,6 +12,13 @@ from trytond.transaction import Transaction
 
 pytestmark = pytest.mark.usefixtures('nginx', 'sao', 'browser')
 CUSTOM = ROOT / 'examples' / 'sao' / 'custom.js'
+POLL = """
+void fetch('%s/bus', {
+    method: 'POST',
+    headers: {'Content-Type': 'application/json'},
+    body: '{"channels": ["tab:%s"]}',
+});
+"""
 
 
 def notify_user(page, database, title, body=None):
@@ -60,6 +67,24 @@ def test_notification_is_shown_behind_nginx(
             ) == 'h2'
         assert set(polls(nginx, database)) == {'200'}
         assert '/bus' not in trytond.log
+
+
+def test_polls_of_many_tabs_leave_room_for_requests(
+        sections, database, browser, tmp_path):
+    with TrytondServer(tmp_path, sections, [database]) as trytond, \
+            BusServer(tmp_path, sections, [database]) as bus, \
+            Nginx('same-origin.conf', {
+                    '127.0.0.1:8000': f'127.0.0.1:{trytond.port}',
+                    '127.0.0.1:8001': f'127.0.0.1:{bus.port}',
+                    }) as nginx:
+        page = log_in(browser, nginx.url, database)
+        for number in range(8):
+            page.evaluate(POLL % (database, number))
+        # Of all of them, and of sao itself
+        wait_until(lambda: bus.metric('polls_waiting') == 9, 30)
+
+        assert page.evaluate(
+            'Sao.Session.server_version().then(version => version)')
 
 
 @pytest.fixture
