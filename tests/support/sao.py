@@ -77,7 +77,7 @@ def make_root(sao, path, *files):
 
 
 def log_in(browser, url, database, login='admin', password='admin'):
-    "Return the page of a user who has logged in and listens to the bus"
+    "Return the page of a user who has logged in"
     browser.send(
         'Browser.grantPermissions', permissions=['notifications'], origin=url)
     page = browser.open(f'{url}/#{database}', HOOK)
@@ -89,5 +89,5 @@ def log_in(browser, url, database, login='admin', password='admin'):
     page.click('.login-dialog [type=submit]')
     page.type('.ask-dialog input', password)
     page.click('.ask-dialog .btn-primary')
-    page.wait('Sao.Bus.listening')
+    page.wait("jQuery('#user-preferences').children().length")
     return page
