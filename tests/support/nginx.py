@@ -87,8 +87,11 @@ class Nginx:
 
     def check(self):
         "Return what nginx -t says, which is not only errors"
-        return subprocess.run(
-            [*self._command, '-t'], capture_output=True, text=True)
+        try:
+            return subprocess.run(
+                [*self._command, '-t'], capture_output=True, text=True)
+        finally:
+            self.__exit__()
 
     def __enter__(self):
         with open(self.directory / 'error.log', 'ab') as log:
