@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::io::{DuplexStream, ReadBuf, duplex};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::accept::Open;
 use super::address::Peer;
 use super::app::App;
 use super::config::{Config, Limits};
@@ -124,6 +125,12 @@ fn app(config: Config) -> Arc<App> {
     })
 }
 
+/// A connection of `app`, whose place nobody waits for.
+fn open(app: &Arc<App>) -> Open {
+    let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
+    Open::new(app, place.expect("it is the first"))
+}
+
 /// A connection whose stream holds as many bytes for each side.
 fn wire(config: Config, bytes: usize) -> Wire {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -137,7 +144,7 @@ fn wire(config: Config, bytes: usize) -> Wire {
     };
     let relay = app.clone();
     tokio::spawn(async move { relay.databases.relay().await });
-    let serving = tokio::spawn(serve(gated, Peer::Local, app.clone()));
+    let serving = tokio::spawn(serve(gated, Peer::Local, open(&app)));
     Wire {
         client,
         app,
@@ -636,7 +643,7 @@ async fn client_that_does_not_read_its_answer_is_given_up() {
     assert_eq!(wire.polls(), 0);
     // The message was not delivered: the next poll of the client gets it.
     let (client, stream) = duplex(1 << 16);
-    tokio::spawn(serve(stream, Peer::Local, wire.app.clone()));
+    tokio::spawn(serve(stream, Peer::Local, open(&wire.app)));
     wire.client = client;
     wire.send(&wire.poll("", "\"client:a\"")).await;
     assert!(wire.answer().await.1.contains(&text));
