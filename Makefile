@@ -28,7 +28,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint test-rust test-python test-compat bench dist clean
+.PHONY: help demo test lint test-rust test-python test-compat bench bench-server dist clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -72,6 +72,9 @@ test-compat: $(SERIES:%=$(environments)/%/.product) ## Run trytond's own tests o
 
 bench: $(environments)/8.2/.product ## Compare with the stock bus
 	@$(environments)/8.2/bin/python -m benches
+
+bench-server: ## Compare the bus server with nginx and nchan
+	@$(PYTHON) benches/load/compare.py
 
 dist: dist/.built ## Build the wheel
 

@@ -260,6 +260,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        if let Some(Wake::Message(_)) = self.waiter.woken() {
+            // Who was given a message was taken out before.
+            return;
+        }
         self.bus.lock().waitlist.remove(self.key, &self.waiter);
     }
 }

@@ -212,6 +212,14 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Channels that may be too many, or have too long names.
+fn channels(most: usize, longest: usize) -> impl Strategy<Value = Value> {
+    (0..most, 0..longest, "(client:|user:|)[a-b]?").prop_map(|(count, length, name)| {
+        let channels = (0..count).map(|number| format!("{name}{number:length$}"));
+        Value::from(channels.collect::<Vec<_>>())
+    })
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -264,7 +272,11 @@ proptest! {
 
     #[test]
     fn any_json_is_a_question_or_refused(
-        channels in any_json(),
+        channels in prop_oneof![
+            any_json(),
+            channels(300, 10),
+            channels(10, 300),
+        ],
         last in any_json(),
         other in any_json(),
         whole in any::<bool>(),

@@ -50,11 +50,7 @@ async fn accept_tcp(listener: TcpListener, app: Arc<App>, places: Arc<Semaphore>
                 // of the one before. A socket that refuses works as well.
                 let _ = stream.set_nodelay(true);
                 let peer = Peer::Host(address.ip());
-                let app = app.clone();
-                tokio::spawn(async move {
-                    let _open = Open::new(&app, place);
-                    serve(stream, peer, app.clone()).await;
-                });
+                tokio::spawn(serve(stream, peer, Open::new(&app, place)));
             }
             Err(error) => failed(&error).await,
         }
@@ -66,11 +62,7 @@ async fn accept_unix(listener: UnixListener, app: Arc<App>, places: Arc<Semaphor
         let place = place(&app, &places).await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let app = app.clone();
-                tokio::spawn(async move {
-                    let _open = Open::new(&app, place);
-                    serve(stream, Peer::Local, app.clone()).await;
-                });
+                tokio::spawn(serve(stream, Peer::Local, Open::new(&app, place)));
             }
             Err(error) => failed(&error).await,
         }
@@ -78,19 +70,24 @@ async fn accept_unix(listener: UnixListener, app: Arc<App>, places: Arc<Semaphor
 }
 
 /// A connection that is counted, until this is dropped.
-struct Open {
+pub(super) struct Open {
     app: Arc<App>,
     /// Held while it is open.
     _place: OwnedSemaphorePermit,
 }
 
 impl Open {
-    fn new(app: &Arc<App>, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(app: &Arc<App>, place: OwnedSemaphorePermit) -> Self {
         app.metrics.connections.inc();
         Self {
             app: app.clone(),
             _place: place,
         }
+    }
+
+    /// The server.
+    pub(super) fn app(&self) -> &App {
+        &self.app
     }
 }
 

@@ -23,7 +23,7 @@ use super::question::Question;
 use super::reply::{Body, Refusal, Reply};
 use super::route;
 use super::sessions::{Admission, Check, Known, Session, SessionCache};
-use super::wait::{Outcome, Socket, Waited};
+use super::wait::{Alarm, Outcome, Socket, Waited};
 
 /// The server, for all its connections.
 #[derive(Debug)]
@@ -49,6 +49,13 @@ pub(super) struct Answer {
     pub(super) arrived: Option<f64>,
 }
 
+/// A poll that waits: its place, and what is to be known of its request.
+pub(super) struct Opened<'a> {
+    origin: Origin,
+    place: Place,
+    counted: Counted<'a>,
+}
+
 /// A poll that is counted for the server and for its session, until this is
 /// dropped.
 struct Counted<'a>(&'a App, #[expect(dead_code, reason = "held")] Admission);
@@ -70,31 +77,15 @@ const TOO_MANY: Refusal = Refusal::new(
 const ALLOW: &str = "allow: OPTIONS, POST\r\n";
 
 impl App {
-    /// Answers a request, as soon as there is something to answer; none when
-    /// the client has gone.
-    pub(super) async fn answer<S: AsyncRead + Unpin>(
-        &self,
-        socket: &mut Socket<S>,
-        received: Box<Received>,
-        peer: Peer,
-    ) -> Option<Answer> {
-        // Boxed, so that a poll that waits keeps nothing of it.
-        let opened = Box::pin(self.open(socket, received, peer)).await;
-        let (origin, place, counted) = match opened {
-            Ok(opened) => opened,
-            Err(answer) => return answer.map(|answer| *answer),
-        };
-        self.wait(socket, origin, place, counted).await
-    }
-
     /// Gives a poll its place; else its answer, or none when the client has
     /// gone.
-    async fn open<S: AsyncRead + Unpin>(
+    pub(super) async fn open<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
+        mut alarm: Alarm<'_>,
         received: Box<Received>,
         peer: Peer,
-    ) -> Result<(Origin, Place, Counted<'_>), Option<Box<Answer>>> {
+    ) -> Result<Box<Opened<'_>>, Option<Box<Answer>>> {
         let origin = cors::origin(&received.parts.headers, &self.config.cors);
         let (session, question) = match self.read(&received, peer, &origin) {
             Ok(read) => read,
@@ -105,7 +96,7 @@ impl App {
             Known::TooMany => Waited::Done(Err(TOO_MANY)),
             Known::No => {
                 let headers = &received.parts.headers;
-                self.admit(socket, &session, headers).await
+                self.admit(socket, alarm.again(), &session, headers).await
             }
         };
         drop(received);
@@ -125,42 +116,53 @@ impl App {
         self.metrics.polls.inc();
         let counted = Counted(self, admission);
         if number >= self.config.limits.max_polls {
-            return Err(self.hold(socket, origin, counted).await);
+            return Err(self.hold(socket, alarm, origin, counted).await);
         }
         let database = self.databases.get(&session.database);
         let (Question { poll, last }, now) = (question, self.databases.now());
         let place = database.enter(session.user, poll, last, now);
         drop(session);
-        Ok((origin, place, counted))
+        Ok(Box::new(Opened {
+            origin,
+            place,
+            counted,
+        }))
     }
 
     /// Holds a poll that is one too many.
     async fn hold<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
+        alarm: Alarm<'_>,
         origin: Origin,
         _counted: Counted<'_>,
     ) -> Option<Box<Answer>> {
         let time = self.config.limits.hold_time;
         let never = |_: &mut Context<'_>| (Progress::<()>::Pending, None);
-        match socket.wait(&self.drain, time, never).await {
+        match socket.wait(alarm, &self.drain, time, never).await {
             Waited::Gone => None,
             _ => Answer::boxed(origin, Body::Empty),
         }
     }
 
-    /// Waits for what the poll is to be answered. Nothing else is alive
+    /// Waits for what the poll is to be answered; none when the client has
+    /// gone. Nothing else is alive
     /// meanwhile: this is what a client that waits costs.
     ///
     /// Not an `async fn`, which would have room for each argument twice.
-    fn wait<'a, S: AsyncRead + Unpin>(
+    #[expect(clippy::boxed_local, reason = "unboxed the caller has room for it")]
+    pub(super) fn wait<'a, S: AsyncRead + Unpin>(
         &'a self,
         socket: &'a mut Socket<S>,
-        origin: Origin,
-        mut place: Place,
-        counted: Counted<'a>,
-    ) -> impl Future<Output = Option<Answer>> {
+        alarm: Alarm<'a>,
+        opened: Box<Opened<'a>>,
+    ) -> impl Future<Output = Option<Box<Answer>>> {
         let begun = self.databases.now();
+        let Opened {
+            origin,
+            mut place,
+            counted,
+        } = *opened;
         async move {
             let time = self.config.long_polling_timeout;
             let look = |context: &mut Context<'_>| {
@@ -169,17 +171,18 @@ impl App {
                 let again = place.until().map(|until| instant(until - now));
                 (progress, again)
             };
-            let waited = socket.wait(&self.drain, time, look).await;
+            let waited = socket.wait(alarm, &self.drain, time, look).await;
             drop(counted);
             match waited {
                 Waited::Gone => None,
                 Waited::Timeout => {
                     // It must not be given a message any more.
                     drop(place);
-                    Some(Answer::without(origin, Body::Empty))
+                    Answer::boxed(origin, Body::Empty)
                 }
                 Waited::Done(outcome) => {
-                    Some(self.answer_with(origin, place, outcome, begun))
+                    let answer = self.answer_with(origin, place, outcome, begun);
+                    Some(Box::new(answer))
                 }
             }
         }
@@ -219,19 +222,20 @@ impl App {
     async fn admit<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
+        alarm: Alarm<'_>,
         session: &Arc<Session>,
         headers: &HeaderMap,
     ) -> Waited<Result<Admission, Refusal>> {
         let time = self.config.limits.hold_time;
         let mut asking = Box::pin(self.check(session, Instant::now() + time));
         let check = socket
-            .wait(&self.drain, time, |context: &mut Context<'_>| {
+            .wait(alarm, &self.drain, time, |context: &mut Context<'_>| {
                 (asking.as_mut().poll(context), None)
             })
             .await;
         match check {
             Waited::Done(Check::Valid) => {
-                let admission = self.sessions.admit(session.clone());
+                let admission = self.sessions.admit(session);
                 Waited::Done(admission.ok_or(TOO_MANY))
             }
             Waited::Done(Check::Invalid) => Waited::Done(Err(unauthorized(headers))),
@@ -332,15 +336,11 @@ impl App {
 impl Answer {
     #[expect(clippy::unnecessary_wraps, reason = "none is that the client has gone")]
     fn boxed(origin: Origin, body: Body) -> Option<Box<Self>> {
-        Some(Box::new(Self::without(origin, body)))
-    }
-
-    fn without(origin: Origin, body: Body) -> Self {
-        Self {
+        Some(Box::new(Self {
             reply: Reply { origin, body },
             place: None,
             arrived: None,
-        }
+        }))
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Client {
     places: SmallVec<[(Arc<Poll>, u64); 1]>,
     /// The message that was sent last, unless it was acknowledged.
     sent: Option<Sent>,
+    /// The number after the greatest one that was ever sent.
+    unsent: u64,
     /// When it polled last.
     seen: f64,
     /// The key of the next poll.
@@ -101,9 +103,10 @@ impl Client {
     /// Takes in a poll that came at `now`; returns its key. What it has to
     /// do is for [`Client::next`] to say.
     ///
-    /// Its last message acknowledges what came before it in its channels,
-    /// where the poll that got that message asked for them as well. In a
-    /// channel that the client asks for for the first time, its messages
+    /// The last message, if it is the one that was sent last, acknowledges
+    /// what came before it in the channels for which the poll that got it
+    /// asked as well. In a channel that the client asks for for the first
+    /// time, and in all of them if another process has sent it, its messages
     /// begin after the last one.
     pub(super) fn arrive(
         &mut self,
@@ -213,26 +216,31 @@ impl Client {
         woken: &mut Woken,
     ) {
         let mut place = last.and_then(|last| history.place(last, poll.channels()));
-        // What was asked for by the poll that got the last message, if that
-        // is known.
+        // What was asked for by the poll that got the last message, if it is
+        // known to be that.
         let mut covered = None;
-        if let Some(sent) = self.sent.take() {
-            let later = place.is_some_and(|place| place >= sent.number);
-            if last == Some(&sent.id) {
+        let is_sent = |sent: &Sent| last == Some(&sent.id);
+        // One that was not sent here comes from another process: all that is
+        // known of it is that the client went on there.
+        let is_foreign = place.is_some_and(|place| place >= self.unsent);
+        if self.sent.as_ref().is_some_and(is_sent) {
+            if let Some(sent) = self.sent.take() {
                 place = place.max(Some(sent.number));
                 let channel = Box::from(&*sent.channel);
                 self.advance(Arc::new(Poll::new([channel])), sent.number + 1);
                 covered = Some(sent.poll);
-                self.land(woken);
-            } else if later && asks(&poll, &sent.channel) {
-                self.land(woken);
-            } else {
-                self.sent = Some(sent);
             }
+            self.land(woken);
+        } else if is_foreign {
+            self.sent = None;
+            self.land(woken);
         }
         let from = place.map_or(0, |place| place + 1);
+        // Any other says nothing of the channels that are known already: it
+        // may have been sent to a poll that did not ask for them.
         let is_covered = |channel: &str| {
-            covered.as_ref().is_none_or(|poll| asks(poll, channel))
+            is_foreign
+                || covered.as_ref().is_some_and(|poll| asks(poll, channel))
                 || !self.places.iter().any(|(poll, _)| asks(poll, channel))
         };
         let mut channels = poll.channels().iter();
@@ -308,6 +316,7 @@ impl Client {
         else {
             return;
         };
+        self.unsent = self.unsent.max(number + 1);
         self.sent = Some(Sent {
             id: message.id().clone(),
             channel: message.channel_name().clone(),
@@ -334,11 +343,10 @@ impl Client {
     /// Ends the oldest polls of too many, once they have waited for long
     /// enough.
     fn end_oldest(&mut self, now: f64, woken: &mut Woken) {
-        while let Some((_, end)) = self.end_of_oldest()
-            && end <= now
-            && let Some(oldest) = self.oldest()
-        {
-            oldest.give(Outcome::Empty, woken);
+        while self.end_of_oldest().is_some_and(|(_, end)| end <= now) {
+            if let Some(oldest) = self.oldest() {
+                oldest.give(Outcome::Empty, woken);
+            }
             self.wake_oldest(woken);
         }
     }

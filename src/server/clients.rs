@@ -1,10 +1,13 @@
 //! The clients of one database.
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use slab::Slab;
 
 use super::client::Client;
+use crate::poll::Poll;
 
 /// The clients of one database, by user and channel.
 #[derive(Debug, Default)]
@@ -18,39 +21,54 @@ pub(super) struct Clients {
 #[derive(Debug)]
 struct Named {
     user: u32,
-    channel: Box<str>,
+    /// What it asks for, in which its own channel is.
+    poll: Arc<Poll>,
     client: Client,
 }
 
 impl Named {
-    fn is(&self, user: u32, channel: &str) -> bool {
-        self.user == user && *self.channel == *channel
+    fn is(&self, user: u32, channel: Option<&str>) -> bool {
+        self.user == user && self.poll.client() == channel
     }
 }
 
 impl Clients {
-    /// The key of the client of `user` that asks for its own `channel`. It
-    /// stays the same for as long as the client has a poll.
+    /// The key of the client of `user` that this poll is of. It stays the
+    /// same for as long as the client has a poll. Where the client asks for
+    /// what it did before, `poll` becomes the same as then.
     ///
     /// The session is no part of it: a client whose session was renewed is
     /// the same.
-    pub(super) fn key(&mut self, user: u32, channel: &str) -> u32 {
+    pub(super) fn key(&mut self, user: u32, poll: &mut Arc<Poll>) -> u32 {
         let (clients, hasher) = (&mut self.all, &self.hasher);
+        let channel = poll.client();
         let found = self.names.entry(
             hasher.hash_one((user, channel)),
             |key| clients[*key as usize].is(user, channel),
             |key| hash(hasher, &clients[*key as usize]),
         );
-        *found
-            .or_insert_with(|| {
+        match found {
+            Entry::Occupied(found) => {
+                let named = &mut clients[*found.get() as usize];
+                if named.poll.channels() == poll.channels() {
+                    *poll = named.poll.clone();
+                } else {
+                    named.poll = poll.clone();
+                }
+                *found.get()
+            }
+            Entry::Vacant(free) => {
                 let key = clients.insert(Named {
                     user,
-                    channel: channel.into(),
+                    poll: poll.clone(),
                     client: Client::default(),
                 });
-                u32::try_from(key).expect("fewer than 2^32 clients fit the memory")
-            })
-            .get()
+                let key = u32::try_from(key);
+                let key = key.expect("fewer than 2^32 clients fit the memory");
+                free.insert(key);
+                key
+            }
+        }
     }
 
     /// The client with this key.
@@ -85,16 +103,13 @@ impl Clients {
 }
 
 fn hash(hasher: &RandomState, named: &Named) -> u64 {
-    hasher.hash_one((named.user, &*named.channel))
+    hasher.hash_one((named.user, named.poll.client()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::history::{Bounds, History};
-    use crate::poll::Poll;
 
     #[test]
     fn client_is_known_until_it_has_been_idle_for_long() {
@@ -103,15 +118,18 @@ mod tests {
             seconds: 5.0,
             bytes: 0,
         });
-        let poll = Arc::new(Poll::new([]));
-        let a = clients.key(1, "client:a");
-        let b = clients.key(1, "client:b");
+        let poll = |channel: &str| Arc::new(Poll::new([channel.into()]));
+        let key = |clients: &mut Clients, user, channel| {
+            clients.key(user, &mut poll(channel))
+        };
+        let a = key(&mut clients, 1, "client:a");
+        let b = key(&mut clients, 1, "client:b");
         assert_ne!(a, b);
-        assert_ne!(clients.key(2, "client:a"), a);
-        assert_eq!(clients.key(1, "client:a"), a);
+        assert_ne!(key(&mut clients, 2, "client:a"), a);
+        assert_eq!(key(&mut clients, 1, "client:a"), a);
         let mut woken = super::super::client::Woken::new();
         let mut arrive = |clients: &mut Clients, key, now| {
-            let poll = poll.clone();
+            let poll = poll("client:a");
             clients
                 .get(key)
                 .arrive(poll, None, &history, now, &mut woken)
@@ -125,11 +143,30 @@ mod tests {
         assert_eq!(clients.len(), 2);
         clients.forget(2.0);
         assert_eq!(clients.len(), 1);
-        assert_eq!(clients.key(1, "client:a"), a);
+        assert_eq!(key(&mut clients, 1, "client:a"), a);
         clients
             .get(a)
             .leave(waiting, true, &mut super::super::client::Woken::new());
         clients.forget(2.0);
         assert_eq!(clients.len(), 0);
+    }
+
+    #[test]
+    fn what_a_client_asks_for_is_kept_once() {
+        let mut clients = Clients::default();
+        let poll = |channels: &[&str]| {
+            Arc::new(Poll::new(channels.iter().map(|channel| (*channel).into())))
+        };
+        let mut first = poll(&["a", "client:x"]);
+        let key = clients.key(1, &mut first);
+        let mut other = poll(&["b", "client:x"]);
+        for (poll, same) in [(poll(&["a", "client:x"]), true), (other.clone(), false)] {
+            let mut poll = poll;
+            assert_eq!(clients.key(1, &mut poll), key);
+            assert_eq!(Arc::ptr_eq(&poll, &first), same);
+        }
+        let asked = other.clone();
+        clients.key(1, &mut other);
+        assert!(Arc::ptr_eq(&other, &asked));
     }
 }

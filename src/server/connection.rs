@@ -1,19 +1,20 @@
 //! One connection: its requests, one after the other.
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::accept::Open;
 use super::address::Peer;
 use super::app::{Answer, App};
 use super::park::receive;
 use super::reply::Reuse;
-use super::wait::Socket;
+use super::wait::{Alarm, Socket};
 
 /// What is read of a client that was refused before it had sent all, so that
 /// it gets to read why: a socket that is closed with something unread loses
@@ -22,7 +23,9 @@ const LINGER_BYTES: u64 = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// Serves a connection until its end.
-pub(super) async fn serve<S>(stream: S, peer: Peer, app: Arc<App>)
+///
+/// Not an `async fn`, which would have room for each argument twice.
+pub(super) fn serve<S>(stream: S, peer: Peer, open: Open) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -30,68 +33,97 @@ where
         stream,
         unread: Bytes::new(),
     };
-    // Who has sent nothing yet gets the time of a head to begin.
-    let mut idle_time = app.config.limits.header_time;
-    loop {
-        if !has_request(&mut socket, &app, idle_time).await {
-            return;
-        }
-        idle_time = app.config.limits.idle_time;
-        // Boxed, so that hyper's part of the task is freed with its buffers.
-        let (back, received) = Box::pin(receive(socket, &app.config.limits)).await;
-        socket = back;
-        let received = match received {
-            Ok(received) => received,
-            Err(refused) => {
-                if let Some(status) = refused {
-                    app.metrics.answered(status);
-                }
-                Box::pin(linger(&mut socket.stream)).await;
+    async move {
+        let app = open.app();
+        let _watch = app.drain.watch().await;
+        let mut alarm = Alarm(pin!(sleep(app.config.limits.header_time)));
+        let mut is_first = true;
+        loop {
+            // Who has sent nothing yet gets the time of a head to begin.
+            let idle_time = if is_first {
+                app.config.limits.header_time
+            } else {
+                app.config.limits.idle_time
+            };
+            is_first = false;
+            if !has_request(&mut socket, alarm.again(), app, idle_time).await {
                 return;
             }
-        };
-        let mut reuse = Reuse::of(&received.parts);
-        let is_whole = received.body.is_ok();
-        reuse.close |= !received.is_over();
-        let Some(answer) = app.answer(&mut socket, received, peer).await else {
-            return;
-        };
-        reuse.close |= app.drain.has_begun();
-        // Boxed as well: what waits needs no room to write.
-        let written = Box::pin(write(&mut socket, answer, reuse, &app)).await;
-        let Ok(()) = written else {
-            return;
-        };
-        if reuse.close {
-            if !is_whole || !socket.unread.is_empty() {
-                Box::pin(linger(&mut socket.stream)).await;
+            let received = {
+                // Boxed, so that hyper's part of the task is freed with its
+                // buffers.
+                let received = Box::pin(receive(socket, &app.config.limits)).await;
+                socket = received.0;
+                received.1
+            };
+            let received = match received {
+                Ok(received) => received,
+                Err(refused) => {
+                    if let Some(status) = refused {
+                        app.metrics.answered(status);
+                    }
+                    Box::pin(linger(&mut socket.stream)).await;
+                    return;
+                }
+            };
+            let mut reuse = Reuse::of(&received.parts);
+            let is_whole = received.body.is_ok();
+            reuse.close |= !received.is_over();
+            let opened = {
+                // Boxed as well, so that a poll that waits keeps nothing of it.
+                let opened = app.open(&mut socket, alarm.again(), received, peer);
+                Box::pin(opened).await
+            };
+            let answer = match opened {
+                Ok(opened) => app.wait(&mut socket, alarm.again(), opened).await,
+                Err(answer) => answer,
+            };
+            let Some(answer) = answer else {
+                return;
+            };
+            reuse.close |= app.drain.has_begun();
+            // Boxed as well: what waits needs no room to write.
+            let written = Box::pin(write(&mut socket, answer, reuse, app)).await;
+            let Ok(()) = written else {
+                return;
+            };
+            if reuse.close {
+                if !is_whole || !socket.unread.is_empty() {
+                    Box::pin(linger(&mut socket.stream)).await;
+                }
+                return;
             }
-            return;
         }
     }
 }
 
 /// Waits for the next request to begin; whether it does.
-async fn has_request<S>(socket: &mut Socket<S>, app: &App, time: Duration) -> bool
+async fn has_request<S>(
+    socket: &mut Socket<S>,
+    mut alarm: Alarm<'_>,
+    app: &App,
+    time: Duration,
+) -> bool
 where
     S: AsyncRead + Unpin,
 {
     if !socket.unread.is_empty() {
         return true;
     }
+    let deadline = Instant::now() + time;
     let read = poll_fn(|context| socket.poll_some(context));
     // In this order: a request that has come is served.
     select! {
         biased;
         read = read => read.is_ok(),
         () = app.crowded.notified() => false,
-        () = sleep(time) => false,
+        () = poll_fn(|context| alarm.poll(context, deadline)) => false,
     }
 }
 
 async fn write<S: AsyncWrite + Unpin>(
     socket: &mut Socket<S>,
-    answer: Answer,
+    answer: Box<Answer>,
     reuse: Reuse,
     app: &App,
 ) -> io::Result<()> {
@@ -99,7 +131,7 @@ async fn write<S: AsyncWrite + Unpin>(
         reply,
         place,
         arrived,
-    } = answer;
+    } = *answer;
     let status = reply.status();
     let wire = reply.wire(reuse);
     // A message must not be kept in memory for a client that does not read.

@@ -152,21 +152,20 @@ impl Database {
         last: Option<Id>,
         now: f64,
     ) -> Place {
-        let poll = Arc::new(poll);
-        let kind = match poll.client() {
-            None => Kind::Anonymous(last),
-            Some(channel) => {
-                let mut woken = Woken::new();
-                let mut clients = lock(&self.clients);
-                let key = clients.key(user, channel);
-                let client = clients.get(key);
-                let entry = self.bus.look(|history| {
-                    client.arrive(poll.clone(), last.as_ref(), history, now, &mut woken)
-                });
-                drop(clients);
-                wake(woken);
-                Kind::Client(key, entry)
-            }
+        let mut poll = Arc::new(poll);
+        let kind = if poll.client().is_some() {
+            let mut woken = Woken::new();
+            let mut clients = lock(&self.clients);
+            let key = clients.key(user, &mut poll);
+            let client = clients.get(key);
+            let entry = self.bus.look(|history| {
+                client.arrive(poll.clone(), last.as_ref(), history, now, &mut woken)
+            });
+            drop(clients);
+            wake(woken);
+            Kind::Client(key, entry)
+        } else {
+            Kind::Anonymous(last)
         };
         Place {
             database: self,

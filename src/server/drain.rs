@@ -1,11 +1,14 @@
 //! The end of the server, without a client that notices.
+use std::future::poll_fn;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use slab::Slab;
 use tokio::time::Instant;
+
+use crate::sync::{Mutex, lock};
 
 /// Whether the server is about to stop, and when each poll then ends.
 ///
@@ -15,9 +18,17 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     period: OnceLock<Period>,
-    begun: Notify,
+    /// The tasks that are to see it begin.
+    tasks: Mutex<Slab<Waker>>,
     /// How many polls have asked for their time.
     polls: AtomicU32,
+}
+
+/// A task that is woken when it begins, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Watch<'a> {
+    drain: &'a Drain,
+    key: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +42,11 @@ impl Drain {
     pub(super) fn begin(&self, length: Duration) {
         let from = Instant::now();
         self.period.get_or_init(|| Period { from, length });
-        self.begun.notify_waiters();
+        let tasks: Vec<_> = {
+            let tasks = lock(&self.tasks);
+            tasks.iter().map(|(_, waker)| waker.clone()).collect()
+        };
+        tasks.into_iter().for_each(Waker::wake);
     }
 
     /// Whether it has begun.
@@ -39,9 +54,14 @@ impl Drain {
         self.period.get().is_some()
     }
 
-    /// Ready when it begins.
-    pub(super) fn begun(&self) -> Notified<'_> {
-        self.begun.notified()
+    /// Has this task woken when it begins. One for each connection, rather
+    /// than for each wait: whoever was woken asks [`Drain::end`].
+    pub(super) async fn watch(&self) -> Watch<'_> {
+        poll_fn(|context| {
+            let key = lock(&self.tasks).insert(context.waker().clone());
+            Poll::Ready(Watch { drain: self, key })
+        })
+        .await
     }
 
     /// When it is over, if it has begun.
@@ -58,6 +78,12 @@ impl Drain {
         let part = number.wrapping_mul(0x9e37_79b9);
         let part = f64::from(part) / f64::from(u32::MAX);
         Some(period.from + period.length.mul_f64(part))
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let _waker = lock(&self.drain.tasks).remove(self.key);
     }
 }
 

@@ -1,14 +1,14 @@
 //! Waiting on behalf of a client that may go away meanwhile.
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep};
 
 use super::drain::Drain;
 use crate::message::Message;
@@ -78,30 +78,29 @@ impl<S: AsyncRead + Unpin> Socket<S> {
     }
 
     /// Waits for what `poll` looks for, with a time at which it wants to look
-    /// again, for at most `time`.
-    pub(super) async fn wait<T>(
+    /// again, for at most `time`. The task watches `drain`.
+    ///
+    /// Not an `async fn`, which would have room for each argument twice.
+    pub(super) fn wait<T>(
         &mut self,
+        mut alarm: Alarm<'_>,
         drain: &Drain,
         time: Duration,
         mut poll: impl FnMut(&mut Context<'_>) -> (Poll<T>, Option<Instant>),
-    ) -> Waited<T> {
-        let mut begun = pin!(drain.begun());
-        // Before the look: whoever begins later wakes this.
-        begun.as_mut().enable();
+    ) -> impl Future<Output = Waited<T>> {
         let mut waited_before = true;
         let mut deadline = Instant::now() + time;
         if let Some(end) = drain.end() {
             waited_before = false;
             deadline = deadline.min(end);
         }
-        let mut timer = pin!(sleep_until(deadline));
-        poll_fn(|context| {
+        poll_fn(move |context| {
             loop {
                 let (progress, again) = poll(context);
                 if let Poll::Ready(done) = progress {
                     return Poll::Ready(Waited::Done(done));
                 }
-                if waited_before && begun.as_mut().poll(context).is_ready() {
+                if waited_before && drain.has_begun() {
                     waited_before = false;
                     deadline = drain.turn().map_or(deadline, |turn| turn.min(deadline));
                 }
@@ -109,17 +108,44 @@ impl<S: AsyncRead + Unpin> Socket<S> {
                     return Poll::Ready(Waited::Gone);
                 }
                 let next = again.map_or(deadline, |again| again.min(deadline));
-                if timer.deadline() != next {
-                    timer.as_mut().reset(next);
-                }
-                if timer.as_mut().poll(context).is_pending() {
-                    return Poll::Pending;
-                }
+                ready!(alarm.poll(context, next));
                 if next == deadline {
                     return Poll::Ready(Waited::Timeout);
                 }
             }
         })
-        .await
+    }
+}
+
+/// The one timer of a connection.
+///
+/// To go off too early once in a while costs less than to be set for each
+/// wait, and unset: where a later time is asked for, it is set when it has
+/// gone off.
+#[derive(Debug)]
+pub(super) struct Alarm<'a>(pub(super) Pin<&'a mut Sleep>);
+
+impl Alarm<'_> {
+    /// The same for another wait.
+    pub(super) fn again(&mut self) -> Alarm<'_> {
+        Alarm(self.0.as_mut())
+    }
+
+    /// Ready at `deadline`.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        deadline: Instant,
+    ) -> Poll<()> {
+        if self.0.deadline() > deadline {
+            self.0.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(self.0.as_mut().poll(context));
+            if self.0.deadline() == deadline {
+                return Poll::Ready(());
+            }
+            self.0.as_mut().reset(deadline);
+        }
     }
 }

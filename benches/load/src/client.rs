@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::server::Server;
+use crate::server::{Kind, Server};
 
 /// How many connections are begun before their polls are sent.
 const BATCH: usize = 500;
+
+/// The channel that all wait on beside their own.
+const ALL: &str = "user:1";
 
 /// The clients, each with a poll.
 pub(crate) struct Clients {
@@ -17,6 +20,7 @@ pub(crate) struct Clients {
     events: Events,
     all: Vec<Client>,
     buffer: Vec<u8>,
+    is_nchan: bool,
     /// When each message was received, since they were taken.
     times: Vec<Instant>,
     /// The number of the last message that was published.
@@ -36,13 +40,17 @@ struct Client {
     /// Of an answer of which more is to come.
     partial: Vec<u8>,
     last: u64,
+    /// The same as nchan wants it: headers.
+    after: String,
     /// The message that it must get next.
     expected: Vec<u64>,
 }
 
 impl Clients {
-    pub(crate) fn connect(address: SocketAddr, polls: usize) -> io::Result<Self> {
+    pub(crate) fn connect(server: &Server, polls: usize) -> io::Result<Self> {
+        let address: SocketAddr = server.address;
         let mut clients = Self {
+            is_nchan: matches!(server.kind, Kind::Nchan(..)),
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             all: Vec::with_capacity(polls),
@@ -68,6 +76,7 @@ impl Clients {
                     stream,
                     partial: Vec::new(),
                     last: 0,
+                    after: String::new(),
                     expected: Vec::new(),
                 });
                 clients.ask(token)?;
@@ -78,30 +87,25 @@ impl Clients {
     }
 
     /// Publishes to all clients.
-    pub(crate) fn publish(
-        &mut self,
-        server: &mut Server,
-        channel: &str,
-    ) -> io::Result<()> {
+    pub(crate) fn publish(&mut self, server: &mut Server) -> io::Result<()> {
         self.published += 1;
         self.missing += self.all.len();
         for client in &mut self.all {
             client.expected.push(self.published);
         }
-        send(server, channel, self.published)
+        server.publish(ALL, self.published)
     }
 
     /// Publishes to one client.
     pub(crate) fn publish_to(
         &mut self,
         server: &mut Server,
-        channel: &str,
         client: usize,
     ) -> io::Result<()> {
         self.published += 1;
         self.missing += 1;
         self.all[client].expected.push(self.published);
-        send(server, channel, self.published)
+        server.publish(&name(client), self.published)
     }
 
     /// Whether each has got what it should.
@@ -166,6 +170,9 @@ impl Clients {
                 continue;
             };
             let number = number(&client.partial[body..end]);
+            if self.is_nchan {
+                client.after = after(&client.partial[..body]);
+            }
             let is_good = client.partial.starts_with(b"HTTP/1.1 200");
             client.partial.clear();
             if !is_good {
@@ -210,46 +217,73 @@ impl Clients {
     fn ask(&mut self, token: usize) -> io::Result<()> {
         let name = name(token);
         let client = &mut self.all[token];
-        let last = match client.last {
-            0 => "null".into(),
-            number => format!("\"{}\"", id(number)),
+        let request = if self.is_nchan {
+            format!(
+                "GET /poll/{name}/{ALL} HTTP/1.1\r\nHost: localhost:8001\r\n\
+                 Cookie: tryton_session={}\r\n{}\r\n",
+                session(token),
+                client.after,
+            )
+        } else {
+            let last = match client.last {
+                0 => "null".into(),
+                number => format!("\"{}\"", id(number)),
+            };
+            // Its user's channel is added by the server.
+            let body =
+                format!("{{\"last_message\": {last}, \"channels\": [\"{name}\"]}}");
+            format!(
+                "POST /db/bus HTTP/1.1\r\nHost: localhost:8001\r\n\
+                 Cookie: tryton_session={}\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                session(token),
+                body.len(),
+            )
         };
-        let body = format!(
-            "{{\"last_message\": {last}, \"channels\": [\"{name}\", \"all\"]}}"
-        );
-        let request = format!(
-            "POST /db/bus HTTP/1.1\r\nHost: localhost:8001\r\n\
-             Cookie: tryton_session=user{token}:{token}:0123456789abcdef0123456789abcdef0123456789abcdef\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
         // It is small, and the socket has sent all before.
         client.stream.write_all(request.as_bytes())
     }
 }
 
 /// A client's own channel.
-pub(crate) fn name(client: usize) -> String {
+fn name(client: usize) -> String {
     format!("client:00000000-0000-4000-8000-{client:012}")
 }
 
-fn id(number: u64) -> String {
+/// The sessions are of one user, who has the channel of all.
+fn session(client: usize) -> String {
+    format!("user{client}:1:0123456789abcdef0123456789abcdef0123456789abcdef")
+}
+
+pub(crate) fn id(number: u64) -> String {
     format!("00000000-0000-4000-9000-{number:012}")
 }
 
-fn send(server: &mut Server, channel: &str, number: u64) -> io::Result<()> {
-    let id = id(number);
-    server.send(&format!(
-        "{channel} {{\"type\": \"notification\", \"title\": \"A title\", \"body\": \
-         \"Some text of the usual length\", \"priority\": 1, \"message_id\": \"{id}\"}}\n"
-    ))
+/// The headers to get what comes after an answer of nchan.
+fn after(head: &[u8]) -> String {
+    let value = |name: &str| {
+        let at = head
+            .windows(name.len())
+            .position(|s| s == name.as_bytes())?;
+        let rest = &head[at + name.len()..];
+        let end = rest.iter().position(|byte| *byte == b'\r')?;
+        std::str::from_utf8(&rest[..end]).ok()
+    };
+    format!(
+        "If-Modified-Since: {}\r\nIf-None-Match: {}\r\n",
+        value("\nLast-Modified: ").unwrap_or_default(),
+        value("\nEtag: ").unwrap_or_default(),
+    )
 }
 
 /// Where the answer ends and where its body begins, if it is all there.
 fn complete(answer: &[u8]) -> Option<(usize, usize)> {
     let head = answer.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
-    let name = b"content-length: ";
-    let at = answer.windows(name.len()).position(|text| text == name)?;
+    // One begins in upper case.
+    let name = b"ontent-length: ";
+    let at = answer
+        .windows(name.len())
+        .position(|text| text.eq_ignore_ascii_case(name))?;
     let digits = answer[at + name.len()..].iter();
     let length = digits
         .take_while(|byte| byte.is_ascii_digit())

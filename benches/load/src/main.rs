@@ -1,5 +1,6 @@
 //! Holds long polls of a bus server that it starts, has it publish, and
-//! prints what that costs: `load SERVER [POLLS [ROUNDS]]`.
+//! prints what that costs: `load SERVER [POLLS [ROUNDS]]`. The server is
+//! `bus-server`, or `nginx`, which then has to have nchan.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     trytond_fastbus::server::raise_descriptor_limit()?;
     let mut server = Server::start(server)?;
     let before = server.memory()?;
-    let mut clients = Clients::connect(server.address, polls)?;
+    let mut clients = Clients::connect(&server, polls)?;
     server.wait_for(polls, &mut clients)?;
     let memory = |now: u64| now.saturating_sub(before) / polls as u64;
     println!("polls                       {polls}");
@@ -38,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..rounds {
         clients.hold();
         let begun = Instant::now();
-        clients.publish(&mut server, "all")?;
+        clients.publish(&mut server)?;
         clients.run_until(Clients::is_done)?;
         each.extend(clients.take_times().iter().map(|time| *time - begun));
         last.push(begun.elapsed());
@@ -52,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let used = (server.cpu()?, server::cpu("self")?);
     let begun = Instant::now();
     for _ in 0..rounds * 2 {
-        clients.publish(&mut server, "all")?;
+        clients.publish(&mut server)?;
     }
     clients.run_until(Clients::is_done)?;
     let elapsed = begun.elapsed().as_secs_f64();
@@ -73,9 +74,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // To one client among all.
     let mut single = Vec::new();
     for number in 0..300 {
-        let channel = client::name(number * 31 % polls);
         let begun = Instant::now();
-        clients.publish_to(&mut server, &channel, number * 31 % polls)?;
+        clients.publish_to(&mut server, number * 31 % polls)?;
         clients.run_until(Clients::is_done)?;
         single.extend(clients.take_times().iter().map(|time| *time - begun));
         clients.rest(Duration::from_millis(2))?;

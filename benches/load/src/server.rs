@@ -1,6 +1,8 @@
-//! The server that is measured.
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::SocketAddr;
+//! The server that is measured: ours, or nginx with nchan.
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,16 +11,27 @@ use crate::client::Clients;
 /// The ticks of `/proc/*/stat` in a second.
 const TICKS: f64 = 100.0;
 
-/// A server in a process of its own.
+/// A server in processes of its own.
 pub(crate) struct Server {
     child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
     pub(crate) address: SocketAddr,
+    pub(crate) kind: Kind,
+}
+
+pub(crate) enum Kind {
+    /// Ours, which publishes what it is told by its input.
+    Bus(ChildStdin, BufReader<ChildStdout>),
+    /// nginx with nchan, the connection to publish by, and the directory of
+    /// its files.
+    Nchan(TcpStream, PathBuf),
 }
 
 impl Server {
+    /// Starts it; nginx if that is the name of the program.
     pub(crate) fn start(path: &str) -> io::Result<Self> {
+        if Path::new(path).ends_with("nginx") {
+            return Self::start_nchan(path);
+        }
         let mut child = Command::new(path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -34,14 +47,93 @@ impl Server {
         let address = address.parse().map_err(io::Error::other)?;
         Ok(Self {
             child,
-            input,
-            output,
             address,
+            kind: Kind::Bus(input, output),
         })
     }
 
-    pub(crate) fn send(&mut self, line: &str) -> io::Result<()> {
-        self.input.write_all(line.as_bytes())
+    fn start_nchan(path: &str) -> io::Result<Self> {
+        // Free a moment ago, which is good enough here.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let directory =
+            std::env::temp_dir().join(format!("load-nchan-{}", std::process::id()));
+        fs::create_dir_all(&directory)?;
+        let file = directory.join("nginx.conf");
+        fs::write(&file, configuration(&directory, address))?;
+        let child = Command::new(path)
+            .arg("-p")
+            .arg(&directory)
+            .arg("-c")
+            .arg(&file)
+            .stderr(Stdio::null())
+            .spawn()?;
+        let until = Instant::now() + Duration::from_secs(10);
+        let publisher = loop {
+            match TcpStream::connect(address) {
+                Ok(stream) => break stream,
+                Err(error) if Instant::now() > until => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        publisher.set_nodelay(true)?;
+        // Its answers say nothing of interest, but have to be read.
+        let mut answers = publisher.try_clone()?;
+        std::thread::spawn(move || io::copy(&mut answers, &mut io::sink()));
+        Ok(Self {
+            child,
+            address,
+            kind: Kind::Nchan(publisher, directory),
+        })
+    }
+
+    /// Publishes the message of this number.
+    pub(crate) fn publish(&mut self, channel: &str, number: u64) -> io::Result<()> {
+        let message = format!(
+            "{{\"type\": \"text\", \"title\": \"A title\", \"body\": \"Some text of \
+             the usual length\", \"priority\": 1, \"message_id\": \"{}\"}}",
+            crate::client::id(number)
+        );
+        match &mut self.kind {
+            Kind::Bus(input, _) => {
+                input.write_all(format!("{channel} {message}\n").as_bytes())
+            }
+            Kind::Nchan(publisher, _) => {
+                // What our server answers, to the byte.
+                let body =
+                    format!("{{\"message\":{message},\"channel\":\"{channel}\"}}");
+                let request = format!(
+                    "POST /publish/{channel} HTTP/1.1\r\nHost: localhost\r\n\
+                     Content-Type: application/json\r\nContent-Length: {}\r\n\r\n\
+                     {body}",
+                    body.len()
+                );
+                publisher.write_all(request.as_bytes())
+            }
+        }
+    }
+
+    /// How many polls wait at the server.
+    fn waiting(&mut self) -> io::Result<usize> {
+        let mut text = String::new();
+        match &mut self.kind {
+            Kind::Bus(input, output) => {
+                input.write_all(b"waiting\n")?;
+                output.read_line(&mut text)?;
+            }
+            Kind::Nchan(..) => {
+                let mut stream = TcpStream::connect(self.address)?;
+                stream.write_all(
+                    b"GET /status HTTP/1.1\r\nHost: localhost\r\n\
+                      Connection: close\r\n\r\n",
+                )?;
+                stream.read_to_string(&mut text)?;
+                let count = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("subscribers: "));
+                text = count.unwrap_or_default().to_owned();
+            }
+        }
+        text.trim().parse().map_err(io::Error::other)
     }
 
     /// Waits until as many polls wait at the server.
@@ -53,37 +145,92 @@ impl Server {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             clients.rest(Duration::from_millis(20))?;
-            self.send("waiting\n")?;
-            let mut line = String::new();
-            self.output.read_line(&mut line)?;
-            if line.trim() == polls.to_string() {
+            let waiting = self.waiting()?;
+            if waiting == polls {
                 return Ok(());
             }
             if Instant::now() > until {
-                return Err(io::Error::other(format!("{} polls wait", line.trim())));
+                return Err(io::Error::other(format!("{waiting} polls wait")));
             }
         }
     }
 
-    /// Its resident memory in bytes.
+    /// Its processes: nginx has workers.
+    fn processes(&self) -> io::Result<Vec<String>> {
+        let id = self.child.id();
+        let children = format!("/proc/{id}/task/{id}/children");
+        let children = fs::read_to_string(children)?;
+        let mut all = vec![id.to_string()];
+        all.extend(children.split_whitespace().map(str::to_owned));
+        Ok(all)
+    }
+
+    /// Its resident memory in bytes; what its processes share counts once.
     pub(crate) fn memory(&self) -> io::Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path)?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next());
-        let kilobytes = kilobytes.and_then(|text| text.parse::<u64>().ok());
-        Ok(kilobytes.unwrap_or_default() * 1024)
+        let mut sum = 0;
+        for process in self.processes()? {
+            let memory = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+            let line = memory.lines().find_map(|line| line.strip_prefix("Pss:"));
+            let kilobytes = line.and_then(|line| line.split_whitespace().next());
+            let kilobytes = kilobytes.and_then(|text| text.parse::<u64>().ok());
+            sum += kilobytes.unwrap_or_default() * 1024;
+        }
+        Ok(sum)
     }
 
     /// The CPU that it has used, in seconds.
     pub(crate) fn cpu(&self) -> io::Result<f64> {
-        cpu(&self.child.id().to_string())
+        self.processes()?.iter().map(|process| cpu(process)).sum()
     }
+}
+
+/// A message is kept for as long as in ours, and as many of them as there
+/// are.
+fn configuration(directory: &Path, address: SocketAddr) -> String {
+    let module = "/usr/lib/nginx/modules/ngx_nchan_module.so";
+    let directory = directory.display();
+    format!(
+        r"load_module {module};
+daemon off;
+worker_processes auto;
+worker_rlimit_nofile 20000;
+pid {directory}/pid;
+error_log {directory}/error.log crit;
+events {{ worker_connections 15000; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    keepalive_requests 10000000;
+    tcp_nodelay on;
+    nchan_max_reserved_memory 256M;
+    nchan_message_timeout 300s;
+    nchan_message_buffer_length 10000;
+    server {{
+        listen {address} backlog=4096;
+        location = /status {{ nchan_stub_status; }}
+        location ~ ^/publish/(.+)$ {{
+            nchan_publisher http;
+            nchan_channel_id $1;
+        }}
+        location ~ ^/poll/(.+)/(.+)$ {{
+            nchan_subscriber longpoll;
+            nchan_subscriber_timeout 300s;
+            nchan_subscriber_first_message newest;
+            nchan_channel_id $1 $2;
+        }}
+    }}
+}}
+"
+    )
 }
 
 /// The CPU that a process has used, in seconds.
 pub(crate) fn cpu(process: &str) -> io::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The name before may have spaces, and is in parentheses.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     let ticks = fields.split_whitespace().skip(11).take(2);
@@ -95,8 +242,19 @@ pub(crate) fn cpu(process: &str) -> io::Result<f64> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        match &self.kind {
+            Kind::Bus(..) => {
+                // It may have ended by itself.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
+            Kind::Nchan(_, directory) => {
+                // The workers would outlive a master that is killed.
+                let id = self.child.id().to_string();
+                let _ = Command::new("kill").arg(id).status();
+                let _ = self.child.wait();
+                let _ = fs::remove_dir_all(directory);
+            }
+        }
     }
 }
