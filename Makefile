@@ -8,6 +8,8 @@ PYTHON ?= python3
 # The series of trytond to test, and those that run every test
 SERIES ?= 6.0 7.0 7.8 8.0 8.2
 FULL ?= 7.0 8.2
+# The web client is published for 7.0 and 8.0 only
+WEB_8.0 := tests/web
 
 environments := .environments
 tools := $(environments)/tools/bin
@@ -28,7 +30,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint test-rust test-python test-compat bench bench-server dist clean
+.PHONY: help demo test lint test-rust real-clients test-python test-compat bench bench-server dist clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,7 +38,7 @@ help: ## List the targets
 demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
 	@$(demo)/bin/python examples/demo.py $(DB)
 
-test: lint test-rust test-python test-compat ## Run all checks and tests
+test: lint test-rust real-clients test-python test-compat ## Run all checks and tests
 	@echo "all passed"
 
 lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check form, lints and stubs
@@ -58,12 +60,27 @@ test-rust: $(environments)/tools/.requirements ## Test the core, and its model u
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
 		cargo test -q --locked --release --no-default-features --test loom
 
+# In a container (root, and no init system) what the tests of tests/web need is
+# installed. Elsewhere it is left to the administrator, and they are skipped
+# where it is missing.
+real-clients:
+	@if [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] \
+		&& command -v apt-get > /dev/null \
+		&& ! { command -v chromium && command -v nginx; } > /dev/null; \
+	then \
+		echo "chromium and nginx"; \
+		{ apt-get -q update && DEBIAN_FRONTEND=noninteractive \
+			apt-get -q install -y --no-install-recommends \
+			chromium nginx openssl; } > /dev/null 2>&1 \
+			|| echo "not installed: some tests are skipped"; \
+	fi
+
 test-python: $(SERIES:%=test-python-%) ## Test the package in each series (test-python-8.2: in one)
 
 test-python-%: $(environments)/%/.product
 	@echo "tests in Python, trytond $*"
 	@$(environments)/$*/bin/python -m pytest -q \
-		$(if $(filter $*,$(FULL)),tests,tests/compat)
+		$(if $(filter $*,$(FULL)),tests,tests/compat $(WEB_$*))
 
 test-compat: $(SERIES:%=$(environments)/%/.product) ## Run trytond's own tests of the bus on ours
 	@echo "trytond's own tests"

@@ -21,6 +21,13 @@ LOOK_EVERY = .5
 LIST_TIMEOUT = 10
 
 
+# security.check returns its connection within a transaction where there is no
+# module pool, which psycopg warns of each time.
+logging.getLogger('psycopg.pool').addFilter(
+    lambda record: not str(record.msg).startswith(
+        'rolling back returned connection'))
+
+
 class Sessions:
     "Answers what the bus server wants to know of trytond"
 

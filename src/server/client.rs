@@ -364,10 +364,9 @@ impl Client {
 
     /// Lets the oldest of too many polls see when it is to end.
     fn wake_oldest(&mut self, woken: &mut Woken) {
-        if self.end_of_oldest().is_some()
-            && let Some(oldest) = self.oldest()
-        {
-            woken.extend(oldest.waker.take());
+        if self.end_of_oldest().is_some() {
+            let oldest = self.oldest();
+            woken.extend(oldest.and_then(|oldest| oldest.waker.take()));
         }
     }
 
