@@ -51,12 +51,14 @@ impl Fanout {
 
     /// Hands those who are to be woken over to the pool, in this order.
     pub fn deliver(&self, wakeups: impl IntoIterator<Item = Wakeup>) {
-        for Wakeup { wake, mut waiters } in wakeups {
-            while !waiters.is_empty() {
-                let rest = waiters.split_off(SLICE.min(waiters.len()));
+        for Wakeup { wake, waiters } in wakeups {
+            let mut waiters = waiters.into_iter();
+            while waiters.len() > 0 {
+                // In a list of its own: one that is split keeps all its room
+                // for each part.
                 self.send(Job::Wake(Wakeup {
                     wake: wake.clone(),
-                    waiters: std::mem::replace(&mut waiters, rest),
+                    waiters: waiters.by_ref().take(SLICE).collect(),
                 }));
             }
         }
