@@ -6,9 +6,10 @@ import sys
 
 from tests.support.postgresql import PostgreSQL
 
-from . import drain, memory, poll, publish, report, wake
+from . import drain, memory, poll, publish, report, serve, wake
 
-PARTS = {'a': poll, 'b': wake, 'c': drain, 'd': publish, 'e': memory}
+PARTS = {
+    'a': poll, 'b': wake, 'c': drain, 'd': publish, 'e': memory, 'f': serve}
 
 
 def main():
