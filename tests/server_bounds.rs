@@ -2,6 +2,7 @@
 #![cfg(feature = "server")]
 mod server_support;
 
+use std::io::Write;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -184,6 +185,14 @@ fn drain_answers_a_thousand_polls_one_after_the_other() {
 
 #[test]
 fn who_connected_before_the_end_is_still_answered() {
+    // The server gives them half a second. On a machine that is busy with
+    // something else this can take longer, and then it says nothing.
+    let in_time = (0..20).any(|_| are_late_requests_answered());
+    assert!(in_time, "the machine is too busy");
+}
+
+/// Whether it was quick enough to tell.
+fn are_late_requests_answered() -> bool {
     let site = start(Config {
         drain: Duration::ZERO,
         ..Config::default()
@@ -195,13 +204,23 @@ fn who_connected_before_the_end_is_still_answered() {
     while site.metric("trytond_bus_connections") < Some(2.0) {
         assert!(Instant::now() < until);
     }
+    let begun = Instant::now();
     site.server.drain();
     while std::net::TcpStream::connect(site.address).is_ok() {}
-    for client in &mut clients {
-        let answer = client.ask(&site.post(JSON, "{}"));
-        assert_eq!(answer.status, 401);
-        assert_eq!(answer.header("connection"), Some("close"));
+    let requests = site.post(JSON, "{}");
+    let sent = clients
+        .iter_mut()
+        .all(|client| client.stream.write_all(requests.as_bytes()).is_ok());
+    let in_time = begun.elapsed() < Duration::from_millis(300);
+    if in_time {
+        assert!(sent);
+        for client in &mut clients {
+            let answer = client.answer();
+            assert_eq!(answer.status, 401);
+            assert_eq!(answer.header("connection"), Some("close"));
+        }
     }
     let ended = site.server.wait(Duration::from_secs(5));
     ended.expect("it ends").expect("without an error");
+    in_time
 }

@@ -243,6 +243,17 @@ def test_polls_survive_a_restart_of_postgresql(
                 for answer in polls.answers} == {'all'}
 
 
+def test_session_that_can_not_be_checked_is_answered_without_an_error(
+        serve, client, postgresql):
+    with serve(hold_time=2, session_cache=0) as server:
+        poller = client(server)
+        postgresql.stop('immediate')
+        try:
+            assert poller.poll() == (None, None)
+        finally:
+            postgresql.start()
+
+
 def test_drain_answers_each_poll(serve, client, database):
     with serve(drain=2, session_polls=1000) as server:
         headers = client(server)._headers
