@@ -87,7 +87,10 @@ def show(polls, runs):
             for of_server in runs.values()]
         cells = [f"{value:,.{0 if value >= 1000 else 2}f}".replace('.00', '')
             for value in values]
-        ratio = (f"{values[1] / values[0]:.2f}"
+        # How many times better ours is
+        if 'a second' in label:
+            values.reverse()
+        ratio = (f"{values[-1] / values[0]:.2f}"
             if len(values) > 1 and values[0] else "")
         print(f"| {label} | {' | '.join(cells)} | {ratio} |")
     shares = []
