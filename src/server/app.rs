@@ -22,8 +22,9 @@ use super::park::{BodyError, Received};
 use super::question::Question;
 use super::reply::{Body, Refusal, Reply};
 use super::route;
-use super::sessions::{Admission, Check, Known, Session, SessionCache};
+use super::sessions::{Admission, Check, Known, Session, SessionCache, Sessions};
 use super::wait::{Alarm, Outcome, Socket, Waited};
+use crate::registry::Process;
 
 /// The server, for all its connections.
 #[derive(Debug)]
@@ -77,6 +78,29 @@ const TOO_MANY: Refusal = Refusal::new(
 const ALLOW: &str = "allow: OPTIONS, POST\r\n";
 
 impl App {
+    /// A server of the buses of `process`, with nobody connected.
+    pub(super) fn new(
+        config: Config,
+        sessions: Arc<dyn Sessions>,
+        process: Arc<Process>,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        Self {
+            databases: Databases::new(process, config.history, sessions.clone()),
+            sessions: Arc::new(SessionCache::new(
+                sessions,
+                config.session_cache,
+                config.limits.session_polls,
+                metrics.clone(),
+            )),
+            metrics,
+            drain: Drain::default(),
+            crowded: Notify::new(),
+            polls: AtomicUsize::new(0),
+            config,
+        }
+    }
+
     /// Gives a poll its place; else its answer, or none when the client has
     /// gone.
     pub(super) async fn open<S: AsyncRead + Unpin>(
@@ -146,8 +170,8 @@ impl App {
     }
 
     /// Waits for what the poll is to be answered; none when the client has
-    /// gone. Nothing else is alive
-    /// meanwhile: this is what a client that waits costs.
+    /// gone. Nothing else is alive meanwhile: this is what a client that waits
+    /// costs.
     ///
     /// Not an `async fn`, which would have room for each argument twice.
     #[expect(clippy::boxed_local, reason = "unboxed the caller has room for it")]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::listen::Listener;
-use super::metrics::Metrics;
 use super::run::{Stop, run};
 use super::sessions::Sessions;
 use crate::registry::Process;
@@ -43,18 +42,9 @@ impl Server {
             .thread_name("bus-server")
             .enable_all()
             .build()?;
-        let metrics = Arc::new(Metrics::new());
         let stop = Stop::new();
         let (sender, ended) = mpsc::channel();
-        let server = run(
-            config,
-            listeners,
-            admin,
-            sessions,
-            process,
-            metrics.clone(),
-            stop.clone(),
-        );
+        let server = run(config, listeners, admin, sessions, process, stop.clone());
         let thread =
             thread::Builder::new()
                 .name("bus-server".into())

@@ -16,7 +16,7 @@ const LATENCIES: [f64; 14] = [
 
 /// What the server counts. Each server has its own.
 #[derive(Debug)]
-pub struct Metrics {
+pub(super) struct Metrics {
     registry: Registry,
     pub(super) connections: IntGauge,
     pub(super) polls: IntGauge,
@@ -39,12 +39,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// All at zero.
-    ///
-    /// # Panics
-    ///
-    /// Never: the names are good, and each is there once.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let registry = Registry::new();
         let latency = HistogramOpts::new(
             "trytond_bus_delivery_seconds",
@@ -166,12 +161,6 @@ impl Metrics {
         // A Vec takes all, and the names are good.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

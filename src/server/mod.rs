@@ -40,7 +40,6 @@ mod wait;
 pub use config::{Config, Limits};
 pub use handle::Server;
 pub use listen::{Address, Listener, inherited, raise_descriptor_limit};
-pub use metrics::Metrics;
 pub use run::{Stop, run};
 pub use sessions::{Check, CheckFuture, Session, Sessions};
 pub use systemd::{notify_ready, notify_stopping};

@@ -4,13 +4,13 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::io::{DuplexStream, ReadBuf, duplex};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,10 +19,7 @@ use super::address::Peer;
 use super::app::App;
 use super::config::{Config, Limits};
 use super::connection::serve;
-use super::database::Databases;
-use super::drain::Drain;
-use super::metrics::Metrics;
-use super::sessions::{Check, CheckFuture, Session, SessionCache, Sessions};
+use super::sessions::{Check, CheckFuture, Session, Sessions};
 use crate::message::Message;
 use crate::poll::EMPTY_RESPONSE;
 use crate::registry;
@@ -108,21 +105,7 @@ impl AsyncWrite for Gated {
 }
 
 fn app(config: Config) -> Arc<App> {
-    let metrics = Arc::new(Metrics::new());
-    Arc::new(App {
-        databases: Databases::new(registry::current(), config.history, Arc::new(All)),
-        sessions: Arc::new(SessionCache::new(
-            Arc::new(All),
-            config.session_cache,
-            config.limits.session_polls,
-            metrics.clone(),
-        )),
-        metrics,
-        drain: Drain::default(),
-        crowded: Notify::new(),
-        polls: AtomicUsize::new(0),
-        config,
-    })
+    Arc::new(App::new(config, Arc::new(All), registry::current()))
 }
 
 /// A connection of `app`, whose place nobody waits for.

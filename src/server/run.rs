@@ -1,7 +1,6 @@
 //! The server as a whole: from its sockets to its end.
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::select;
@@ -13,11 +12,8 @@ use super::accept::accept;
 use super::admin;
 use super::app::App;
 use super::config::Config;
-use super::database::Databases;
-use super::drain::Drain;
 use super::listen::Listener;
-use super::metrics::Metrics;
-use super::sessions::{SessionCache, Sessions};
+use super::sessions::Sessions;
 use crate::registry::Process;
 
 /// How often what is no longer used is forgotten.
@@ -85,23 +81,9 @@ pub async fn run(
     admin: Vec<Listener>,
     sessions: Arc<dyn Sessions>,
     process: Arc<Process>,
-    metrics: Arc<Metrics>,
     stop: Stop,
 ) -> io::Result<()> {
-    let app = Arc::new(App {
-        databases: Databases::new(process, config.history, sessions.clone()),
-        sessions: Arc::new(SessionCache::new(
-            sessions,
-            config.session_cache,
-            config.limits.session_polls,
-            metrics.clone(),
-        )),
-        metrics,
-        drain: Drain::default(),
-        crowded: Notify::new(),
-        polls: AtomicUsize::new(0),
-        config,
-    });
+    let app = Arc::new(App::new(config, sessions, process));
     let most = app
         .config
         .limits
