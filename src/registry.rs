@@ -261,6 +261,18 @@ mod tests {
     }
 
     #[test]
+    fn forgotten_bus_ends_waits_that_begin_later() {
+        let process = Process::new();
+        let bus = process.open("db", BOUNDS);
+        process.remove("db");
+        let Subscription::Waiting(ticket) = wait(&process, &bus) else {
+            panic!("nothing was published");
+        };
+        let wake = ticket.waiter().wait(Duration::ZERO);
+        assert!(matches!(wake, Some(Wake::Closed)));
+    }
+
+    #[test]
     fn bus_is_forgotten_unless_somebody_waits() {
         let process = Process::new();
         let bus = process.open("db", BOUNDS);
