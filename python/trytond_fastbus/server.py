@@ -49,12 +49,11 @@ def serve(databases=(), listen=None, admin_listen=None):
         signal.signal(number, lambda number, _: signals.put(number))
     server = _native.BusServer(options)
     sessions = Sessions(server, bus, databases)
-    with sessions.threads(settings.session_threads()):
+    with sessions.threads(options['session_threads']):
         for address in server.addresses:
             logger.info("bus server listens on %s", address)
         _warn(options, server)
-        for database in databases:
-            listener.ensure(bus, database, [])
+        _listen(bus, databases)
         server.ready()
         return _wait(server, signals, bus, databases)
 
@@ -83,6 +82,11 @@ def _warn(options, server):
             server.descriptors, needed)
 
 
+def _listen(bus, databases):
+    for database in databases:
+        listener.ensure(bus, database, [])
+
+
 def _wait(server, signals, bus, databases):
     draining = False
     listened = time.monotonic()
@@ -92,8 +96,7 @@ def _wait(server, signals, bus, databases):
         except queue.Empty:
             if time.monotonic() - listened > LISTEN_EVERY:
                 listened = time.monotonic()
-                for database in databases:
-                    listener.ensure(bus, database, [])
+                _listen(bus, databases)
             continue
         if draining:
             logger.warning("bus server ends at once")

@@ -11,24 +11,26 @@ MESSAGE_SIZE = 1024 * 1024
 CACHE_SIZE = 64 * 1024 * 1024
 KEEP_ALIVE_TIMEOUT = 10
 
-# What the bus server allows, and what it takes: docs/operations.md
+# What the bus server allows, and what it takes (docs/bus-server.md): each
+# option's default and the least that it may be
 SERVER = {
-    'session_cache': 30,
-    'drain': 10,
-    'header_size': 16 * 1024,
-    'header_timeout': 10,
-    'body_size': 64 * 1024,
-    'body_timeout': 10,
-    'write_timeout': 30,
-    'idle_timeout': 75,
-    'max_channels': 256,
-    'channel_size': 256,
-    'session_polls': 100,
-    'max_polls': 20000,
-    'max_connections': 25000,
-    'hold_time': 20,
+    'threads': (0, 0),
+    'session_threads': (4, 1),
+    'session_cache': (30, 0),
+    'drain': (10, 0),
+    'header_size': (16 * 1024, 8192),
+    'header_timeout': (10, 1),
+    'body_size': (64 * 1024, 1),
+    'body_timeout': (10, 1),
+    'write_timeout': (30, 1),
+    'idle_timeout': (75, 1),
+    'max_channels': (256, 1),
+    'channel_size': (256, 1),
+    'session_polls': (100, 1),
+    'max_polls': (20000, 1),
+    'max_connections': (25000, 1),
+    'hold_time': (20, 1),
     }
-HEADER_SIZE_MIN = 8192
 
 
 def _number(section, option, default=None):
@@ -91,20 +93,14 @@ def relay_user():
     return _boolean('bus', 'relay_user', True)
 
 
-def session_threads():
-    "How many sessions the bus server has checked at a time"
-    return _positive('session_threads', 4)
-
-
 def server():
     """The options of the bus server, by name; times in seconds, sizes in
     bytes.
 
     Raises ValueError for one that can't be read.
     """
-    num_proxies = _number('bus', 'num_proxies')
-    if num_proxies is None:
-        num_proxies = _number('web', 'num_proxies') or 0
+    # Where trytond itself is behind the same proxies
+    num_proxies = _number('web', 'num_proxies') or 0
     options = {
         'listen': addresses(
             config.get('bus', 'listen', default='localhost:8001')),
@@ -116,22 +112,16 @@ def server():
         'cache_timeout': cache_timeout(),
         'cache_size': cache_size(),
         'cors': config.get('web', 'cors', default='').split(),
-        'num_proxies': num_proxies,
-        'threads': _number('bus', 'threads', 0),
         }
-    for option, default in SERVER.items():
-        options[option] = _positive(option, default)
-    for option in ['num_proxies', 'threads']:
-        if options[option] < 0:
+    bounds = {**SERVER, 'num_proxies': (num_proxies, 0)}
+    for option, (default, least) in bounds.items():
+        options[option] = _number('bus', option, default)
+        if options[option] < least:
             raise ValueError(
-                "[bus] %s in the configuration must not be negative: %d"
-                % (option, options[option]))
+                "[bus] %s in the configuration must be at least %d, not %d"
+                % (option, least, options[option]))
     if not options['listen']:
         raise ValueError("[bus] listen in the configuration is empty")
-    if options['header_size'] < HEADER_SIZE_MIN:
-        raise ValueError(
-            "[bus] header_size in the configuration must be at least %d"
-            % HEADER_SIZE_MIN)
     return options
 
 
@@ -147,12 +137,3 @@ def _boolean(section, option, default):
         raise ValueError(
             "[%s] %s in the configuration must be a boolean: %s"
             % (section, option, error)) from error
-
-
-def _positive(option, default):
-    number = _number('bus', option, default)
-    if number < (0 if option in {'drain', 'session_cache'} else 1):
-        raise ValueError(
-            "[bus] %s in the configuration is too small: %d"
-            % (option, number))
-    return number
