@@ -71,6 +71,17 @@ def run_python(source, sections, *args, timeout=60, **environ):
             timeout=timeout, text=True, capture_output=True)
 
 
+def get(port, path):
+    "Return the status and the text of what a server answers"
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
+    try:
+        connection.request('GET', path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
 # Runs a command with a socket as systemd hands it over: the first one has the
 # number 3, and the variables name the process that they are for.
 INHERIT = """
@@ -141,15 +152,13 @@ class TrytondServer:
     def _answers(self):
         if self.process.poll() is not None:
             raise RuntimeError(f"status {self.process.returncode}")
-        connection = http.client.HTTPConnection(
-            '127.0.0.1', self.port, timeout=5)
         try:
-            connection.request('GET', '/')
-            connection.getresponse()
+            return self._is_ready()
         except OSError:
             return False
-        finally:
-            connection.close()
+
+    def _is_ready(self):
+        get(self.port, '/')
         return True
 
     @property
@@ -214,24 +223,12 @@ class BusServer(TrytondServer):
                 *self._command]
         self.process = None
 
-    def _answers(self):
-        if self.process.poll() is not None:
-            raise RuntimeError(f"status {self.process.returncode}")
-        try:
-            return self.admin('/health/ready')[0] == 200
-        except OSError:
-            return False
+    def _is_ready(self):
+        return self.admin('/health/ready')[0] == 200
 
     def admin(self, path):
         "Return the status and the text of a page for administrators"
-        connection = http.client.HTTPConnection(
-            '127.0.0.1', self.admin_port, timeout=5)
-        try:
-            connection.request('GET', path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+        return get(self.admin_port, path)
 
     def metric(self, name):
         "Return the value of a metric, with its labels if it has any, or None"

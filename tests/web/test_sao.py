@@ -46,14 +46,24 @@ def sections(postgresql, database, sao, tmp_path):
         }
 
 
+@pytest.fixture
+def serve_together(sections, database, tmp_path):
+    "A context manager: nginx before trytond and trytond-bus, as one address"
+    @contextmanager
+    def serve():
+        with TrytondServer(tmp_path, sections, [database]) as trytond, \
+                BusServer(tmp_path, sections, [database]) as bus, \
+                Nginx('same-origin.conf', {
+                        '127.0.0.1:8000': f'127.0.0.1:{trytond.port}',
+                        '127.0.0.1:8001': f'127.0.0.1:{bus.port}',
+                        }) as nginx:
+            yield trytond, bus, nginx
+    return serve
+
+
 def test_notification_is_shown_behind_nginx(
-        sections, database, browser, tmp_path):
-    with TrytondServer(tmp_path, sections, [database]) as trytond, \
-            BusServer(tmp_path, sections, [database]) as bus, \
-            Nginx('same-origin.conf', {
-                    '127.0.0.1:8000': f'127.0.0.1:{trytond.port}',
-                    '127.0.0.1:8001': f'127.0.0.1:{bus.port}',
-                    }) as nginx:
+        serve_together, database, browser):
+    with serve_together() as (trytond, bus, nginx):
         page = log_in(browser, nginx.url, database)
         notify_user(page, database, "Hello", "from trytond")
         page.wait('shown.length == 1')
@@ -70,13 +80,8 @@ def test_notification_is_shown_behind_nginx(
 
 
 def test_polls_of_many_tabs_leave_room_for_requests(
-        sections, database, browser, tmp_path):
-    with TrytondServer(tmp_path, sections, [database]) as trytond, \
-            BusServer(tmp_path, sections, [database]) as bus, \
-            Nginx('same-origin.conf', {
-                    '127.0.0.1:8000': f'127.0.0.1:{trytond.port}',
-                    '127.0.0.1:8001': f'127.0.0.1:{bus.port}',
-                    }) as nginx:
+        serve_together, database, browser):
+    with serve_together() as (_, bus, nginx):
         page = log_in(browser, nginx.url, database)
         for number in range(8):
             page.evaluate(POLL % (database, number))
