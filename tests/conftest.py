@@ -7,7 +7,6 @@ What is to run on SQLite runs in a process of its own (support.server).
 import importlib.metadata
 import os
 import shutil
-import sqlite3
 import sys
 import tempfile
 import uuid
@@ -21,7 +20,11 @@ sys.path[:0] = [str(ROOT / 'tests'), str(ROOT)]
 
 from support.bus import configured, listen, stop_listener  # noqa: E402
 from support.postgresql import PostgreSQL  # noqa: E402
-from support.server import create_tryton, write_config  # noqa: E402
+from support.server import write_config  # noqa: E402
+from support.template import (  # noqa: E402
+    create_on_postgresql,
+    create_on_sqlite,
+)
 
 _server = PostgreSQL()
 _directory = Path(tempfile.mkdtemp(prefix='trytond-fastbus-'))
@@ -37,19 +40,6 @@ SERIES = '.'.join(importlib.metadata.version('trytond').split('.')[:2])
 def pytest_unconfigure():
     _server.destroy()
     shutil.rmtree(_directory, ignore_errors=True)
-
-
-def cached(name, make):
-    """Return the path of a file of this environment's trytond, made by
-    make(path) if it is not there yet"""
-    cache = Path(sys.prefix) / 'cache'
-    cache.mkdir(exist_ok=True)
-    path = cache / f'trytond-{importlib.metadata.version("trytond")}-{name}'
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=cache) as directory:
-            make(Path(directory) / name)
-            os.replace(Path(directory) / name, path)
-    return path
 
 
 @pytest.fixture(scope='session')
@@ -76,17 +66,7 @@ def postgresql():
 def tryton_template(postgresql):
     "The name of a database with the modules ir and res; password: admin"
     template = 'tryton'
-
-    def make(path):
-        create_tryton({'database': {'uri': postgresql.uri}}, template)
-        postgresql.dump(template, path)
-
-    postgresql.create_database(template)
-    dump = cached(f'postgresql-{postgresql.build}.sql', make)
-    if not postgresql.execute(
-            "SELECT 1 FROM pg_tables WHERE tablename = 'ir_module'",
-            template):
-        postgresql.restore(template, dump)
+    create_on_postgresql(postgresql, template)
     return template
 
 
@@ -125,23 +105,8 @@ def channel():
     return f'test:{uuid.uuid4()}'
 
 
-@pytest.fixture(scope='session')
-def _sqlite_template():
-    def make(path):
-        path.with_name('tryton.sqlite').touch()
-        create_tryton(
-            {'database': {'uri': 'sqlite://', 'path': path.parent}},
-            'tryton')
-        # The backup includes what is still in a write-ahead log
-        with sqlite3.connect(path.with_name('tryton.sqlite')) as source, \
-                sqlite3.connect(path) as target:
-            source.backup(target)
-
-    return cached('sqlite', make)
-
-
 @pytest.fixture
-def sqlite_database(_sqlite_template, tmp_path):
+def sqlite_database(tmp_path):
     """The path of a Tryton database on SQLite of this test's own: [database]
     uri is sqlite://, path is its directory, the name is tryton"""
-    return shutil.copy(_sqlite_template, tmp_path / 'tryton.sqlite')
+    return create_on_sqlite(tmp_path / 'tryton.sqlite')

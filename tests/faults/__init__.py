@@ -1,0 +1,1 @@
+"""A checker with random faults that no committed message is lost."""

@@ -1,0 +1,37 @@
+"""The command python -m faults, with tests/ on PYTHONPATH."""
+import argparse
+import random
+import sys
+
+from .run import run
+
+
+def main():
+    parser = argparse.ArgumentParser('faults', description=__doc__)
+    parser.add_argument('--seconds', type=float, default=60)
+    parser.add_argument('--seed', type=int, default=random.randrange(10 ** 6))
+    parser.add_argument(
+        '--database', choices=['postgresql', 'sqlite'], default='postgresql')
+    parser.add_argument(
+        '--server', choices=['trytond', 'trytond-bus', 'both'],
+        default='both')
+    parser.add_argument('--journal', choices=['on', 'off'], default='on')
+    parser.add_argument('--faults', choices=['on', 'off'], default='on')
+    parser.add_argument('--clients', type=int, default=6)
+    parser.add_argument(
+        '--rate', type=float, default=2,
+        help="transactions a second of each of the publishers")
+    parser.add_argument(
+        '--deadline', type=float, default=60,
+        help="seconds after the end in which all has to be delivered")
+    parser.add_argument(
+        '--bus-class', default='trytond_fastbus.Bus',
+        help="[bus] class of trytond and of the publishers")
+    parser.add_argument(
+        '--drop-lock', action='store_true',
+        help="have the journal number messages without its lock")
+    sys.exit(bool(run(parser.parse_args())))
+
+
+if __name__ == '__main__':
+    main()

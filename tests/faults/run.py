@@ -1,0 +1,58 @@
+"""Runs everything under faults for a while, and reports what went wrong."""
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+
+from . import faults, sabotage
+from .check import check
+from .world import NAME, World
+
+SHOWN = 20
+
+
+def run(options):
+    "Return the number of violations, having printed the report"
+    directory = Path(tempfile.mkdtemp(prefix='faults-'))
+    print(
+        f"seed {options.seed}: {options.seconds} s, {options.database}, "
+        f"{options.server}, journal {options.journal}", flush=True)
+    with World(directory, options) as world:
+        if options.drop_lock:
+            sabotage.drop_lock(world.postgresql, NAME)
+        if options.faults == 'on':
+            counts = faults.make(world, options.seconds, options.seed)
+        else:
+            threading.Event().wait(options.seconds)
+            counts = Counter()
+        lag = world.finish(options.deadline)
+        published, received, ledger = world.logs()
+    violations = check(published, received, ledger)
+    if lag is None:
+        violations.insert(0,
+            f"Not every client had its last message {options.deadline} s "
+            "after all was at work again.")
+    print_counts(published, received, counts, lag)
+    for violation in violations[:SHOWN]:
+        print(violation)
+    if violations:
+        print(f"{len(violations)} violations; logs: {directory}")
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+        print("no violations")
+    return len(violations)
+
+
+def print_counts(published, received, counts, lag):
+    events = Counter(event['event'] for event in published)
+    deliveries = sum(event['event'] == 'received' for event in received)
+    print(
+        f"{events['begin']} transactions, {events['rolled back']} rolled "
+        f"back, {events['unknown']} with an unknown end; "
+        f"{events['publish']} messages, {deliveries} deliveries")
+    print("faults: " + (
+            ', '.join(f"{n} {kind}" for kind, n in sorted(counts.items()))
+            or "none"))
+    if lag is not None:
+        print(f"all was delivered {lag:.1f} s after the end")

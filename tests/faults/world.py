@@ -1,0 +1,214 @@
+"""What a run consists of: a database, servers, publishers and clients, each
+a process of its own."""
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import uuid
+from contextlib import ExitStack, closing
+
+from support import wait_until
+from support.postgresql import PostgreSQL
+from support.proxy import Proxy
+from support.server import (
+    BusServer,
+    TrytondServer,
+    environment,
+    write_config,
+)
+from support.template import create_on_postgresql, create_on_sqlite
+
+from .log import read
+
+NAME = 'faults'
+LEDGER = 'CREATE TABLE ledger (unit text PRIMARY KEY)'
+KINDS = {
+    'trytond': [TrytondServer, TrytondServer],
+    'trytond-bus': [BusServer, BusServer],
+    'both': [TrytondServer, BusServer, BusServer],
+    }
+SHARED = [f'test:{number}' for number in range(4)]
+# Who a connection of PostgreSQL is of
+PUBLISHERS = "application_name = 'publisher'"
+BUS = {
+    'select_timeout': 1, 'keep_alive_timeout': 2, 'long_polling_timeout': 3}
+
+
+class Program:
+    "A process of this package that writes to a log"
+
+    def __init__(self, module, task, config, name=''):
+        self._module = module
+        self._task = task
+        self._name = name
+        self._starts = 0
+        self._environ = environment(
+            TRYTOND_CONFIG=str(config), PGAPPNAME='publisher')
+        self.process = None
+
+    def start(self, *args):
+        self._starts += 1
+        name = [f'{self._name}.{self._starts}'] if self._name else []
+        log = self._task.with_name(f'{self._module}{self._name}.log')
+        with open(log, 'ab') as output:
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', f'faults.{self._module}', self._task,
+                    *name, *args],
+                env=self._environ, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=output)
+        return self
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+class World:
+    "All of a run, as a context manager; see __main__.py for the options"
+
+    def __init__(self, directory, options):
+        self.directory = directory
+        self._options = options
+        self._random = random.Random(f'{options.seed} world')
+        self._stack = ExitStack()
+        self.postgresql = None
+        self.proxies, self.servers, self.publishers = [], [], []
+
+    def __enter__(self):
+        with self._stack:
+            self._create_database()
+            self._start()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._stack.close()
+
+    def _create_database(self):
+        if self._options.database == 'sqlite':
+            path = create_on_sqlite(self.directory / f'{NAME}.sqlite')
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute(LEDGER)
+        else:
+            # What is committed has to survive that it is killed
+            self.postgresql = self._stack.enter_context(
+                PostgreSQL(synchronous_commit='on'))
+            create_on_postgresql(self.postgresql, NAME)
+            self.postgresql.execute(LEDGER, NAME)
+
+    def _sections(self):
+        "The configuration of the next process, with a proxy of its own"
+        database = {'uri': 'sqlite://', 'path': self.directory}
+        if self.postgresql:
+            proxy = self._stack.enter_context(Proxy(self.postgresql.port))
+            self.proxies.append(proxy)
+            database = {'uri': f'postgresql://postgres@127.0.0.1:{proxy.port}'}
+        return {'database': database, 'bus': {
+                **BUS, 'journal': self._options.journal == 'on',
+                'class': self._options.bus_class}}
+
+    def _start(self):
+        for kind in KINDS[self._options.server]:
+            sections = self._sections()
+            if kind is BusServer:
+                sections['bus']['class'] = None
+            server = kind(self.directory, sections, [NAME])
+            self._stack.callback(server.kill)
+            self.servers.append(server)
+        login = next(
+            (s for s in self.servers if type(s) is TrytondServer),
+            TrytondServer(self.directory, self._sections(), [NAME]))
+        self._stack.callback(login.kill)
+        for server in {*self.servers, login}:
+            server.start()
+        config = write_config(
+            self.directory / 'publisher.conf', self._sections())
+        self._task = self._write_task(login)
+        self.clients = Program('client', self._task, config)
+        self._stack.callback(self.clients.kill)
+        self.clients.start()
+        wait_until(lambda: len(self._of_clients('start')) == len(self.ids), 60)
+        if login not in self.servers:
+            login.kill()
+        for number in range(2):
+            publisher = Program('publisher', self._task, config, f'p{number}')
+            self._stack.callback(publisher.kill)
+            self.publishers.append(publisher.start())
+        self._end = Program('publisher', self._task, config, 'end')
+
+    def _write_task(self, login):
+        "Write what publishers and clients are to do"
+        self.ids = {
+            str(uuid.UUID(int=self._random.getrandbits(128), version=4)):
+            self._random.sample(SHARED, 2)
+            for _ in range(self._options.clients)}
+        self._published = self.directory / 'published'
+        self._received = self.directory / 'received'
+        path = self.directory / 'task'
+        path.write_text(json.dumps({
+                    'database': NAME,
+                    'seed': self._options.seed,
+                    'rate': self._options.rate,
+                    'threads': 2,
+                    'channels': SHARED + [f'client:{id_}' for id_ in self.ids],
+                    'clients': self.ids,
+                    'login': login.url,
+                    'ports': [server.port for server in self.servers],
+                    'timeout': BUS['long_polling_timeout'] + 2,
+                    'published': str(self._published),
+                    'received': str(self._received),
+                    }))
+        return path
+
+    def _of_clients(self, event):
+        "The clients that have logged such an event"
+        return {
+            line['client'] for line in read(self._received)
+            if line['event'] == event or line.get(event)}
+
+    def finish(self, deadline):
+        """End the publishers, have each client sent a last message, and
+        return the seconds until the last one has it, or None if that takes
+        more than the deadline"""
+        for publisher in self.publishers:
+            publisher.signal(signal.SIGTERM)
+        for publisher in self.publishers:
+            publisher.process.wait(60)
+        if self.postgresql:
+            # What goes on without them counts as committed before the end
+            wait_until(lambda: not self.postgresql.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE " + PUBLISHERS), 60)
+        for _ in range(5):
+            if not self._end.start('end').process.wait(60):
+                break
+        else:
+            raise RuntimeError(f"no end: see {self.directory}")
+        started = os.times().elapsed
+        try:
+            wait_until(
+                lambda: self._of_clients('end') == {*self.ids}, deadline)
+        except TimeoutError:
+            return None
+        else:
+            return os.times().elapsed - started
+        finally:
+            self.clients.kill()
+
+    def logs(self):
+        "Return what check.check wants"
+        if self.postgresql:
+            rows = self.postgresql.execute('SELECT unit FROM ledger', NAME)
+        else:
+            path = self.directory / f'{NAME}.sqlite'
+            with closing(sqlite3.connect(path)) as connection:
+                rows = connection.execute('SELECT unit FROM ledger').fetchall()
+        return (
+            read(self._published), read(self._received),
+            {unit for unit, in rows})
