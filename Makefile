@@ -30,7 +30,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint test-rust real-clients test-python test-compat bench bench-server dist clean
+.PHONY: help demo test lint test-rust real-clients test-python test-compat soak bench bench-server dist clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -86,6 +86,15 @@ test-compat: $(SERIES:%=$(environments)/%/.product) ## Run trytond's own tests o
 	@echo "trytond's own tests"
 	@$(environments)/$(lastword $(SERIES))/bin/python \
 		tests/compat/upstream.py $(SERIES)
+
+# Nothing committed is lost, however often a process is killed. A run can be
+# made again by its seed; RUN holds other options (see python -m faults -h).
+SECONDS ?= 600
+RUN ?=
+
+soak: $(environments)/8.2/.product ## Look for lost messages under random faults (SECONDS=600 SEED=7 RUN="--database sqlite")
+	@cd tests && PYTHONPATH=.:.. ../$(environments)/8.2/bin/python -m faults \
+		--seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(RUN)
 
 bench: $(environments)/8.2/.product ## Compare with the stock bus
 	@$(environments)/8.2/bin/python -m benches

@@ -16,14 +16,18 @@ def main():
         '--server', choices=['trytond', 'trytond-bus', 'both'],
         default='both')
     parser.add_argument('--journal', choices=['on', 'off'], default='on')
-    parser.add_argument('--faults', choices=['on', 'off'], default='on')
+    parser.add_argument(
+        '--faults', nargs='+', help="of what only", choices=[
+            'server', 'publisher', 'PostgreSQL', 'connections', 'none'])
     parser.add_argument('--clients', type=int, default=6)
     parser.add_argument(
-        '--rate', type=float, default=2,
-        help="transactions a second of each of the publishers")
+        '--rate', type=float, default=3,
+        help="transactions a second of each of the four publishers")
     parser.add_argument(
         '--deadline', type=float, default=60,
         help="seconds after the end in which all has to be delivered")
+    parser.add_argument(
+        '--directory', help="of the logs, which are kept then in any case")
     parser.add_argument(
         '--bus-class', default='trytond_fastbus.Bus',
         help="[bus] class of trytond and of the publishers")

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections import Counter
 
 # Seconds that what is frozen or stopped stays so
@@ -48,6 +49,16 @@ def cut(fault, proxy):
     proxy.cut()
 
 
+def drop(fault, proxy):
+    "What is under way arrives no more, and neither does an answer"
+    proxy.freeze()
+    try:
+        fault.last()
+        proxy.cut()
+    finally:
+        proxy.thaw()
+
+
 def crash(fault, postgresql):
     postgresql.stop('immediate')
     try:
@@ -65,35 +76,64 @@ def end_backends(fault, postgresql):
         pass  # it is down by another fault
 
 
-class Fault:
-    "Makes one fault after the other, in a thread"
+class Deck:
+    """The faults in random order, each once before any comes again
 
-    def __init__(self, world, seed, targets, counts):
+    They are triples: of a function, of the name of what it is done to, and of
+    the pair of that and a lock.
+    """
+
+    def __init__(self, world, seed, names=None):
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+        self._left = []
+        self._all = []
+        for name, targets, kinds in [
+                ('server', world.servers, [kill, kill, terminate, stop]),
+                ('publisher', world.publishers, [kill, stop]),
+                ('PostgreSQL', filter(None, [world.postgresql]), [
+                        crash, end_backends, end_backends]),
+                ('connections', world.proxies, [freeze, cut, drop]),
+                ]:
+            targets = [(target, threading.Lock()) for target in targets]
+            if targets and (not names or name in names):
+                self._all += [(kind, name, targets) for kind in kinds]
+
+    def draw(self):
+        with self._lock:
+            if not self._left:
+                self._left = self._random.sample(self._all, len(self._all))
+            kind, name, targets = self._left.pop()
+            return kind, name, self._random.choice(targets)
+
+
+class Fault:
+    "Makes one fault after the other, in a thread, until it is ended"
+
+    def __init__(self, deck, seed, counts):
         self.random = random.Random(seed)
         self.counts = counts
-        self._targets = targets
-        self._ended = threading.Event()
+        self.ended = threading.Event()
         self.error = None
+        self._deck = deck
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self):
         try:
-            while not self._ended.wait(self.random.uniform(.1, 1.5)):
-                name, choices = self.random.choice(self._targets)
-                kind = self.random.choice(choices['kinds'])
-                index = self.random.randrange(len(choices['of']))
-                # Two faults have one target one after the other
-                with choices['locks'][index]:
-                    if not self._ended.is_set():
+            while not self.ended.wait(self.random.uniform(.1, 1)):
+                kind, name, (target, lock) = self._deck.draw()
+                # Two faults have one target one after the other.
+                with lock:
+                    if not self.ended.is_set():
                         self.counts[f'{kind.__name__} {name}'] += 1
-                        kind(self, choices['of'][index])
+                        kind(self, target)
         except BaseException as error:
             self.error = error
 
     def last(self):
         "Wait as long as this fault lasts"
-        self._ended.wait(self.random.uniform(SHORTEST, LONGEST))
+        self.ended.wait(self.random.uniform(SHORTEST, LONGEST))
 
     def restart(self, target):
         if self.random.random() < .3:
@@ -106,38 +146,23 @@ class Fault:
                 pass  # PostgreSQL may be away at that moment
         raise RuntimeError(f"does not start again: {target}")
 
-    def end(self):
-        self._ended.set()
+    def join(self):
         self._thread.join()
         if self.error:
             raise self.error
 
 
-def make(world, seconds, seed, number=2):
-    "Have so many faults at a time for so long, and return counts by kind"
-    targets = [
-        ('server', world.servers, [kill, kill, terminate, stop]),
-        ('publisher', world.publishers, [kill, stop]),
-        ]
-    if world.postgresql:
-        targets += [
-            ('PostgreSQL', [world.postgresql], [
-                    crash, end_backends, end_backends]),
-            ('connections', world.proxies, [freeze, cut]),
-            ]
-    targets = [
-        (name, {
-            'of': of, 'kinds': kinds, 'locks': [threading.Lock() for _ in of]})
-        for name, of, kinds in targets]
+def make(world, seconds, seed, names=None, number=2):
+    """Have so many faults at a time for so long, of all or of what is named,
+    and return their counts by kind"""
+    deck = Deck(world, f'{seed} faults', names)
     counts = Counter()
-    faults = [
-        Fault(world, f'{seed} fault {n}', targets, counts)
-        for n in range(number)]
+    faults = [Fault(deck, f'{seed} {n}', counts) for n in range(number)]
     try:
-        threading.Event().wait(seconds)
+        time.sleep(seconds)
     finally:
         for fault in faults:
-            fault._ended.set()
+            fault.ended.set()
         for fault in faults:
-            fault.end()
+            fault.join()
     return counts

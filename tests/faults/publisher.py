@@ -9,6 +9,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from trytond.bus import Bus
+from trytond.transaction import Transaction
+
 from .log import Log
 
 # Seconds between two tries when the database is away
@@ -97,7 +100,6 @@ class Publisher:
         self._log.write('committed', unit=unit)
 
     def publish(self, unit, channel=None, **values):
-        from trytond.bus import Bus
         self._tags += 1
         tag = f'{self._name}/{self._tags}'
         channel = channel or self._random.choice(self._channels)
@@ -124,11 +126,9 @@ class Publisher:
             time.sleep(self._random.uniform(0, .2))
 
     def _transaction(self, **options):
-        from trytond.transaction import Transaction
         return Transaction(new=True).start(self._database, 0, **options)
 
     def _execute(self, sql):
-        from trytond.transaction import Transaction
         Transaction().connection.cursor().execute(sql)
 
 

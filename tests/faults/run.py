@@ -1,7 +1,7 @@
 """Runs everything under faults for a while, and reports what went wrong."""
 import shutil
 import tempfile
-import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,18 +14,20 @@ SHOWN = 20
 
 def run(options):
     "Return the number of violations, having printed the report"
-    directory = Path(tempfile.mkdtemp(prefix='faults-'))
+    directory = Path(
+        options.directory or tempfile.mkdtemp(prefix='faults-'))
     print(
         f"seed {options.seed}: {options.seconds} s, {options.database}, "
         f"{options.server}, journal {options.journal}", flush=True)
     with World(directory, options) as world:
         if options.drop_lock:
             sabotage.drop_lock(world.postgresql, NAME)
-        if options.faults == 'on':
-            counts = faults.make(world, options.seconds, options.seed)
-        else:
-            threading.Event().wait(options.seconds)
+        if options.faults == ['none']:
+            time.sleep(options.seconds)
             counts = Counter()
+        else:
+            counts = faults.make(
+                world, options.seconds, options.seed, options.faults)
         lag = world.finish(options.deadline)
         published, received, ledger = world.logs()
     violations = check(published, received, ledger)
@@ -39,7 +41,8 @@ def run(options):
     if violations:
         print(f"{len(violations)} violations; logs: {directory}")
     else:
-        shutil.rmtree(directory, ignore_errors=True)
+        if not options.directory:
+            shutil.rmtree(directory)
         print("no violations")
     return len(violations)
 
@@ -47,9 +50,11 @@ def run(options):
 def print_counts(published, received, counts, lag):
     events = Counter(event['event'] for event in published)
     deliveries = sum(event['event'] == 'received' for event in received)
+    units, rolled_back = events['begin'], events['rolled back']
+    unknown = units - rolled_back - events['committed']
     print(
-        f"{events['begin']} transactions, {events['rolled back']} rolled "
-        f"back, {events['unknown']} with an unknown end; "
+        f"{units} transactions, {rolled_back} rolled back, {unknown} whose "
+        "end only the database knows; "
         f"{events['publish']} messages, {deliveries} deliveries")
     print("faults: " + (
             ', '.join(f"{n} {kind}" for kind, n in sorted(counts.items()))
