@@ -12,6 +12,18 @@ from collections import Counter
 
 # Seconds that what is frozen or stopped stays so
 SHORTEST, LONGEST = .3, 4
+# Looks for a second and a half at the most
+COMMITS = """
+DO $$ BEGIN
+    FOR n IN 1..500 LOOP
+        PERFORM pg_stat_clear_snapshot();
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE state = 'active' AND query ILIKE 'COMMIT%';
+        EXIT WHEN FOUND;
+        PERFORM pg_sleep(.002);
+    END LOOP;
+END $$
+"""
 
 
 def kill(fault, target):
@@ -76,6 +88,14 @@ def end_backends(fault, postgresql):
         pass  # it is down by another fault
 
 
+def end_commits(fault, postgresql):
+    "End the connections that are in COMMIT just then"
+    try:
+        postgresql.execute(COMMITS)
+    except RuntimeError:
+        pass
+
+
 class Deck:
     """The faults in random order, each once before any comes again
 
@@ -92,7 +112,7 @@ class Deck:
                 ('server', world.servers, [kill, kill, terminate, stop]),
                 ('publisher', world.publishers, [kill, stop]),
                 ('PostgreSQL', filter(None, [world.postgresql]), [
-                        crash, end_backends, end_backends]),
+                        crash, end_backends, end_commits]),
                 ('connections', world.proxies, [freeze, cut, drop]),
                 ]:
             targets = [(target, threading.Lock()) for target in targets]

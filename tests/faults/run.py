@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from . import faults, sabotage
-from .check import check
+from .check import check, read_units
 from .world import NAME, World
 
 SHOWN = 20
@@ -50,11 +50,13 @@ def run(options):
 def print_counts(published, received, counts, lag):
     events = Counter(event['event'] for event in published)
     deliveries = sum(event['event'] == 'received' for event in received)
-    units, rolled_back = events['begin'], events['rolled back']
-    unknown = units - rolled_back - events['committed']
+    units, _ = read_units(published)
+    unknown = sum(
+        unit.begun is not None and unit.outcome in {None, 'unknown'}
+        for unit in units.values())
     print(
-        f"{units} transactions, {rolled_back} rolled back, {unknown} whose "
-        "end only the database knows; "
+        f"{len(units)} transactions, {events['rolled back']} rolled back, "
+        f"{unknown} whose end only the database knows; "
         f"{events['publish']} messages, {deliveries} deliveries")
     print("faults: " + (
             ', '.join(f"{n} {kind}" for kind, n in sorted(counts.items()))

@@ -1,5 +1,6 @@
 """Nothing committed is lost under faults, and the checker sees what is."""
 import random
+import signal
 import subprocess
 import sys
 
@@ -12,12 +13,18 @@ def run(tmp_path):
     """run(*arguments): run the command with a new seed, and return its exit
     status and what it has printed, the seed as well"""
     def run(*arguments):
-        process = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, '-m', 'faults', '--directory', tmp_path,
                 '--seed', str(random.randrange(10 ** 6)), *arguments],
             env=environment(), stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True)
-        return process.returncode, process.stdout
+        try:
+            report, _ = process.communicate(timeout=100)
+        except subprocess.TimeoutExpired:
+            # It ends what it has started.
+            process.send_signal(signal.SIGINT)
+            report, _ = process.communicate()
+        return process.returncode, report
     return run
 
 
@@ -25,7 +32,8 @@ def run(tmp_path):
 @pytest.mark.parametrize('database', ['postgresql', 'sqlite'])
 def test_nothing_committed_is_lost(run, database, server):
     status, report = run(
-        '--database', database, '--server', server, '--seconds', '8')
+        '--database', database, '--server', server, '--seconds', '8',
+        '--deadline', '40')
     assert status == 0, report
     assert 'no violations' in report
 
