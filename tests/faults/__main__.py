@@ -27,7 +27,8 @@ def main():
         '--deadline', type=float, default=60,
         help="seconds after the end in which all has to be delivered")
     parser.add_argument(
-        '--directory', help="of the logs, which are kept then in any case")
+        '--directory',
+        help="a new one for the logs, which are kept then in any case")
     parser.add_argument(
         '--bus-class', default='trytond_fastbus.Bus',
         help="[bus] class of trytond and of the publishers")

@@ -41,6 +41,16 @@ def terminate(fault, target):
     fault.restart(target)
 
 
+def die(fault, target):
+    "A publisher that is killed in COMMIT"
+    target.signal(signal.SIGUSR1)
+    try:
+        target.process.wait(20)
+    except subprocess.TimeoutExpired:
+        target.kill()
+    fault.restart(target)
+
+
 def stop(fault, target):
     target.signal(signal.SIGSTOP)
     try:
@@ -110,7 +120,7 @@ class Deck:
         self._all = []
         for name, targets, kinds in [
                 ('server', world.servers, [kill, kill, terminate, stop]),
-                ('publisher', world.publishers, [kill, stop]),
+                ('publisher', world.publishers, [kill, die, stop]),
                 ('PostgreSQL', filter(None, [world.postgresql]), [
                         crash, end_backends, end_commits]),
                 ('connections', world.proxies, [freeze, cut, drop]),

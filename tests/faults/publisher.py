@@ -1,6 +1,7 @@
 """Publishes at random, as a program: its arguments are a file with what to do
 (see run.py), its name and, to send the end markers instead, "end"."""
 import json
+import os
 import random
 import signal
 import sys
@@ -21,15 +22,19 @@ WEIGHTS = [80, 12, 6, 2]
 
 
 class Publisher:
-    "One thread's transactions, drawn from the seed"
+    """One thread's transactions, drawn from the seed
 
-    def __init__(self, task, name, log):
+    Once the event die is set, the process is killed in a COMMIT.
+    """
+
+    def __init__(self, task, name, log, die):
         self._database = task['database']
         self._channels = task['channels']
         self._rate = task['rate']
         self._random = random.Random(f'{task["seed"]} {name}')
         self._name = name
         self._log = log
+        self._die = die
         self._units = self._tags = 0
 
     def run(self, stop):
@@ -96,6 +101,10 @@ class Publisher:
     def commit(self, unit, commit):
         self._log.write('commit', unit=unit)
         self._failed = 'unknown'
+        if self._die.is_set():
+            threading.Timer(
+                self._random.uniform(0, .004), os.kill,
+                [os.getpid(), signal.SIGKILL]).start()
         commit()
         self._log.write('committed', unit=unit)
 
@@ -135,14 +144,16 @@ class Publisher:
 def main(path, name, end=None):
     task = json.loads(Path(path).read_text())
     log = Log(task['published'])
+    stop, die = threading.Event(), threading.Event()
     if end:
-        Publisher(task, name, log).end(task['clients'])
+        Publisher(task, name, log, die).end(task['clients'])
         return
-    stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGUSR1, lambda *_: die.set())
     threads = [
         threading.Thread(
-            target=Publisher(task, f'{name}{letter}', log).run, args=(stop,))
+            target=Publisher(task, f'{name}{letter}', log, die).run,
+            args=(stop,))
         for letter in 'ab'[:task['threads']]]
     for thread in threads:
         thread.start()

@@ -14,8 +14,11 @@ SHOWN = 20
 
 def run(options):
     "Return the number of violations, having printed the report"
-    directory = Path(
-        options.directory or tempfile.mkdtemp(prefix='faults-'))
+    if options.directory:
+        directory = Path(options.directory).absolute()
+        directory.mkdir()
+    else:
+        directory = Path(tempfile.mkdtemp(prefix='faults-'))
     print(
         f"seed {options.seed}: {options.seconds} s, {options.database}, "
         f"{options.server}, journal {options.journal}", flush=True)

@@ -14,7 +14,7 @@ def run(tmp_path):
     status and what it has printed, the seed as well"""
     def run(*arguments):
         process = subprocess.Popen(
-            [sys.executable, '-m', 'faults', '--directory', tmp_path,
+            [sys.executable, '-m', 'faults', '--directory', tmp_path / 'run',
                 '--seed', str(random.randrange(10 ** 6)), *arguments],
             env=environment(), stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True)
