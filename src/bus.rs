@@ -1,7 +1,9 @@
 //! The bus of one database: its history and its waiters behind one lock.
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::history::{Bounds, History};
+use crate::journal::Journal;
 use crate::message::{Id, Message};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::waiter::{Signal, Waiter, Wake};
@@ -17,6 +19,8 @@ pub struct Bus {
 struct State {
     history: History,
     waitlist: Waitlist,
+    /// None where messages come by notifications only.
+    journal: Option<Journal>,
     /// Once set nobody waits any more.
     closed: bool,
     published: u64,
@@ -38,8 +42,17 @@ pub enum Subscription {
 #[derive(Debug)]
 pub struct Ticket {
     bus: Bus,
-    key: usize,
+    place: Place,
     waiter: Arc<Waiter>,
+}
+
+/// What a place is for, with its key.
+#[derive(Debug)]
+enum Place {
+    Message(usize),
+    Look(usize),
+    /// Nothing: all waits were ended before.
+    Closed,
 }
 
 /// Waiters that are to be woken, all for the same reason.
@@ -64,7 +77,8 @@ pub struct Statistics {
     pub published: u64,
     /// How many payloads were skipped since they are no messages.
     pub skipped: u64,
-    /// How often messages may have been lost with the connection.
+    /// How often messages may have been lost with the connection, for want of
+    /// a journal.
     pub gaps: u64,
     /// Whether the connection is there that messages come by.
     pub listening: bool,
@@ -78,6 +92,7 @@ impl Bus {
             shared: Arc::new(Mutex::new(State {
                 history: History::new(bounds),
                 waitlist: Waitlist::default(),
+                journal: bounds.journal.map(|_| Journal::default()),
                 closed: false,
                 published: 0,
                 skipped: 0,
@@ -106,8 +121,45 @@ impl Bus {
         Subscription::Waiting(self.register(&mut state, channels, signal))
     }
 
+    /// Registers a waiter for a look into the journal where one is needed
+    /// before anything can be said of the messages after `last`. It is woken
+    /// by [`Wake::Looked`], and calls this again with the same `after`, which
+    /// is none at first.
+    pub fn settle(
+        &self,
+        last: Option<&Id>,
+        after: &mut Option<u64>,
+        signal: impl FnOnce() -> Signal,
+    ) -> Option<Ticket> {
+        let mut state = self.lock();
+        let State {
+            history,
+            journal,
+            closed,
+            ..
+        } = &mut *state;
+        let journal = journal.as_mut()?;
+        if *closed || journal.is_settled(history, last, *after) {
+            return None;
+        }
+        let waiter = Arc::new(Waiter::new(signal()));
+        let place = Place::Look(journal.wait(after, waiter.clone()));
+        drop(state);
+        Some(Ticket {
+            bus: self.clone(),
+            place,
+            waiter,
+        })
+    }
+
+    /// Whether [`Bus::settle`] has nothing to wait for.
+    #[must_use]
+    pub fn is_settled(&self, last: Option<&Id>) -> bool {
+        self.lock().is_settled(last)
+    }
+
     /// Looks for the message after `last` in `channels` at `now`, without
-    /// waiting.
+    /// waiting for one or for a look into the journal.
     #[must_use]
     pub fn next<S: AsRef<str>>(
         &self,
@@ -115,7 +167,11 @@ impl Bus {
         last: Option<&Id>,
         now: f64,
     ) -> Option<Arc<Message>> {
-        self.lock().history.next(channels, last, now)
+        let mut state = self.lock();
+        if !state.is_settled(last) {
+            return None;
+        }
+        state.history.next(channels, last, now)
     }
 
     /// Looks into the history, for more than one question at the same
@@ -145,14 +201,21 @@ impl Bus {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// Appends messages, in this order, to the history; returns those who
-    /// waited for them, still to be woken.
+    /// Appends messages, in this order, to the history, but for those of the
+    /// journal that were there before; returns those who waited for them,
+    /// still to be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn publish(&self, messages: Vec<Message>, now: f64) -> Vec<Wakeup> {
         let mut state = self.lock();
+        let state = &mut *state;
         let mut wakeups = Vec::new();
-        state.published += messages.len() as u64;
         for message in messages {
+            if let Some(journal) = &mut state.journal {
+                if !journal.admits(&message, &state.history) {
+                    continue;
+                }
+            }
+            state.published += 1;
             let message = state.history.append(message, now);
             let waiters = state.waitlist.take(message.channel());
             if !waiters.is_empty() {
@@ -165,9 +228,93 @@ impl Bus {
         wakeups
     }
 
-    /// Changes how much is retained.
-    pub fn set_bounds(&self, bounds: Bounds) {
-        self.lock().history.set_bounds(bounds);
+    /// Changes how much is retained, and whether there is a journal; returns
+    /// who waited for that, still to be woken.
+    #[must_use = "the waiters are no longer registered, and must be woken"]
+    pub fn set_bounds(&self, bounds: Bounds) -> Wakeup {
+        let mut state = self.lock();
+        state.history.set_bounds(bounds);
+        let mut waiters = Vec::new();
+        if bounds.journal.is_some() {
+            state.journal.get_or_insert_default();
+        } else if let Some(mut journal) = state.journal.take() {
+            waiters = journal.take_all();
+        }
+        Wakeup {
+            wake: Wake::Looked,
+            waiters,
+        }
+    }
+
+    /// Sets a socket that does not block, to which a byte is written when a
+    /// look into the journal is wanted.
+    pub fn set_alarm(&self, alarm: UnixStream) {
+        if let Some(journal) = &mut self.lock().journal {
+            journal.set_alarm(alarm);
+        }
+    }
+
+    /// Tells whoever looks into the journal that there may be something.
+    pub fn ring(&self) {
+        if let Some(journal) = &self.lock().journal {
+            journal.ring();
+        }
+    }
+
+    /// Whether there is a journal.
+    #[must_use]
+    pub fn has_journal(&self) -> bool {
+        self.lock().journal.is_some()
+    }
+
+    /// Notes that the journal was read up to this number, should there be no
+    /// message with it.
+    pub fn pass(&self, number: u64) {
+        if let Some(journal) = &mut self.lock().journal {
+            journal.pass(number);
+        }
+    }
+
+    /// The greatest number of the journal that was read; zero before the
+    /// first.
+    #[must_use]
+    pub fn last_number(&self) -> u64 {
+        self.lock().journal.as_ref().map_or(0, Journal::last)
+    }
+
+    /// Whether the message with that number has this id.
+    #[must_use]
+    pub fn is_last(&self, id: &Id) -> bool {
+        let state = self.lock();
+        let journal = state.journal.as_ref();
+        journal.is_some_and(|journal| journal.is_last(id))
+    }
+
+    /// Has the journal read from its beginning by the next look, since its
+    /// numbers mean something else now.
+    pub fn rewind(&self) {
+        if let Some(journal) = &mut self.lock().journal {
+            journal.rewind();
+        }
+    }
+
+    /// Notes that a look into the journal begins.
+    pub fn begin_look(&self) {
+        if let Some(journal) = &mut self.lock().journal {
+            journal.begin_look();
+        }
+    }
+
+    /// Notes that it has ended, all that it found being published; returns
+    /// who waited for that, still to be woken.
+    #[must_use = "the waiters are no longer registered, and must be woken"]
+    pub fn end_look(&self) -> Wakeup {
+        let mut state = self.lock();
+        let waiters = state.journal.as_mut().map(Journal::end_look);
+        Wakeup {
+            wake: Wake::Looked,
+            waiters: waiters.unwrap_or_default(),
+        }
     }
 
     /// Drops the messages that are too old at `now`.
@@ -186,9 +333,13 @@ impl Bus {
     pub fn close(&self) -> Wakeup {
         let mut state = self.lock();
         state.closed = true;
+        let mut waiters = state.waitlist.take_all();
+        if let Some(journal) = &mut state.journal {
+            waiters.extend(journal.take_all());
+        }
         Wakeup {
             wake: Wake::Closed,
-            waiters: state.waitlist.take_all(),
+            waiters,
         }
     }
 
@@ -203,11 +354,13 @@ impl Bus {
     }
 
     /// Notes that none come any more, and counts that as a time in which
-    /// some may be lost.
+    /// some may be lost, unless they are in the journal.
     pub fn disconnected(&self) {
         let mut state = self.lock();
         state.listening = false;
-        state.gaps += 1;
+        if state.journal.is_none() {
+            state.gaps += 1;
+        }
     }
 
     /// What is on it now, and what has happened.
@@ -232,21 +385,30 @@ impl Bus {
         signal: impl FnOnce() -> Signal,
     ) -> Ticket {
         let waiter = Arc::new(Waiter::new(signal()));
-        let key = if state.closed {
+        let place = if state.closed {
             waiter.wake(Wake::Closed);
-            usize::MAX
+            Place::Closed
         } else {
-            state.waitlist.insert(channels, waiter.clone())
+            Place::Message(state.waitlist.insert(channels, waiter.clone()))
         };
         Ticket {
             bus: self.clone(),
-            key,
+            place,
             waiter,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.shared)
+    }
+}
+
+impl State {
+    fn is_settled(&self, last: Option<&Id>) -> bool {
+        let journal = self.journal.as_ref();
+        self.closed
+            || journal
+                .is_none_or(|journal| journal.is_settled(&self.history, last, None))
     }
 }
 
@@ -264,7 +426,16 @@ impl Drop for Ticket {
             // Who was given a message was taken out before.
             return;
         }
-        self.bus.lock().waitlist.remove(self.key, &self.waiter);
+        let mut state = self.bus.lock();
+        match self.place {
+            Place::Message(key) => state.waitlist.remove(key, &self.waiter),
+            Place::Look(key) => {
+                if let Some(journal) = &mut state.journal {
+                    journal.remove(key, &self.waiter);
+                }
+            }
+            Place::Closed => {}
+        }
     }
 }
 
@@ -287,6 +458,7 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds {
         seconds: 5.0,
+        journal: None,
         bytes: usize::MAX,
     };
 

@@ -43,6 +43,9 @@ struct Entry {
 pub struct Bounds {
     /// For how many seconds a message is retained.
     pub seconds: f64,
+    /// With a journal: for how many it is for those who name a message that
+    /// is known.
+    pub journal: Option<f64>,
     /// How many bytes the messages may take. The newest message is retained
     /// however large it is.
     pub bytes: usize,
@@ -72,9 +75,11 @@ impl History {
     pub fn append(&mut self, mut message: Message, now: f64) -> Arc<Message> {
         self.expire(now);
         let number = self.first + self.entries.len() as u64;
+        // Minus the age of one that was published before it came here.
+        let time = now + message.arrived();
         // A clock that is set back must not make a message older than those
         // before it, or they would hide that it expired.
-        let time = self.entries.back().map_or(now, |last| last.time.max(now));
+        let time = self.entries.back().map_or(time, |last| last.time.max(time));
         if let Some((name, _)) = self.channels.get_key_value(message.channel()) {
             *message.shared_channel() = name.clone();
         }
@@ -101,8 +106,8 @@ impl History {
     /// The message after `last` in any of `channels`, at `now`.
     ///
     /// Without `last`, or where it is not among the retained messages, that
-    /// is the oldest one in these channels. `last` itself may be in another
-    /// channel.
+    /// is the oldest [recent](Self::recent) one in these channels. `last`
+    /// itself may be in another channel.
     pub fn next<S: AsRef<str>>(
         &mut self,
         channels: &[S],
@@ -112,7 +117,7 @@ impl History {
         self.expire(now);
         let from = last
             .and_then(|id| self.place(id, channels))
-            .map_or(self.first, |number| number + 1);
+            .map_or_else(|| self.recent(now), |number| number + 1);
         let asked = channels.iter().map(|channel| (channel.as_ref(), from));
         self.next_from(asked, now).map(|(_, message)| message)
     }
@@ -143,7 +148,10 @@ impl History {
 
     /// Drops the messages that are too old at `now`.
     pub fn expire(&mut self, now: f64) {
-        let oldest = now - self.bounds.seconds;
+        let Bounds {
+            seconds, journal, ..
+        } = self.bounds;
+        let oldest = now - seconds.max(journal.unwrap_or(0.0));
         while self
             .entries
             .front()
@@ -167,6 +175,18 @@ impl History {
     #[must_use]
     pub fn first(&self) -> u64 {
         self.first
+    }
+
+    /// The number of the oldest message at `now` that is for those who name
+    /// no last message, or of the next one if there is none.
+    #[must_use]
+    pub fn recent(&self, now: f64) -> u64 {
+        if self.bounds.journal.is_none() {
+            return self.first;
+        }
+        let oldest = now - self.bounds.seconds;
+        let old = self.entries.partition_point(|entry| entry.time < oldest);
+        self.first + old as u64
     }
 
     /// How many messages are retained.
@@ -282,6 +302,7 @@ mod tests {
 
     const WIDE: Bounds = Bounds {
         seconds: 5.0,
+        journal: None,
         bytes: usize::MAX,
     };
 
@@ -363,6 +384,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_recent_is_for_those_who_know_a_message() {
+        let mut history = History::new(Bounds {
+            journal: Some(100.0),
+            ..WIDE
+        });
+        for number in 0..15_u8 {
+            history.append(message("c", number.into()), number.into());
+        }
+        for (last, now, expected) in [
+            (None, 15.0, Some(10)),
+            (Some(99), 15.0, Some(10)),
+            (Some(0), 15.0, Some(1)),
+            (Some(12), 15.0, Some(13)),
+            (None, 50.0, None),
+            (Some(13), 50.0, Some(14)),
+            (Some(13), 150.0, None),
+        ] {
+            assert_eq!(
+                next(&mut history, &["c"], last, now),
+                expected,
+                "after {last:?} at {now}"
+            );
+        }
+    }
+
+    #[test]
     fn a_clock_set_back_does_not_keep_messages_for_ever() {
         let mut history = History::new(WIDE);
         history.append(message("c", 1), 1000.0);
@@ -376,8 +423,8 @@ mod tests {
     fn bytes_bound_drops_the_oldest_but_never_the_newest() {
         let one = size(&message("c", 1));
         let mut history = History::new(Bounds {
-            seconds: 5.0,
             bytes: 3 * one,
+            ..WIDE
         });
         for number in 0..9 {
             history.append(message("c", number), 0.0);

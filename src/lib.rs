@@ -13,6 +13,8 @@
 //! - [`history`]: the retained messages of one database
 //! - [`waiter`]: a subscriber that waits, and how to wake it
 //! - [`waitlist`]: who waits on which channels
+//! - `journal`: how far the journal of a database was read, and who waits for
+//!   that
 //! - [`bus`]: one database's bus, history and waiters behind one lock
 //! - [`fanout`]: the threads that wake waiters
 //! - [`gate`]: lets a few threads at a time ask for Python's lock
@@ -26,6 +28,7 @@ pub mod error;
 pub mod fanout;
 pub mod gate;
 pub mod history;
+mod journal;
 pub mod json;
 pub mod message;
 pub mod parts;

@@ -109,7 +109,9 @@ pub struct Message {
     response: Box<str>,
     json_end: usize,
     is_notification: bool,
-    /// When it came into the history; zero before.
+    /// Its number in the journal; zero where it is not in there.
+    number: u64,
+    /// When it came into the history; before that, minus its age then.
     arrived: f64,
 }
 
@@ -119,6 +121,8 @@ struct Payload<'a> {
     channel: Cow<'a, str>,
     #[serde(borrow)]
     message: &'a RawValue,
+    #[serde(default)]
+    seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -131,7 +135,8 @@ struct Content<'a> {
 
 impl Message {
     /// Reads the payload of a NOTIFY: `{"channel":"…","message":{…}}`, where
-    /// the message has a `message_id` of any type. Other keys are ignored.
+    /// the message has a `message_id` of any type. `seq` is its number in the
+    /// journal, where it has one. Other keys are ignored.
     ///
     /// # Errors
     ///
@@ -141,7 +146,8 @@ impl Message {
         object(payload, "payload")?;
         let payload: Payload<'_> =
             serde_json::from_str(payload).map_err(Error::Payload)?;
-        Self::new(&payload.channel, payload.message.get())
+        let message = Self::new(&payload.channel, payload.message.get())?;
+        Ok(message.numbered(payload.seq))
     }
 
     /// Makes a message of its channel and its JSON.
@@ -179,8 +185,23 @@ impl Message {
             json_end: BEFORE_MESSAGE.len() + message.len(),
             response: response.into(),
             is_notification,
+            number: 0,
             arrived: 0.0,
         }
+    }
+
+    /// The same message with its number in the journal.
+    #[must_use]
+    pub fn numbered(mut self, number: u64) -> Self {
+        self.number = number;
+        self
+    }
+
+    /// The same message when it was published so many seconds ago.
+    #[must_use]
+    pub fn aged(mut self, seconds: f64) -> Self {
+        self.arrived = -seconds;
+        self
     }
 
     /// The channel that the message was published to.
@@ -224,7 +245,15 @@ impl Message {
         self.is_notification
     }
 
-    /// When the message came into the history, on the clock of that.
+    /// Its number in the journal, where numbers rise in the order of the
+    /// commits; zero for a message that is not in there.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// When the message came into the history, on the clock of that; before,
+    /// minus its age.
     #[must_use]
     pub fn arrived(&self) -> f64 {
         self.arrived
@@ -288,6 +317,7 @@ mod tests {
             assert_eq!(read.channel(), channel);
             assert_eq!(read.json(), message);
             assert_eq!(read.response(), response);
+            assert_eq!(read.number(), if payload.contains("seq") { 4 } else { 0 });
         }
     }
 
@@ -320,6 +350,7 @@ mod tests {
             r#"{"channel":"c","message":{"type":"x"}}"#,
             r#"{"channel":"c","message":{"message_id":NaN}}"#,
             r#"{"channel":"c","message":{"message_id":1}} and more"#,
+            r#"{"channel":"c","message":{"message_id":1},"seq":-1}"#,
         ] {
             let error = Message::parse(payload).expect_err(payload);
             assert!(error.to_string().starts_with("not a message"), "{error}");

@@ -110,7 +110,7 @@ impl Process {
             .entry(database.into())
             .or_insert_with(|| Bus::new(bounds))
             .clone();
-        bus.set_bounds(bounds);
+        bus.set_bounds(bounds).run();
         if self.closed.load(Ordering::SeqCst) {
             bus.close().run();
         }
@@ -145,6 +145,21 @@ impl Process {
     /// appended, and the waiters woken by this thread.
     pub fn publish(&self, bus: &Bus, messages: Vec<Message>) -> Result<()> {
         self.deliver(bus.publish(messages, self.now()))
+    }
+
+    /// Notes that a look into the journal has ended, and has those woken who
+    /// waited for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::publish`].
+    pub fn end_look(&self, bus: &Bus) -> Result<()> {
+        let wakeup = bus.end_look();
+        self.deliver(if wakeup.waiters.is_empty() {
+            Vec::new()
+        } else {
+            vec![wakeup]
+        })
     }
 
     fn deliver(&self, wakeups: Vec<Wakeup>) -> Result<()> {
@@ -240,6 +255,7 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds {
         seconds: 5.0,
+        journal: None,
         bytes: usize::MAX,
     };
 

@@ -13,6 +13,8 @@ use crate::sync::{Condvar, Mutex, lock};
 pub enum Wake {
     /// A message arrived.
     Message(Arc<Message>),
+    /// The journal was looked into: the one who waits is to look again.
+    Looked,
     /// There is nobody to get a message: the process exits, or the client has
     /// gone.
     Closed,

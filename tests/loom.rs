@@ -13,6 +13,7 @@ use trytond_fastbus::waiter::{Signal, Wake};
 
 const BOUNDS: Bounds = Bounds {
     seconds: 5.0,
+    journal: None,
     bytes: usize::MAX,
 };
 

@@ -17,8 +17,14 @@ def ends_at_exit():
     return not is_patched() and threading.current_thread().daemon
 
 
-def stay():
-    "Never let the running greenlet go on"
+def stay_in_child(parent):
+    """Never let the running greenlet go on in the child of a fork.
+
+    Unlike a thread it would, with connections that are the parent's: they
+    must not even be closed there.
+    """
+    if os.getpid() == parent:
+        return
     import gevent
     # One that nobody knows is ended.
     _staying.append(gevent.getcurrent())

@@ -1,4 +1,4 @@
-"""Listening to the notifications of a database.
+"""Listening to what is published in a database.
 
 There is one listener for each process and database, a thread that the first
 subscription starts and that ends `[database] timeout` seconds after the last
@@ -11,10 +11,12 @@ import selectors
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 from trytond import backend
 
-from . import _native, coroutine, settings
+from . import _native, coroutine, journal, settings
+from .replay import Replay
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -40,7 +42,9 @@ def ensure(bus, database, channels):
                 'bus': _native.DatabaseBus(
                     database,
                     settings.cache_timeout(), settings.cache_size(),
-                    settings.message_size()),
+                    settings.message_size(),
+                    settings.journal_timeout() if journal.of(database)
+                    else None),
                 }
             try:
                 listener.start()
@@ -53,7 +57,8 @@ def ensure(bus, database, channels):
 
 
 def part_channel(bus):
-    "The channel for the parts of payloads that are too large for one NOTIFY"
+    """The channel of payloads that are too large for one NOTIFY: their parts,
+    or the number that they have in the journal"""
     return bus._channel + '.part'
 
 
@@ -63,6 +68,13 @@ def deliver(bus, database, payloads):
     queue = bus._queues.get(key)
     if queue and not _ended(bus, key, queue):
         _put(database, queue, [(False, payload) for payload in payloads])
+
+
+def ring(bus, database):
+    "Have the journal looked into, if the bus of this process is subscribed to"
+    queue = bus._queues.get((os.getpid(), database))
+    if queue:
+        queue['bus'].ring()
 
 
 def listen(bus, database):
@@ -81,24 +93,19 @@ def listen(bus, database):
 
 def _listen(bus, key, queue):
     database = key[1]
+    ended = partial(_ended, bus, key, queue)
     retry, lost = RETRY_MIN, None
-    while queue and not _ended(bus, key, queue):
+    while queue and not ended():
         try:
             db = backend.Database(database)
-            if not db.has_channel():
-                # Transactions of this process deliver to it.
-                return
-            with _listening(bus, db) as connection:
+            with _source(bus, db, queue) as receive:
+                if not receive:
+                    # Transactions of this process deliver to it.
+                    return
                 queue['bus'].connected()
-                if lost is None:
-                    logger.info("start listener for '%s'", database)
-                else:
-                    logger.warning(
-                        "bus listener on '%s' is back after %.1f seconds, "
-                        "messages of that time are lost",
-                        database, time.monotonic() - lost)
+                _log_start(database, queue, lost)
                 retry, lost = RETRY_MIN, None
-                _receive(bus, key, queue, connection)
+                receive(ended)
         except Exception as error:
             if lost is None:
                 lost = time.monotonic()
@@ -113,6 +120,17 @@ def _listen(bus, key, queue):
                     database, str(error).strip())
             _pause(retry, queue)
             retry = min(retry * 2, RETRY_MAX)
+
+
+def _log_start(database, queue, lost):
+    if lost is None:
+        logger.info("start listener for '%s'", database)
+    else:
+        logger.warning(
+            "bus listener on '%s' is back after %.1f seconds, messages of "
+            "that time %s", database, time.monotonic() - lost,
+            "were read from the journal" if queue['bus'].has_journal
+            else "are lost")
 
 
 def _expired(queue):
@@ -143,53 +161,93 @@ def _pause(seconds, queue):
 
 
 @contextmanager
-def _listening(bus, db):
+def _source(bus, db, queue):
+    """Connect to where the messages come from; gives what receives them until
+    a function says that it is to end, or None if there is nothing"""
+    table = journal.of(db.name)
+    if not db.has_channel() and not table:
+        yield None
+        return
     connection = db.get_connection(autocommit=True)
     try:
-        channels = [bus._channel, part_channel(bus)]
-        with _time_limit(connection):
-            cursor = connection.cursor()
-            for channel in channels:
-                cursor.execute('LISTEN "%s"' % channel)
-        yield connection
-        with _time_limit(connection):
-            # The next user of the connection should not get them.
-            for channel in channels:
-                cursor.execute('UNLISTEN "%s"' % channel)
+        if db.has_channel():
+            limit = partial(_time_limit, connection)
+            with _listening(bus, connection):
+                # Before it is read: what is committed meanwhile is notified.
+                replay = table and Replay.start(
+                    table, connection, db.name, queue['bus'], limit)
+                yield partial(
+                    _receive, bus, db.name, queue, connection, replay)
+        else:
+            replay = Replay.start(table, connection, db.name, queue['bus'])
+            yield replay and replay.watch
     except BaseException:
         connection.close()
         raise
     finally:
         db.put_connection(connection)
+        if not db.has_channel():
+            db.close()
 
 
-def _receive(bus, key, queue, connection):
-    part = part_channel(bus)
+@contextmanager
+def _listening(bus, connection):
+    channels = [bus._channel, part_channel(bus)]
     cursor = connection.cursor()
+    with _time_limit(connection):
+        for channel in channels:
+            cursor.execute('LISTEN "%s"' % channel)
+    yield
+    with _time_limit(connection):
+        # The next user of the connection should not get them.
+        for channel in channels:
+            cursor.execute('UNLISTEN "%s"' % channel)
+
+
+def _receive(bus, database, queue, connection, replay, ended):
+    pid, cursor = os.getpid(), connection.cursor()
+    take = partial(_take, bus, database, queue, connection, replay)
     with selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ)
-        while not _ended(bus, key, queue):
-            notifications = []
-            try:
-                for channel, payload in _notifications(connection):
-                    notifications.append((channel == part, payload))
-            finally:
-                # Those that came before the connection broke count as well.
-                _put(key[1], queue, notifications)
-            # Any that come with the answer to a query, be it LISTEN or the
-            # one below, are taken above before it is waited for more.
+        bell = selector.register(queue['bus'], selectors.EVENT_READ)
+        while not ended():
+            take()
+            # Any that come with the answer to a query, be it LISTEN or one of
+            # those below, are taken above before it is waited for more.
             readable = selector.select(timeout=settings.select_timeout())
-            if os.getpid() != key[0]:
-                # A greenlet, unlike a thread, goes on in the child of a
-                # fork. The connection is the parent's: not even to close.
-                coroutine.stay()
+            coroutine.stay_in_child(pid)
+            if replay:
+                if bell in (key for key, _ in readable):
+                    replay.look(take)
+                replay.purge()
             if not readable:
                 # The answer tells whether PostgreSQL is still there.
                 with _time_limit(connection):
                     cursor.execute('SELECT 1')
                 queue['bus'].expire()
                 # trytond closes the pool of a database that nobody uses.
-                backend.Database(key[1])
+                backend.Database(database)
+
+
+def _take(bus, database, queue, connection, replay):
+    "Put the notifications that are there on the bus"
+    part = part_channel(bus)
+    taken = []
+    try:
+        for channel, payload in _notifications(connection):
+            taken.append((channel == part, payload))
+    finally:
+        # Those that came before the connection broke count as well.
+        notifications = []
+        for is_part, payload in taken:
+            if replay and is_part and payload.isdigit():
+                # The message itself is too large, and only in the journal.
+                _put(database, queue, notifications)
+                notifications = []
+                replay.read(until=int(payload))
+            else:
+                notifications.append((is_part, payload))
+        _put(database, queue, notifications)
 
 
 def _put(database, queue, notifications):

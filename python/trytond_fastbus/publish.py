@@ -1,21 +1,27 @@
 """Sending a message in the transaction."""
-from . import _native, settings
-from .listener import deliver, part_channel
+import json
+
+from . import _native, journal, settings
+from .listener import deliver, part_channel, ring
 
 
-def send(bus, transaction, payload):
-    """Send the payload, in ASCII, once the transaction is committed.
+def send(bus, transaction, channel, message):
+    """Send a message, in JSON of ASCII, once the transaction is committed.
 
-    Raises ValueError when it is larger than [bus] message_size.
+    Raises ValueError when it is larger than [bus] message_size, or when the
+    channel is none for the journal.
     """
+    payload = '{"channel":%s,"message":%s}' % (json.dumps(channel), message)
     limit = settings.message_size()
     if len(payload) > limit:
         raise ValueError(
             "the message takes %d bytes, [bus] message_size allows %d"
             % (len(payload), limit))
     database, connection = transaction.database, transaction.connection
+    if _write(bus, transaction, channel, message):
+        return
     if not database.has_channel():
-        _send_local(bus, transaction, payload)
+        _finish(bus, transaction, payloads=[payload])
     elif len(payload) > _native.PAYLOAD_MAX:
         cursor = connection.cursor()
         cursor.execute(
@@ -29,15 +35,32 @@ def send(bus, transaction, payload):
             'SELECT pg_notify(%s, %s)', (bus._channel, payload))
 
 
-def _send_local(bus, transaction, payload):
-    """Send to the subscribers of this process.
+def _write(bus, transaction, channel, message):
+    "Write the message to the journal; whether that could be done"
+    table = journal.of(transaction.database.name)
+    if not table:
+        return False
+    if '\0' in channel:
+        raise ValueError(
+            "channel must not contain a null character where there is a "
+            "journal: %r" % channel)
+    if not table.insert(transaction, channel, message):
+        return False
+    if not transaction.database.has_channel():
+        # Those who wait in this process need not wait for the next look.
+        _finish(bus, transaction, journaled=True)
+    return True
 
-    What the database can't carry to the others (SQLite) reaches those here
-    when trytond commits the transaction.
+
+def _finish(bus, transaction, payloads=(), journaled=False):
+    """Tell the subscribers of this process once trytond has committed.
+
+    What the database can't carry to the others (SQLite) reaches those here.
     """
     manager = transaction.join(
         _LocalDataManager(bus, transaction.database.name))
-    manager.payloads.append(payload)
+    manager.payloads.extend(payloads)
+    manager.journaled |= journaled
     # None stands for autocommit, on SQLite.
     if getattr(transaction.connection, 'isolation_level', '') is None:
         manager.tpc_finish(transaction)
@@ -49,7 +72,7 @@ class _LocalDataManager:
     def __init__(self, bus, database):
         self.bus = bus
         self.database = database
-        self.payloads = []
+        self.tpc_abort(None)
 
     def __eq__(self, other):
         # There is one for each transaction, found by join.
@@ -67,8 +90,12 @@ class _LocalDataManager:
         pass
 
     def tpc_finish(self, transaction):
-        payloads, self.payloads = self.payloads, []
-        deliver(self.bus, self.database, payloads)
+        payloads, journaled = self.payloads, self.journaled
+        self.tpc_abort(transaction)
+        if payloads:
+            deliver(self.bus, self.database, payloads)
+        if journaled:
+            ring(self.bus, self.database)
 
     def tpc_abort(self, transaction):
-        self.payloads = []
+        self.payloads, self.journaled = [], False

@@ -10,6 +10,7 @@ config = trytond.config if MODULE else trytond.config.config
 MESSAGE_SIZE = 1024 * 1024
 CACHE_SIZE = 64 * 1024 * 1024
 KEEP_ALIVE_TIMEOUT = 10
+JOURNAL_TIMEOUT = 3600
 
 # What the bus server allows, and what it takes (docs/bus-server.md): each
 # option's default and the least that it may be
@@ -83,6 +84,16 @@ def cache_size():
     return _number('bus', 'cache_size', CACHE_SIZE)
 
 
+def journal():
+    "Whether messages are also rows of a table"
+    return _boolean('bus', 'journal', False)
+
+
+def journal_timeout():
+    "Seconds for which a row of the journal is kept"
+    return _number('bus', 'journal_timeout', JOURNAL_TIMEOUT)
+
+
 def keep_alive_timeout():
     "Seconds in which PostgreSQL has to answer a probe"
     return _number('bus', 'keep_alive_timeout', KEEP_ALIVE_TIMEOUT)
@@ -111,6 +122,7 @@ def server():
         'long_polling_timeout': long_polling_timeout(),
         'cache_timeout': cache_timeout(),
         'cache_size': cache_size(),
+        'journal_timeout': journal_timeout() if journal() else None,
         'cors': config.get('web', 'cors', default='').split(),
         }
     bounds = {**SERVER, 'num_proxies': (num_proxies, 0)}

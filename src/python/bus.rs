@@ -90,12 +90,9 @@ impl PyBus {
         })?;
         let transaction = transaction(py)?;
         content.set_item("message_id", Uuid::new_v4().to_string())?;
-        let mut payload = String::from("{\"channel\":");
-        encode(&mut payload, channel)?;
-        payload.push_str(",\"message\":");
-        encode(&mut payload, message)?;
-        payload.push('}');
-        SEND.get(py)?.call1((cls, &transaction, payload))?;
+        let mut json = String::new();
+        encode(&mut json, message)?;
+        SEND.get(py)?.call1((cls, &transaction, channel, json))?;
         let database = || transaction.getattr("database")?.getattr("name");
         debug(py, "publish %r to '%s' on '%s'", || {
             Ok((message, channel, database()?)

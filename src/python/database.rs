@@ -1,4 +1,8 @@
-//! The bus of one database, as the code that listens to PostgreSQL sees it.
+//! The bus of one database, as the code that listens to it sees it.
+use std::io::Read;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -21,6 +25,11 @@ pub(super) struct PyDatabase {
     /// The most bytes that a payload in parts may have.
     payload_max: usize,
     assembly: Mutex<Assembly>,
+    bounds: Bounds,
+    /// Readable when a look into the journal is wanted.
+    alarm: UnixStream,
+    /// Its other end.
+    bell: UnixStream,
 }
 
 /// What has become of a notification.
@@ -40,20 +49,30 @@ impl PyDatabase {
         cache_timeout: f64,
         cache_size: usize,
         message_size: usize,
-    ) -> Self {
+        journal_timeout: Option<f64>,
+    ) -> PyResult<Self> {
         let bounds = Bounds {
             seconds: cache_timeout,
+            journal: journal_timeout,
             bytes: cache_size,
         };
-        Self {
-            bus: registry::current().open(&name, bounds),
+        let (alarm, bell) = UnixStream::pair()?;
+        alarm.set_nonblocking(true)?;
+        bell.set_nonblocking(true)?;
+        let bus = registry::current().open(&name, bounds);
+        bus.set_alarm(bell.try_clone()?);
+        Ok(Self {
+            bus,
             name,
+            bounds,
+            alarm,
+            bell,
             // The newest message is retained even where it is larger than
             // all that is to be retained. Another process may allow larger
             // messages than this one.
             payload_max: cache_size.max(message_size),
             assembly: Mutex::default(),
-        }
+        })
     }
 
     /// Put the notifications of a batch on the bus, in their order: each is
@@ -90,10 +109,94 @@ impl PyDatabase {
                 }
             }
         }
-        self.bus.count_skipped(reasons.len());
-        py.detach(|| registry::current().publish(&self.bus, messages))
-            .map_err(|error| py_error(&error))?;
+        self.publish(py, messages, reasons)
+    }
+
+    /// Put rows of the journal on the bus, in their order, but for those that
+    /// were there before: each is its number, its age in seconds and its
+    /// payload. Returns why others than messages were skipped.
+    fn replay(
+        &self,
+        py: Python<'_>,
+        rows: Vec<(u64, f64, String)>,
+    ) -> PyResult<Vec<String>> {
+        let last = rows.last().map_or(0, |(number, ..)| *number);
+        let parsed: Vec<_> = py.detach(|| {
+            let parse = |(number, age, payload): (u64, f64, String)| {
+                (number, age, Message::parse(&payload).map_err(|_| payload))
+            };
+            rows.into_iter().map(parse).collect()
+        });
+        let mut messages = Vec::with_capacity(parsed.len());
+        let mut reasons = Vec::new();
+        for (number, age, parsed) in parsed {
+            match parsed.or_else(|payload| wire::payload(py, &payload)) {
+                Ok(message) => messages.push(message.numbered(number).aged(age)),
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        let reasons = self.publish(py, messages, reasons)?;
+        self.bus.pass(last);
         Ok(reasons)
+    }
+
+    /// Whether there is a journal that can be read.
+    #[getter]
+    fn has_journal(&self) -> bool {
+        self.bus.has_journal()
+    }
+
+    /// The greatest number of the journal that was read; zero before the
+    /// first.
+    #[getter]
+    fn last_number(&self) -> u64 {
+        self.bus.last_number()
+    }
+
+    /// Whether this is the payload of the message with that number.
+    fn is_last(&self, py: Python<'_>, payload: &str) -> bool {
+        wire::payload(py, payload).is_ok_and(|message| self.bus.is_last(message.id()))
+    }
+
+    /// Have the journal read from its beginning by the next look, but for the
+    /// messages that are retained.
+    fn rewind(&self) {
+        self.bus.rewind();
+    }
+
+    /// A descriptor that is readable when a look into the journal is wanted.
+    fn fileno(&self) -> RawFd {
+        self.alarm.as_raw_fd()
+    }
+
+    /// Tell whoever looks into the journal that there may be something.
+    fn ring(&self) {
+        self.bus.ring();
+    }
+
+    /// Begin a look into the journal.
+    fn begin_look(&self) {
+        let mut rung = [0; 64];
+        while matches!((&self.alarm).read(&mut rung), Ok(64)) {}
+        self.bus.begin_look();
+    }
+
+    /// End the look: all that was found is on the bus.
+    fn end_look(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| registry::current().end_look(&self.bus))
+            .map_err(|error| py_error(&error))
+    }
+
+    /// Say whether there is a journal that can be read, where it is wanted.
+    fn use_journal(&self, usable: bool) -> PyResult<()> {
+        let journal = self.bounds.journal.filter(|_| usable);
+        let bounds = Bounds {
+            journal,
+            ..self.bounds
+        };
+        self.bus.set_bounds(bounds).run();
+        self.bus.set_alarm(self.bell.try_clone()?);
+        Ok(())
     }
 
     /// Note that the connection was lost, and with it what was under way.
@@ -125,6 +228,19 @@ impl PyDatabase {
 }
 
 impl PyDatabase {
+    /// Puts the messages on the bus, and counts those that were none.
+    fn publish(
+        &self,
+        py: Python<'_>,
+        messages: Vec<Message>,
+        reasons: Vec<String>,
+    ) -> PyResult<Vec<String>> {
+        self.bus.count_skipped(reasons.len());
+        py.detach(|| registry::current().publish(&self.bus, messages))
+            .map_err(|error| py_error(&error))?;
+        Ok(reasons)
+    }
+
     fn read(&self, is_part: bool, payload: String) -> Received {
         let whole = if is_part {
             let pushed = lock(&self.assembly).push(&payload, self.payload_max);

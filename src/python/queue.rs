@@ -33,6 +33,7 @@ impl PyMessageQueue {
         Self {
             bus: Bus::new(Bounds {
                 seconds: timeout,
+                journal: None,
                 bytes: usize::MAX,
             }),
             clock: Clock::Wall,

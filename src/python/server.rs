@@ -36,6 +36,8 @@ struct Options {
     long_polling_timeout: f64,
     cache_timeout: f64,
     cache_size: usize,
+    /// None without a journal.
+    journal_timeout: Option<f64>,
     cors: Vec<String>,
     num_proxies: usize,
     session_cache: f64,
@@ -223,6 +225,7 @@ impl Options {
             )?,
             history: Bounds {
                 seconds: self.cache_timeout,
+                journal: self.journal_timeout,
                 bytes: self.cache_size,
             },
             cors: self.cors.iter().map(|origin| (**origin).into()).collect(),

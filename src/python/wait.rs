@@ -30,36 +30,55 @@ pub(super) fn next_message(
     last: Option<&Id>,
     timeout: impl FnOnce() -> PyResult<Duration>,
 ) -> PyResult<Option<Arc<Message>>> {
-    let now = process.now();
     // Most polls of a client that catches up end here.
-    if let Some(message) = bus.next(poll.channels(), last, now) {
+    if let Some(message) = bus.next(poll.channels(), last, process.now()) {
         return Ok(Some(message));
     }
-    let waker = PyWaker::current(py)?;
     let timeout = timeout()?;
-    let subscription = bus.subscribe(poll.channels(), last, now, || match &waker {
-        Some(waker) => waker.signal(),
-        None => Signal::thread(),
-    });
-    let ticket = match subscription {
-        Subscription::Message(message) => return Ok(Some(message)),
-        Subscription::Waiting(ticket) => ticket,
-    };
-    let wake = if let Some(waker) = waker {
-        waker.wait(py, timeout)?;
-        ticket.waiter().woken()
-    } else {
-        let end_watch = watch_client(py, &ticket)?;
-        let wake = wait_in_thread(py, process, &ticket, timeout);
-        if !end_watch.is_none() {
-            end_watch.call0()?;
+    let started = Instant::now();
+    let mut after = None;
+    loop {
+        let waker = PyWaker::current(py)?;
+        let signal = || match &waker {
+            Some(waker) => waker.signal(),
+            None => Signal::thread(),
+        };
+        let ticket = if let Some(ticket) = bus.settle(last, &mut after, signal) {
+            ticket
+        } else {
+            match bus.subscribe(poll.channels(), last, process.now(), signal) {
+                Subscription::Message(message) => return Ok(Some(message)),
+                Subscription::Waiting(ticket) => ticket,
+            }
+        };
+        let left = timeout.saturating_sub(started.elapsed());
+        match wait(py, process, &ticket, waker, left)? {
+            Some(Wake::Message(message)) => return Ok(Some(message)),
+            Some(Wake::Looked) => {}
+            Some(Wake::Closed) | None => return Ok(None),
         }
-        wake?
-    };
-    Ok(match wake {
-        Some(Wake::Message(message)) => Some(message),
-        Some(Wake::Closed) | None => None,
-    })
+    }
+}
+
+/// Waits until the one whose place this is is woken, as a greenlet where it
+/// has a waker, else as a thread.
+fn wait(
+    py: Python<'_>,
+    process: &Process,
+    ticket: &Ticket,
+    waker: Option<PyWaker<'_>>,
+    timeout: Duration,
+) -> PyResult<Option<Wake>> {
+    if let Some(waker) = waker {
+        waker.wait(py, timeout)?;
+        return Ok(ticket.waiter().woken());
+    }
+    let end_watch = watch_client(py, ticket)?;
+    let wake = wait_in_thread(py, process, ticket, timeout);
+    if !end_watch.is_none() {
+        end_watch.call0()?;
+    }
+    wake
 }
 
 /// Has the wait ended when its client goes away, as far as that is told;

@@ -117,7 +117,7 @@ impl Client {
         woken: &mut Woken,
     ) -> u32 {
         self.seen = now;
-        self.acknowledge(poll.clone(), last, history, woken);
+        self.acknowledge(poll.clone(), last, history, now, woken);
         let key = self.next;
         self.next = key.wrapping_add(1);
         self.polls.push(Entry {
@@ -213,6 +213,7 @@ impl Client {
         poll: Arc<Poll>,
         last: Option<&Id>,
         history: &History,
+        now: f64,
         woken: &mut Woken,
     ) {
         let mut place = last.and_then(|last| history.place(last, poll.channels()));
@@ -235,7 +236,7 @@ impl Client {
             self.sent = None;
             self.land(woken);
         }
-        let from = place.map_or(0, |place| place + 1);
+        let from = place.map_or_else(|| history.recent(now), |place| place + 1);
         // Any other says nothing of the channels that are known already: it
         // may have been sent to a poll that did not ask for them.
         let is_covered = |channel: &str| {

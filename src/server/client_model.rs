@@ -103,6 +103,7 @@ impl World {
             client: Client::default(),
             history: History::new(Bounds {
                 seconds: f64::INFINITY,
+                journal: None,
                 bytes: usize::MAX,
             }),
             now: 0.0,

@@ -116,6 +116,7 @@ mod tests {
         let mut clients = Clients::default();
         let history = History::new(Bounds {
             seconds: 5.0,
+            journal: None,
             bytes: 0,
         });
         let poll = |channel: &str| Arc::new(Poll::new([channel.into()]));

@@ -71,6 +71,7 @@ impl Default for Config {
             long_polling_timeout: Duration::from_secs(300),
             history: Bounds {
                 seconds: 300.0,
+                journal: None,
                 bytes: 64 * 1024 * 1024,
             },
             cors: Vec::new(),

@@ -52,10 +52,21 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 enum Kind {
+    /// A poll of which nothing can be said before the journal was looked
+    /// into.
+    Unsettled(Box<Unsettled>),
     /// The poll of a client: the keys of both.
     Client(u32, u32),
     /// A poll of no client, or of several: its last message.
     Anonymous(Option<Id>),
+}
+
+#[derive(Debug)]
+struct Unsettled {
+    user: u32,
+    last: Option<Id>,
+    /// The look that it waits for, once it does.
+    after: Option<u64>,
 }
 
 impl fmt::Debug for Databases {
@@ -153,19 +164,11 @@ impl Database {
         now: f64,
     ) -> Place {
         let mut poll = Arc::new(poll);
-        let kind = if poll.client().is_some() {
-            let mut woken = Woken::new();
-            let mut clients = lock(&self.clients);
-            let key = clients.key(user, &mut poll);
-            let client = clients.get(key);
-            let entry = self.bus.look(|history| {
-                client.arrive(poll.clone(), last.as_ref(), history, now, &mut woken)
-            });
-            drop(clients);
-            wake(woken);
-            Kind::Client(key, entry)
+        let kind = if self.bus.is_settled(last.as_ref()) {
+            self.arrive(user, &mut poll, last, now)
         } else {
-            Kind::Anonymous(last)
+            let after = None;
+            Kind::Unsettled(Box::new(Unsettled { user, last, after }))
         };
         Place {
             database: self,
@@ -175,6 +178,29 @@ impl Database {
             until: None,
             written: false,
         }
+    }
+
+    /// Takes in a poll, of which all is known.
+    fn arrive(
+        &self,
+        user: u32,
+        poll: &mut Arc<Poll>,
+        last: Option<Id>,
+        now: f64,
+    ) -> Kind {
+        if poll.client().is_none() {
+            return Kind::Anonymous(last);
+        }
+        let mut woken = Woken::new();
+        let mut clients = lock(&self.clients);
+        let key = clients.key(user, poll);
+        let client = clients.get(key);
+        let entry = self.bus.look(|history| {
+            client.arrive(poll.clone(), last.as_ref(), history, now, &mut woken)
+        });
+        drop(clients);
+        wake(woken);
+        Kind::Client(key, entry)
     }
 
     /// Looks for what the poll of a client is to do, and gives it its place
@@ -226,6 +252,10 @@ impl Place {
                     Progress::Ready(Wake::Closed) => {
                         return Progress::Ready(Outcome::Empty);
                     }
+                    Progress::Ready(Wake::Looked) => {
+                        self.ticket = None;
+                        None
+                    }
                     Progress::Ready(Wake::Message(message)) => {
                         self.ticket = None;
                         Some(message)
@@ -233,7 +263,19 @@ impl Place {
                 },
             };
             let had_ticket = self.ticket.is_some();
-            match &self.kind {
+            match &mut self.kind {
+                Kind::Unsettled(unsettled) if !had_ticket => {
+                    let Unsettled { user, last, after } = &mut **unsettled;
+                    let database = &self.database;
+                    let signal = || Signal::task(&database.woken);
+                    self.ticket = database.bus.settle(last.as_ref(), after, signal);
+                    if self.ticket.is_none() {
+                        let (user, last) = (*user, last.take());
+                        self.kind = database.arrive(user, &mut self.poll, last, now);
+                        continue;
+                    }
+                }
+                Kind::Unsettled(_) => {}
                 Kind::Anonymous(last) => {
                     if let Some(message) = woken_by {
                         return Progress::Ready(Outcome::Message(message));

@@ -1,0 +1,134 @@
+"""Reading the journal of a database into the bus of this process."""
+import logging
+import os
+import random
+import selectors
+import time
+from contextlib import nullcontext
+
+from . import coroutine, settings
+from .journal import NUMBER_MAX, Unusable
+
+# The name that administrators know from trytond
+logger = logging.getLogger('trytond.bus')
+
+# Seconds between two looks for the commits of others, on SQLite
+LOOK_EVERY = .05
+
+# Seconds between two looks at whether the file is another one
+LOOK_AT_FILE_EVERY = 1
+
+# Seconds between two deletions of old rows, at most
+PURGE_EVERY = 60
+
+
+class Replay:
+    """The journal of a database, read into its bus.
+
+    limit makes the context manager that breaks the connection when it does
+    not answer in time.
+    """
+
+    def __init__(self, journal, connection, name, bus, limit=nullcontext):
+        self._journal = journal
+        self._connection = connection
+        self._name = name
+        self._bus = bus
+        self._limit = limit
+        self._pid = os.getpid()
+        self._put_purge_off()
+
+    @classmethod
+    def start(cls, *args, **kwargs):
+        """Read what was committed until now and was not read before.
+
+        Returns None where there is no journal that can be used.
+        """
+        self = cls(*args, **kwargs)
+        try:
+            with self._limit():
+                self._journal.prepare(self._connection)
+        except Unusable as error:
+            logger.error("%s: messages may be lost", error)
+            self._bus.use_journal(False)
+            return None
+        self._bus.use_journal(True)
+        last = self._bus.last_number
+        if last and not self._holds(last):
+            # It is old, or the database was restored, and its numbers may
+            # belong to other messages now.
+            self._bus.rewind()
+        self.look()
+        if self._bus.last_number < last:
+            logger.warning(
+                "the journal of the bus on '%s' went back from number %d to "
+                "%d: all of it was read",
+                self._name, last, self._bus.last_number)
+        return self
+
+    def look(self, then=lambda: None):
+        """Read the new rows, do something, and let those polls go on that
+        wait for what other processes may have got before"""
+        self._bus.begin_look()
+        self.read()
+        then()
+        self._bus.end_look()
+
+    def watch(self, ended):
+        """Look for what other connections commit until ended() says so, on
+        SQLite"""
+        file, version = self._journal.file(self._connection), None
+        look_at_file = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._bus, selectors.EVENT_READ)
+            rung = []
+            while not ended():
+                # Before the look: what is committed meanwhile is another one.
+                current = self._journal.version(self._connection)
+                if rung or current != version:
+                    self.look()
+                    version = current
+                rung = selector.select(timeout=LOOK_EVERY)
+                coroutine.stay_in_child(self._pid)
+                if time.monotonic() - look_at_file > LOOK_AT_FILE_EVERY:
+                    look_at_file = time.monotonic()
+                    if self._journal.file(self._connection) != file:
+                        raise OSError("the file of the database was replaced")
+                    self._bus.expire()
+                    self.purge()
+
+    def read(self, until=NUMBER_MAX):
+        "Read the new rows up to this number"
+        while True:
+            with self._limit():
+                rows = self._journal.read(
+                    self._connection, self._bus.last_number, until)
+            if not rows:
+                return
+            for reason in self._bus.replay(rows):
+                logger.error(
+                    "bus listener on '%s' skipped a row of the journal: %s",
+                    self._name, reason)
+
+    def purge(self):
+        "Delete old rows, once in a while"
+        if time.monotonic() < self._purge_at:
+            return
+        try:
+            with self._limit():
+                more = self._journal.purge(
+                    self._connection, settings.journal_timeout())
+        finally:
+            self._put_purge_off()
+        if more:
+            self._purge_at = 0
+
+    def _put_purge_off(self):
+        # At random so that not all processes come at once
+        self._purge_at = time.monotonic() + random.uniform(.5, 1) * min(
+            PURGE_EVERY, settings.journal_timeout() / 10)
+
+    def _holds(self, number):
+        with self._limit():
+            payload = self._journal.find(self._connection, number)
+        return payload is not None and self._bus.is_last(payload)
