@@ -37,7 +37,6 @@ def drop_lock(postgresql, database):
             f"SELECT pg_get_functiondef('{function}'::regproc)", database)]
     kept = [line for line in lines if 'pg_advisory_xact_lock' not in line]
     assert len(kept) < len(lines), lines
-    place = next(
-        n for n, line in enumerate(kept) if 'RETURN ' in line.upper())
-    kept.insert(place, "PERFORM pg_sleep(random() * .05);")
+    *_, end = (n for n, line in enumerate(kept) if 'RETURN ' in line)
+    kept.insert(end, "PERFORM pg_sleep(random() * .05);")
     postgresql.execute('\n'.join(kept), database)

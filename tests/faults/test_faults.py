@@ -43,10 +43,10 @@ def test_nothing_committed_is_lost(run, database, server):
         ('trytond-bus', ['--journal', 'off', '--faults', 'server']),
         ('trytond', ['--bus-class', 'faults.sabotage.Reversed',
                 '--faults', 'none']),
-        ('trytond-bus', ['--drop-lock', '--faults', 'none']),
+        ('trytond-bus', ['--drop-lock', '--faults', 'none', '--rate', '8']),
         ])
 def test_sabotage_is_noticed(run, server, sabotage):
     status, report = run(
-        '--server', server, '--seconds', '6', '--deadline', '5', *sabotage)
+        '--server', server, '--seconds', '4', '--deadline', '5', *sabotage)
     assert status == 1, report
     assert ' violations; ' in report, report

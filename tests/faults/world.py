@@ -143,6 +143,9 @@ class World:
             publisher = Program('publisher', self._task, config, f'p{number}')
             self._stack.callback(publisher.kill)
             self.publishers.append(publisher.start())
+        wait_until(lambda: len({
+                    event['unit'].partition('.')[0]
+                    for event in read(self._published)}) == 2, 60)
         self._end = Program('publisher', self._task, config, 'end')
 
     def _write_task(self, login):
