@@ -1,10 +1,10 @@
 """See a message go through a real Tryton server: make demo runs this.
 
-It makes a Tryton database on SQLite, starts the command trytond with the bus
-and the route of notify.py, and lets client.py, a process that talks only
-HTTP, ask for a notification and wait for it. With the argument postgresql it
-does so on a PostgreSQL that is thrown away, and the client waits at the
-command trytond-bus. With KEEP=1 the servers stay.
+It makes a Tryton database on SQLite, or with the argument postgresql on a
+PostgreSQL that is thrown away, starts the command trytond with the route of
+notify.py, and beside it trytond-bus, which finds the messages in the journal.
+client.py, a process that talks only HTTP, asks the one for a notification and
+waits for it at the other. With KEEP=1 the servers stay.
 """
 import os
 import secrets
@@ -36,6 +36,7 @@ def main(backend='sqlite'):
             'bus': {
                 'allow_subscribe': True,
                 'class': 'trytond_fastbus.Bus',
+                'journal': True,
                 },
             'wsgi middleware': {'demo': 'notify.demo'},
             }
@@ -50,22 +51,17 @@ def main(backend='sqlite'):
             sections['database'] = {'uri': postgresql.uri}
         create_tryton(sections, DATABASE, password)
 
-        servers = []
-        if backend == 'postgresql':
-            bus = stack.enter_context(
-                BusServer(directory, sections, [DATABASE]))
-            print("trytond-bus serves on", bus.url, flush=True)
-            sections['bus']['url_host'] = bus.url + '/'
-            servers.append(bus)
+        bus = stack.enter_context(BusServer(directory, sections, [DATABASE]))
+        print("trytond-bus serves on", bus.url, flush=True)
+        sections['bus']['url_host'] = bus.url + '/'
         trytond = stack.enter_context(
             TrytondServer(directory, sections, [DATABASE]))
         print("trytond serves on", trytond.url, flush=True)
-        servers.append(trytond)
         status = subprocess.run([
                 sys.executable, EXAMPLES / 'client.py', trytond.url, DATABASE,
                 password]).returncode
         if status:
-            for server in servers:
+            for server in [bus, trytond]:
                 print(server.log, file=sys.stderr)
         elif os.environ.get('KEEP'):
             print(

@@ -74,6 +74,11 @@ impl Assembly {
     }
 
     fn try_push(&mut self, part: &str, limit: usize) -> Result<Option<String>> {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Error::Part(
+                "it is in the journal, which is off in this process",
+            ));
+        }
         let mut fields = part.splitn(4, ' ');
         let mut field = || fields.next().ok_or(Error::Part("it has no header"));
         let (id, index, count, text) = (field()?, field()?, field()?, field()?);

@@ -12,7 +12,7 @@ logger = logging.getLogger('trytond.bus')
 
 
 def main(args=None):
-    "Serve until SIGTERM or SIGINT"
+    "Serve until SIGTERM or SIGINT, or do what else is asked for"
     parser = get_parser()
     try:
         import argcomplete
@@ -25,6 +25,10 @@ def main(args=None):
     settings.config.update_etc(options.configfile)
 
     # What imports the rest of trytond comes after its configuration.
+    if options.journal_sql:
+        from . import journal
+        print(journal.sql(), end='')
+        return
     from .server import serve
     with commandline.pidfile(options):
         try:
@@ -60,6 +64,10 @@ def get_parser():
         '--admin-listen', dest='admin_listen', metavar='ADDRESS,…',
         help="answer /metrics, /health/live and /health/ready on these "
         "addresses (default: [bus] admin_listen, none)")
+    parser.add_argument(
+        '--journal-sql', dest='journal_sql', action='store_true',
+        help="print the statements that make the journal, for a role that "
+        "may not, and exit")
     return parser
 
 

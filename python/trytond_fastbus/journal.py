@@ -218,9 +218,11 @@ AND created < clock_timestamp() - %s * interval '1 second'
             return False
         try:
             self.prepare(connection)
-        except Unusable as error:
+        except (Unusable, backend.DatabaseOperationalError) as error:
             self._failed[key] = time.monotonic()
-            logger.error("%s: messages are sent without it", error)
+            logger.error(
+                "messages on '%s' are sent without the journal: %s",
+                self._name, str(error).strip())
             return False
         return True
 
@@ -240,7 +242,7 @@ AND created < clock_timestamp() - %s * interval '1 second'
                 raise
             finally:
                 database.put_connection(connection)
-        except Unusable:
+        except (Unusable, backend.DatabaseOperationalError):
             raise
         except Exception as error:
             raise self._unusable(str(error).strip()) from error

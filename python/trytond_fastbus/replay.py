@@ -49,7 +49,9 @@ class Replay:
             with self._limit():
                 self._journal.prepare(self._connection)
         except Unusable as error:
-            logger.error("%s: messages may be lost", error)
+            logger.error(
+                "bus listener on '%s' goes without the journal: %s",
+                self._name, error)
             self._bus.use_journal(False)
             return None
         self._bus.use_journal(True)

@@ -6,7 +6,7 @@ import time
 
 from trytond import backend
 
-from . import Bus, _native, listener, settings
+from . import Bus, _native, journal, listener, settings
 from .sessions import Sessions
 
 logger = logging.getLogger('trytond.bus')
@@ -31,13 +31,15 @@ def serve(databases=(), listen=None, admin_listen=None):
     take the place of the options of that name in the configuration.
 
     Raises ValueError for a configuration that can't be used, OSError for an
-    address that can't be listened on and RuntimeError for a database backend
-    without channels.
+    address that can't be listened on and RuntimeError where messages can't
+    reach the server: without a journal the database backend needs channels.
     """
-    if not backend.Database().has_channel():
+    if not settings.journal() and not backend.Database().has_channel():
         raise RuntimeError(
             "the database backend '%s' has no channels, by which messages "
-            "reach the bus server: it needs PostgreSQL" % backend.name)
+            "reach the bus server: it needs PostgreSQL, or [bus] journal = "
+            "True" % backend.name)
+    _prepare(databases)
     options = settings.server()
     if listen is not None:
         options['listen'] = settings.addresses(listen)
@@ -56,6 +58,26 @@ def serve(databases=(), listen=None, admin_listen=None):
         _listen(bus, databases)
         server.ready()
         return _wait(server, signals, bus, databases)
+
+
+def _prepare(databases):
+    "Make the journals that are missing"
+    for name in databases:
+        table = journal.of(name)
+        if not table:
+            continue
+        try:
+            database = backend.Database(name)
+            connection = database.get_connection(autocommit=True)
+        except backend.DatabaseOperationalError as error:
+            # The listener waits for it.
+            logger.warning(
+                "no connection to '%s': %s", name, str(error).strip())
+            continue
+        try:
+            table.prepare(connection)
+        finally:
+            database.put_connection(connection)
 
 
 def bus_class():

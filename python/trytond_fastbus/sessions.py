@@ -5,6 +5,7 @@ import time
 from contextlib import contextmanager
 from ipaddress import ip_address
 
+from sql import Flavor
 from trytond import backend, security
 from trytond.pool import Pool
 from trytond.transaction import Transaction
@@ -75,6 +76,8 @@ class Sessions:
                     "the modules of '%s' can not be loaded", database)
 
     def _run(self):
+        # As in a transaction, of which security.check may do without.
+        Flavor.set(backend.Database.flavor)
         while not self._ended.is_set():
             request = self._server.next_request(LOOK_EVERY)
             if not request:
