@@ -19,6 +19,10 @@ def main():
     parser.add_argument(
         '--faults', nargs='+', help="of what only", choices=[
             'server', 'publisher', 'PostgreSQL', 'connections', 'none'])
+    parser.add_argument(
+        '--cache-timeout', type=int, choices=[2, 300],
+        help="[bus] cache_timeout: with 2 clients fall behind it, with 300 "
+        "some start later; by default one of them is drawn")
     parser.add_argument('--clients', type=int, default=6)
     parser.add_argument(
         '--rate', type=float, default=3,
@@ -35,7 +39,11 @@ def main():
     parser.add_argument(
         '--drop-lock', action='store_true',
         help="have the journal number messages without its lock")
-    sys.exit(bool(run(parser.parse_args())))
+    options = parser.parse_args()
+    if not options.cache_timeout:
+        options.cache_timeout = random.Random(
+            f'{options.seed} cache').choice([2, 300])
+    sys.exit(bool(run(options)))
 
 
 if __name__ == '__main__':

@@ -32,8 +32,12 @@ class Client:
         self._headers = TrytonClient(
             task['login'], task['database'], timeout=60)._headers
         self._last = None
+        self._delay = task['delays'].get(id_, 0)
+        # Now and then all that it knows is older than what servers keep.
+        self._pause = min(2 * task['cache_timeout'], 4)
 
     def run(self):
+        time.sleep(self._delay)
         self._log.write('start', client=self._id, channels=self._channels)
         failures = Counter()
         while True:
@@ -47,6 +51,8 @@ class Client:
                 time.sleep(self._random.uniform(.05, .3))
             else:
                 self.receive(answer)
+            if self._last and self._random.random() < .01:
+                time.sleep(self._random.uniform(0, self._pause))
 
     def poll(self, port):
         connection = http.client.HTTPConnection(

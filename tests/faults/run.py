@@ -21,7 +21,8 @@ def run(options):
         directory = Path(tempfile.mkdtemp(prefix='faults-'))
     print(
         f"seed {options.seed}: {options.seconds} s, {options.database}, "
-        f"{options.server}, journal {options.journal}", flush=True)
+        f"{options.server}, journal {options.journal}, cache_timeout "
+        f"{options.cache_timeout} s", flush=True)
     with World(directory, options) as world:
         if options.drop_lock:
             sabotage.drop_lock(world.postgresql, NAME)

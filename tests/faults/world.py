@@ -36,6 +36,9 @@ PUBLISHERS = "application_name = 'publisher'"
 BUS = {
     'select_timeout': 1, 'keep_alive_timeout': 2, 'long_polling_timeout': 3}
 
+# Bytes that a server keeps, by seconds
+CACHE_SIZES = {2: 200_000, 300: 64 * 1024 * 1024}
+
 
 class Program:
     "A process of this package that writes to a log"
@@ -112,6 +115,8 @@ class World:
             database = {'uri': f'postgresql://postgres@127.0.0.1:{proxy.port}'}
         return {'database': database, 'bus': {
                 **BUS, 'journal': self._options.journal == 'on',
+                'cache_timeout': self._options.cache_timeout,
+                'cache_size': CACHE_SIZES[self._options.cache_timeout],
                 'class': self._options.bus_class}}
 
     def _start(self):
@@ -136,7 +141,8 @@ class World:
         self.clients = Program('client', self._task, config)
         self._stack.callback(self.clients.kill)
         self.clients.start()
-        wait_until(lambda: len(self._of_clients('start')) == len(self.ids), 60)
+        at_once = {id_ for id_ in self.ids if id_ not in self._delays}
+        wait_until(lambda: at_once <= self._of_clients('start'), 60)
         if login not in self.servers:
             login.kill()
         for number in range(2):
@@ -146,6 +152,9 @@ class World:
         wait_until(lambda: len({
                     event['unit'].partition('.')[0]
                     for event in read(self._published)}) == 2, 60)
+        if self._options.journal == 'on':
+            # From now on each goes on from its last message.
+            wait_until(lambda: at_once <= self._of_clients('received'), 60)
         self._end = Program('publisher', self._task, config, 'end')
 
     def _write_task(self, login):
@@ -154,6 +163,11 @@ class World:
             str(uuid.UUID(int=self._random.getrandbits(128), version=4)):
             self._random.sample(SHARED, 2)
             for _ in range(self._options.clients)}
+        # What is older than cache_timeout is not for who starts.
+        self._delays = {
+            id_: self._random.uniform(0, self._options.seconds / 2)
+            for id_ in self.ids if self._random.random() < .4
+            } if self._options.cache_timeout > 60 else {}
         self._published = self.directory / 'published'
         self._received = self.directory / 'received'
         path = self.directory / 'task'
@@ -164,6 +178,8 @@ class World:
                     'threads': 2,
                     'channels': SHARED + [f'client:{id_}' for id_ in self.ids],
                     'clients': self.ids,
+                    'delays': self._delays,
+                    'cache_timeout': self._options.cache_timeout,
                     'login': login.url,
                     'ports': [server.port for server in self.servers],
                     'timeout': BUS['long_polling_timeout'] + 2,
