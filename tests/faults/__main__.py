@@ -23,6 +23,7 @@ def main():
         '--cache-timeout', type=int, choices=[2, 300],
         help="[bus] cache_timeout: with 2 clients fall behind it, with 300 "
         "some start later; by default one of them is drawn")
+    parser.add_argument('--cache-size', type=int, help="[bus] cache_size")
     parser.add_argument('--clients', type=int, default=6)
     parser.add_argument(
         '--rate', type=float, default=3,

@@ -36,9 +36,6 @@ PUBLISHERS = "application_name = 'publisher'"
 BUS = {
     'select_timeout': 1, 'keep_alive_timeout': 2, 'long_polling_timeout': 3}
 
-# Bytes that a server keeps, by seconds
-CACHE_SIZES = {2: 200_000, 300: 64 * 1024 * 1024}
-
 
 class Program:
     "A process of this package that writes to a log"
@@ -116,7 +113,7 @@ class World:
         return {'database': database, 'bus': {
                 **BUS, 'journal': self._options.journal == 'on',
                 'cache_timeout': self._options.cache_timeout,
-                'cache_size': CACHE_SIZES[self._options.cache_timeout],
+                'cache_size': self._options.cache_size,
                 'class': self._options.bus_class}}
 
     def _start(self):
