@@ -3,18 +3,22 @@ import random
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.server import environment
 
+SERVERS = ['trytond', 'trytond-bus']
+
 
 @pytest.fixture
 def run(tmp_path):
-    """run(*arguments): run the command with a new seed, and return its exit
-    status and what it has printed, the seed as well"""
-    def run(*arguments):
+    """run(*arguments): run the command with a new seed, for each server at
+    the same time, and return exit statuses and what was printed"""
+    def run_one(server, arguments):
         process = subprocess.Popen(
-            [sys.executable, '-m', 'faults', '--directory', tmp_path / 'run',
+            [sys.executable, '-m', 'faults', '--server', server,
+                '--directory', tmp_path / server,
                 '--seed', str(random.randrange(10 ** 6)), *arguments],
             env=environment(), stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True)
@@ -25,28 +29,31 @@ def run(tmp_path):
             process.send_signal(signal.SIGINT)
             report, _ = process.communicate()
         return process.returncode, report
+
+    def run(*arguments, servers=SERVERS):
+        with ThreadPoolExecutor() as executor:
+            return list(executor.map(
+                    lambda server: run_one(server, arguments), servers))
     return run
 
 
-@pytest.mark.parametrize('server', ['trytond', 'trytond-bus'])
 @pytest.mark.parametrize('database', ['postgresql', 'sqlite'])
-def test_nothing_committed_is_lost(run, database, server):
-    status, report = run(
-        '--database', database, '--server', server, '--seconds', '8',
-        '--deadline', '40')
-    assert status == 0, report
-    assert 'no violations' in report
+def test_nothing_committed_is_lost(run, database):
+    for status, report in run(
+            '--database', database, '--seconds', '8', '--deadline', '40'):
+        assert status == 0, report
+        assert 'no violations' in report
 
 
-@pytest.mark.parametrize('server, sabotage', [
-        ('trytond', ['--journal', 'off', '--faults', 'server']),
-        ('trytond-bus', ['--journal', 'off', '--faults', 'server']),
-        ('trytond', ['--bus-class', 'faults.sabotage.Reversed',
-                '--faults', 'none']),
-        ('trytond-bus', ['--drop-lock', '--faults', 'none', '--rate', '8']),
+@pytest.mark.parametrize('sabotage, servers', [
+        (['--journal', 'off', '--faults', 'server'], SERVERS),
+        (['--bus-class', 'faults.sabotage.Reversed', '--faults', 'none'],
+            ['trytond']),
+        (['--drop-lock', '--faults', 'none', '--rate', '8'],
+            ['trytond-bus']),
         ])
-def test_sabotage_is_noticed(run, server, sabotage):
-    status, report = run(
-        '--server', server, '--seconds', '4', '--deadline', '5', *sabotage)
-    assert status == 1, report
-    assert ' violations; ' in report, report
+def test_sabotage_is_noticed(run, sabotage, servers):
+    for status, report in run(
+            '--seconds', '4', '--deadline', '5', *sabotage, servers=servers):
+        assert status == 1, report
+        assert ' violations; ' in report, report
