@@ -104,9 +104,12 @@ async def serve(port, target):
         elif command == 'cut':
             for writer in chain.from_iterable(connections):
                 # Without lingering it is closed by a reset
-                writer.get_extra_info('socket').setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER,
-                    struct.pack('ii', 1, 0))
+                try:
+                    writer.get_extra_info('socket').setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER,
+                        struct.pack('ii', 1, 0))
+                except OSError:
+                    pass  # it was closed by the other end
                 writer.transport.abort()
         print(count, flush=True)
     os._exit(0)  # with whatever still waits
