@@ -127,7 +127,8 @@ SELECT EXISTS (
         AND has_table_privilege(journal.oid, 'INSERT')
         AND has_table_privilege(journal.oid, 'UPDATE')
         AND has_table_privilege(journal.oid, 'DELETE')
-        AND has_sequence_privilege(to_regclass('{TABLE}_seq'), 'USAGE')
+        AND has_sequence_privilege(to_regclass('{TABLE}_seq'), 'USAGE'),
+    has_schema_privilege(current_schema(), 'CREATE')
 FROM (SELECT to_regclass('{TABLE}')::oid AS oid) AS journal
 '''
     INSERT = f'INSERT INTO {TABLE} (channel, message) VALUES (%s, %s)'
@@ -160,13 +161,29 @@ AND created < clock_timestamp() - %s * interval '1 second'
 
     def __init__(self, name):
         self._name = name
+        self._is_there = False
+
+    def look(self, connection):
+        """Return whether the table is there.
+
+        Raises Unusable when it can't be used or made.
+        """
+        cursor = connection.cursor()
+        cursor.execute(self.LOOK)
+        self._is_there, is_granted, can_make = cursor.fetchone()
+        if self._is_there and not is_granted:
+            raise self._unusable(
+                "the role may not use the table %s and its sequence" % TABLE)
+        if not self._is_there and not can_make:
+            raise self._unusable("the role may not make the table %s" % TABLE)
+        return self._is_there
 
     def prepare(self, connection):
         """Make the table unless it is there.
 
         Raises Unusable when it can't be made or used.
         """
-        if not self._is_there(connection):
+        if not self.look(connection):
             self._make()
         self._seen.add(connection)
 
@@ -183,12 +200,16 @@ AND created < clock_timestamp() - %s * interval '1 second'
     def read(self, connection, after, until=NUMBER_MAX):
         """Return the first rows whose number is in this range, each with its
         number, its age in seconds and its payload; none at the end"""
+        if not self._is_there and not self.look(connection):
+            return []
         cursor = connection.cursor()
         cursor.execute(self.READ, (after, until))
         return cursor.fetchall()
 
     def find(self, connection, number):
         "Return the payload of the row, None if it is not there"
+        if not self._is_there:
+            return None
         cursor = connection.cursor()
         cursor.execute(self.FIND, (number,))
         row = cursor.fetchone()
@@ -196,21 +217,14 @@ AND created < clock_timestamp() - %s * interval '1 second'
 
     def purge(self, connection, seconds):
         "Delete some of the older rows; whether there may be more"
+        if not self._is_there:
+            return False
         cursor = connection.cursor()
         with _lock(cursor, 'pg_try_advisory_lock', LOCK_PURGE) as locked:
             if not locked:
                 return False
             cursor.execute(self.PURGE, (seconds,))
             return cursor.rowcount == OLD_ROWS
-
-    def _is_there(self, connection):
-        cursor = connection.cursor()
-        cursor.execute(self.LOOK)
-        is_there, is_granted = cursor.fetchone()
-        if is_there and not is_granted:
-            raise self._unusable(
-                "the role may not use the table %s and its sequence" % TABLE)
-        return is_there
 
     def _prepare_once(self, connection):
         key = os.getpid(), self._name
@@ -235,7 +249,7 @@ AND created < clock_timestamp() - %s * interval '1 second'
             try:
                 cursor = connection.cursor()
                 with _lock(cursor, 'pg_advisory_lock', LOCK_MAKE):
-                    if not self._is_there(connection):
+                    if not self.look(connection):
                         cursor.execute(self.MAKE)
             except BaseException:
                 connection.close()
@@ -273,6 +287,7 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
     created REAL NOT NULL DEFAULT ({NOW}),
     channel TEXT NOT NULL,
     message TEXT NOT NULL)'''
+    LOOK = f"SELECT 1 FROM sqlite_master WHERE name = '{TABLE}'"
     INSERT = f'INSERT INTO {TABLE} (channel, message) VALUES (?, ?)'
     PAYLOAD = '''\
 '{"channel":' || json_quote(channel) || ',"message":' || message || '}'
@@ -292,19 +307,13 @@ AND created < {NOW} - ?
     def __init__(self, name):
         self._name = name
 
-    def prepare(self, connection):
-        """Make the table unless it is there.
+    def look(self, connection):
+        "Return whether the table is there"
+        return connection.execute(self.LOOK).fetchone() is not None
 
-        Raises Unusable when it can't be made.
-        """
-        try:
-            # What looks for changes must not make any.
-            with self._other_connection() as other:
-                other.execute(self.MAKE)
-        except backend.DatabaseOperationalError as error:
-            raise Unusable(
-                "the journal of the bus on '%s' can not be made: %s"
-                % (self._name, error)) from error
+    def prepare(self, connection):
+        "Make the table unless it is there"
+        connection.execute(self.MAKE)
 
     def insert(self, transaction, channel, message):
         "Write the message, be the transaction read-only for trytond"
@@ -314,7 +323,7 @@ AND created < {NOW} - ?
         except backend.DatabaseOperationalError as error:
             if 'no such table' not in str(error):
                 raise
-            cursor.execute(self.MAKE)
+            self.prepare(transaction.connection)
             cursor.execute(self.INSERT, (channel, message))
         return True
 
@@ -322,6 +331,8 @@ AND created < {NOW} - ?
         """Return the first rows whose number is in this range, each with its
         number, its age in seconds and its payload; none at the end"""
         rows, size = [], 0
+        if not self.look(connection):
+            return rows
         for row in connection.execute(self.READ, (after, until)):
             rows.append(row)
             size += len(row[-1])
@@ -331,14 +342,19 @@ AND created < {NOW} - ?
 
     def find(self, connection, number):
         "Return the payload of the row, None if it is not there"
+        if not self.look(connection):
+            return None
         row = connection.execute(self.FIND, (number,)).fetchone()
         return row and row[0]
 
     def purge(self, connection, seconds):
         "Delete some of the older rows; whether there may be more"
-        oldest = connection.execute(self.OLDEST).fetchone()
+        oldest = (
+            self.look(connection)
+            and connection.execute(self.OLDEST).fetchone())
         if not oldest or oldest[0] < seconds:
             return False
+        # What looks for changes must not make any.
         with self._other_connection() as other:
             return other.execute(self.PURGE, (seconds,)).rowcount == OLD_ROWS
 

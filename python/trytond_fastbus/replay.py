@@ -47,7 +47,9 @@ class Replay:
         self = cls(*args, **kwargs)
         try:
             with self._limit():
-                self._journal.prepare(self._connection)
+                # Who publishes first makes the table, not this: the
+                # database may be about to be restored.
+                self._journal.look(self._connection)
         except Unusable as error:
             logger.error(
                 "bus listener on '%s' goes without the journal: %s",

@@ -57,6 +57,20 @@ def publish(database, channel, *messages, **options):
     return [message['message_id'] for message in messages]
 
 
+def publish_slowly(database, channel, count):
+    """Yield 'published' in the transaction, and after it the ids"""
+    from trytond.bus import Bus
+    from trytond.transaction import Transaction
+    messages = [{} for _ in range(count)]
+    with Transaction(new=True).start(database, 0):
+        for message in messages:
+            Bus.publish(channel, message)
+        yield 'published'
+        # The one who asked does something meanwhile
+        time.sleep(1)
+    yield [message['message_id'] for message in messages]
+
+
 def drain(database, channels, count, last=None, deadline=60):
     "Poll as a client does and return the next messages, one after the other"
     from trytond.bus import Bus
@@ -115,7 +129,7 @@ def received(database, *channels, last=None):
         message, = drain(database, channels, 1, last)
         messages.append(message)
         last = message['message_id']
-    return [message for message in messages if message['type'] != MARK]
+    return [message for message in messages if message.get('type') != MARK]
 
 
 def poll(database, name, count):

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from inspect import isgenerator
 from pathlib import Path
 
 from .server import environment, write_config
@@ -51,6 +52,9 @@ class Peer:
         pickle.dump((name, args, kwargs), self._process.stdin)
         self._process.stdin.flush()
 
+    def signal(self, number):
+        self._process.send_signal(number)
+
     def result(self):
         value, error = pickle.load(self._process.stdout)
         if error:
@@ -61,6 +65,11 @@ class Peer:
 def main():
     from . import bus
     output, sys.stdout = sys.stdout.buffer, sys.stderr
+
+    def send(value, error):
+        pickle.dump((value, error), output)
+        output.flush()
+
     while True:
         try:
             name, args, kwargs = pickle.load(sys.stdin.buffer)
@@ -68,11 +77,12 @@ def main():
             # What waits still, waits in threads that are no daemons
             os._exit(0)
         try:
-            result = getattr(bus, name)(*args, **kwargs), None
+            result = getattr(bus, name)(*args, **kwargs)
+            # One result, or one after the other
+            for value in result if isgenerator(result) else [result]:
+                send(value, None)
         except Exception as error:
-            result = None, f'{type(error).__name__}: {error}'
-        pickle.dump(result, output)
-        output.flush()
+            send(None, f'{type(error).__name__}: {error}')
 
 
 if __name__ == '__main__':

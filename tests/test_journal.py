@@ -1,0 +1,528 @@
+"""The journal on PostgreSQL: nothing that was committed is lost."""
+import json
+import logging
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from support import wait_until
+from support.bus import (
+    Polls,
+    Wire,
+    drain,
+    listen,
+    payload,
+    publish,
+    received,
+    statistics,
+    stop_listener,
+)
+from support.peer import Peer
+from support.proxy import Proxy
+from support.server import run_python
+from trytond import backend
+from trytond.transaction import Transaction
+
+TABLE = 'trytond_fastbus_journal'
+# What its listener has asked last, or its LISTEN
+LISTENER = f"datname = '%s' AND query LIKE '%%{TABLE}%%'"
+INSERT = (
+    f"INSERT INTO {TABLE} (channel, message) "
+    "VALUES ('c', '{\"message_id\": \"%s\"}')")
+
+
+@pytest.fixture(autouse=True)
+def _journal(configure):
+    configure('bus', journal=True, long_polling_timeout=30)
+
+
+@pytest.fixture
+def peer(postgresql):
+    "A function: another process that publishes to the journal and reads it"
+    with ExitStack() as stack:
+        def peer(uri=postgresql.uri, **options):
+            return stack.enter_context(Peer({
+                        'database': {'uri': uri},
+                        'bus': {
+                            'journal': True, 'select_timeout': 1,
+                            'long_polling_timeout': 30, **options},
+                        }))
+        yield peer
+
+
+def ids(messages):
+    return [message['message_id'] for message in messages]
+
+
+def rows(postgresql, database):
+    "Return the numbers and the ids in the journal"
+    return [(int(seq), json.loads(message)['message_id'])
+        for seq, message in postgresql.execute(
+            f'SELECT seq, message FROM {TABLE} ORDER BY seq', database)]
+
+
+def test_message_is_a_row_with_the_number_of_its_commit(
+        postgresql, database):
+    sent = publish(database, 'c', {'text': "é"}, {'text': "x" * 10_000})
+
+    assert ids(drain(database, ['c'], 2)) == sent
+    numbers, messages = zip(*rows(postgresql, database), strict=True)
+    assert list(messages) == sent
+    assert 0 < numbers[0] < numbers[1]
+
+
+def test_new_process_has_the_messages_of_before(database, peer):
+    sent = publish(database, 'c', *({'n': n} for n in range(50)))
+
+    new = peer()
+
+    assert ids(new.call('drain', database, ['c'], 49, sent[0])) == sent[1:]
+    assert ids(new.call('drain', database, ['c'], 50)) == sent
+
+
+def test_only_who_names_a_message_gets_what_is_old(
+        postgresql, database, peer):
+    old = publish(database, 'c', {}, {}, {})
+    postgresql.execute(
+        f"UPDATE {TABLE} SET created = created - interval '400 seconds'",
+        database)
+    new = publish(database, 'c', {})
+
+    other = peer(cache_timeout=300)
+
+    assert ids(other.call('drain', database, ['c'], 1)) == new
+    assert ids(other.call('drain', database, ['c'], 1, 'unknown')) == new
+    assert ids(other.call('drain', database, ['c'], 3, old[0])) == (
+        old[1:] + new)
+
+
+@pytest.mark.parametrize('first', ['inner', 'outer'])
+def test_order_is_that_of_the_commits(database, first):
+    from trytond.bus import Bus
+    outer, inner = {'from': 'outer'}, {'from': 'inner'}
+    with Transaction().start(database, 0) as transaction:
+        Bus.publish('c', outer)
+        if first == 'outer':
+            transaction.commit()
+        with Transaction().new_transaction() as other:
+            Bus.publish('c', inner)
+            other.commit()
+        transaction.commit()
+
+    messages = drain(database, ['c'], 2)
+
+    assert messages[0]['from'] == first
+    assert messages[0] != messages[1]
+
+
+def test_what_is_stuck_after_publish_blocks_nobody(database):
+    from trytond.bus import Bus
+    with Transaction().start(database, 0) as transaction:
+        stuck = {}
+        Bus.publish('c', stuck)
+        with Transaction(new=True).start(database, 0) as other:
+            assert other.connection is not transaction.connection
+            Bus.publish('c', {})
+        sent = publish(database, 'c', *({} for _ in range(10)))
+
+        assert ids(drain(database, ['c'], 11))[1:] == sent
+        transaction.commit()
+    assert ids(drain(database, ['c'], 1, sent[-1])) == [stuck['message_id']]
+
+
+def test_process_that_is_stopped_in_a_transaction_blocks_nobody(
+        database, peer):
+    stopped = peer()
+    stopped.call('publish', database, 'c', {})
+    stopped.start('publish_slowly', database, 'c', 2)
+    assert stopped.result() == 'published'
+    stopped.signal(signal.SIGSTOP)
+    try:
+        sent = publish(database, 'c', {}, {})
+        assert ids(drain(database, ['c'], 3))[1:] == sent
+    finally:
+        stopped.signal(signal.SIGCONT)
+    late = stopped.result()
+    assert ids(drain(database, ['c'], 2, sent[-1])) == late
+
+
+def test_rolled_back_messages_are_none(postgresql, database):
+    from trytond.bus import Bus
+    with Transaction().start(database, 0) as transaction:
+        Bus.publish('c', {'n': 1})
+        transaction.rollback()
+        Bus.publish('c', {'n': 2})
+        cursor = transaction.connection.cursor()
+        cursor.execute('SAVEPOINT one')
+        Bus.publish('c', {'n': 3})
+        cursor.execute('ROLLBACK TO SAVEPOINT one')
+        Bus.publish('c', {'n': 4})
+        # As a module may do behind the back of trytond
+        transaction.connection.commit()
+        Bus.publish('c', {'n': 5})
+        transaction.rollback()
+    publish(database, 'c', {'n': 6}, autocommit=True)
+
+    assert [m['n'] for m in received(database, 'c')] == [2, 4, 6]
+    # And the mark
+    assert len(rows(postgresql, database)) == 4
+
+
+def test_read_only_transaction_sends_live(postgresql, database):
+    from trytond.bus import Bus
+    listen(database)
+    before = rows(postgresql, database)
+    with Transaction().start(database, 0, readonly=True) as transaction:
+        message = {}
+        Bus.publish('c', message)
+        # As trytond's dispatcher does
+        transaction.commit()
+
+    assert ids(drain(database, ['c'], 1)) == [message['message_id']]
+    assert rows(postgresql, database) == before
+
+
+def test_stock_processes_go_on(postgresql, database, peer):
+    with Peer({
+                'database': {'uri': postgresql.uri},
+                'bus': {
+                    'class': None, 'select_timeout': 1,
+                    'long_polling_timeout': 30},
+                }) as stock, \
+            Wire(f'{postgresql.uri}/{database}') as wire:
+        stock.call('listen', database)
+        listen(database)
+        wire.listen('bus')
+        ours = publish(database, 'c', {'from': 'ours'})
+        theirs = stock.call('publish', database, 'c', {'from': 'stock'})
+
+        for side in [drain, lambda *args: stock.call('drain', *args)]:
+            assert ids(side(database, ['c'], 2)) == ours + theirs
+        (_, first), _ = wire.receive(2)
+        assert list(json.loads(first)) == ['channel', 'message', 'seq']
+
+
+def test_row_of_psql_is_a_message(postgresql, database, caplog):
+    listen(database)
+    postgresql.execute(INSERT % 'one', database)
+    postgresql.execute(
+        f"INSERT INTO {TABLE} (channel, message) VALUES ('c', 'garbage'); "
+        + INSERT % 'two', database)
+    assert ids(drain(database, ['c'], 2)) == ['one', 'two']
+
+    stop_listener(database)
+    assert ids(drain(database, ['c'], 2)) == ['one', 'two']
+    assert statistics(database)['skipped'] == 1
+    assert any(
+        "skipped a row of the journal: not a message" in message
+        for message in caplog.messages)
+
+
+def test_nothing_is_lost_while_the_connection_is(
+        postgresql, database, caplog):
+    caplog.set_level(logging.WARNING, 'trytond.bus')
+    listen(database)
+    last = None
+    for number in range(5):
+        with Polls(database, ['c'], 5, last) as polls:
+            wait_until(lambda: statistics(database)['waiting'] == 5)
+            assert postgresql.terminate_backends(LISTENER % database) == 1
+            sent = publish(
+                database, 'c', *({'n': number, 'text': "x" * size}
+                    for size in [1, 10_000, 1]))
+        assert ids(r['message'] for r in polls.results) == sent[:1] * 5
+        assert ids(drain(database, ['c'], 3, last)) == sent
+        last = sent[-1]
+    assert statistics(database)['gaps'] == 0
+    assert any(
+        message.endswith("messages of that time were read from the journal")
+        for message in caplog.messages)
+
+
+def test_process_that_lags_does_not_send_old_messages_again(
+        postgresql, database, peer):
+    with Proxy(postgresql.port) as proxy:
+        lagging = peer(
+            f'postgresql://postgres@127.0.0.1:{proxy.port}',
+            select_timeout=60)
+        sent = publish(database, 'c', {'n': 1})
+        assert ids(lagging.call('drain', database, ['c'], 1)) == sent
+        proxy.freeze()
+        sent += publish(database, 'c', {'n': 2}, {'n': 3})
+        # The client has the second one from here
+        lagging.start('drain', database, ['c'], 1, sent[1])
+        time.sleep(.5)
+        proxy.thaw()
+
+        assert ids(lagging.result()) == sent[2:]
+
+
+def test_clients_may_change_between_processes(database, peer):
+    peers = [peer() for _ in range(3)]
+    for other in peers:
+        other.call('listen', database)
+    number, last = 300, None
+
+    def publish_all():
+        return [
+            publish(database, 'c', {'n': n})[0] for n in range(number)]
+
+    with ThreadPoolExecutor() as executor:
+        publishing = executor.submit(publish_all)
+        got = []
+        while len(got) < number:
+            message, = peers[len(got) % 3].call(
+                'drain', database, ['c'], 1, last)
+            last = message['message_id']
+            got.append(last)
+        assert got == publishing.result()
+
+
+def test_pool_that_is_exhausted_at_commit_blocks_nothing(
+        configure, database):
+    listen(database)
+    publish(database, 'c', {})
+    configure('database', maxconn=4)
+    configure('cache', clean_timeout=3600)
+    # One is the listener's
+    ready = threading.Barrier(3)
+
+    def publish_together(number):
+        from trytond.bus import Bus
+        with Transaction().start(database, 0) as transaction:
+            message = {'n': number}
+            Bus.publish('c', message)
+            ready.wait(30)
+            transaction.connection.commit()
+        return message['message_id']
+
+    with ThreadPoolExecutor(3) as executor:
+        sent = list(executor.map(publish_together, range(3)))
+
+    assert sorted(ids(drain(database, ['c'], 4))[1:]) == sorted(sent)
+
+
+def test_many_processes_may_start_at_once(postgresql, database, peer):
+    peers = [peer() for _ in range(8)]
+    for number, other in enumerate(peers):
+        other.start('publish', database, 'c', {'n': number})
+    sent = [other.result()[0] for other in peers]
+
+    order = ids(drain(database, ['c'], 8))
+    assert sorted(order) == sorted(sent)
+    for other in peers:
+        assert ids(other.call('drain', database, ['c'], 8)) == order
+    assert [message for _, message in rows(postgresql, database)] == order
+
+
+def test_old_rows_are_deleted_while_others_are_read(
+        configure, postgresql, database):
+    configure('bus', journal_timeout=1, select_timeout=1)
+    listen(database)
+    number, last, got = 3000, None, 0
+    stop_listener(database)
+    while got < number:
+        sent = publish(database, 'c', *({} for _ in range(300)))
+        assert ids(drain(database, ['c'], 300, last)) == sent
+        got, last = got + 300, sent[-1]
+
+    wait_until(
+        lambda: not rows(postgresql, database), 20, "rows are left")
+    assert ids(drain(database, ['c'], 1, publish(
+                database, 'c', {}, {})[0]))
+
+
+def test_all_messages_of_a_large_transaction_arrive(database, peer):
+    number = 100_000
+    new = peer(cache_size=256 * 1024 * 1024)
+    new.call('listen', database)
+    sent = publish(database, 'c', *({'n': n} for n in range(number)))
+
+    for reader in [new, peer(cache_size=256 * 1024 * 1024)]:
+        got = reader.call('drain', database, ['c'], number)
+        assert ids(got) == sent
+
+
+def test_commit_that_waits_too_long_fails(postgresql, database):
+    sent = publish(database, 'c', {})
+    with Wire(f'{postgresql.uri}/{database}') as wire:
+        wire.execute('SELECT pg_advisory_lock(1717658484, 1)')
+        started = time.monotonic()
+        with pytest.raises(backend.DatabaseOperationalError) as error:
+            publish(database, 'c', {})
+    assert 8 < time.monotonic() - started < 60
+    assert "lock timeout" in str(error.value)
+
+    sent += publish(database, 'c', {})
+    assert ids(drain(database, ['c'], 2)) == sent
+
+
+def test_message_on_the_wire_is_what_others_publish(database, postgresql):
+    with Wire(f'{postgresql.uri}/{database}') as wire:
+        wire.listen('bus', 'bus.part')
+        publish(database, 'é"\\', {'text': "é\u2028\0"})
+        publish(database, 'c', {'text': "x" * 8000})
+        (_, small), (channel, number) = wire.receive(2)
+    small = json.loads(small)
+    message_id = small['message'].pop('message_id')
+    assert small.pop('seq') + 1 < int(number)
+    assert small == json.loads(
+        payload('é"\\', {'text': "é\u2028\0"}))
+    assert message_id
+    assert channel == 'bus.part'
+
+
+def test_channel_that_is_no_text_of_the_database_is_refused(database):
+    from trytond.bus import Bus
+    with Transaction().start(database, 0):
+        with pytest.raises(ValueError, match="null character"):
+            Bus.publish('a\0b', {})
+        Bus.publish('c', {})
+    assert drain(database, ['c'], 1)
+
+
+def test_journal_survives_dump_and_restore(
+        postgresql, database, tmp_path, caplog, peer):
+    caplog.set_level(logging.WARNING, 'trytond.bus')
+    listen(database)
+    kept = publish(database, 'c', {'n': 1}, {'n': 2})
+    postgresql.dump(database, tmp_path / 'dump')
+    lost = publish(database, 'c', *({} for _ in range(20)))
+    assert ids(drain(database, ['c'], 22)) == kept + lost
+
+    with Polls(database, ['c'], 3, lost[-1]) as polls:
+        wait_until(lambda: statistics(database)['waiting'] == 3)
+        postgresql.drop_database(database)
+        postgresql.create_database(database)
+        postgresql.restore(database, tmp_path / 'dump')
+        # Its number is one that was used before
+        new = publish_when_there(database)
+        polls.join(60)
+    assert ids(r['message'] for r in polls.results) == new * 3
+    wait_until(
+        lambda: "went back from number" in ' '.join(caplog.messages))
+    # Who comes with what is no more gets an answer from a new process
+    assert ids(peer().call('drain', database, ['c'], 3, lost[-1])) == (
+        kept + new)
+
+
+def test_numbers_go_on_in_a_clone(postgresql, database):
+    sent = publish(database, 'c', {}, {})
+    assert ids(drain(database, ['c'], 2)) == sent
+    clone = database + '_clone'
+    stop_listener(database)
+    backend.Database(database).close()
+    postgresql.create_database(clone, database)
+    try:
+        sent += publish(clone, 'c', {})
+        assert ids(drain(clone, ['c'], 3)) == sent
+        numbers = [number for number, _ in rows(postgresql, clone)]
+        assert sorted(set(numbers)) == numbers
+    finally:
+        stop_listener(clone)
+        backend.Database(clone).close()
+        postgresql.drop_database(clone)
+
+
+def publish_when_there(database):
+    "Publish as soon as the database can be reached again"
+    sent = []
+
+    def try_again():
+        try:
+            sent.extend(publish(database, 'c', {'n': 'new'}))
+        except backend.DatabaseOperationalError:
+            return False
+        return True
+
+    wait_until(try_again, 60)
+    return sent
+
+
+def test_update_of_the_database_leaves_the_journal_alone(
+        postgresql, database):
+    from support.server import create_tryton
+    publish(database, 'c', {}, {})
+    before = rows(postgresql, database)
+
+    create_tryton(
+        {'database': {'uri': postgresql.uri}, 'bus': {'journal': True}},
+        database)
+
+    assert rows(postgresql, database) == before
+    sent = publish(database, 'c', {})
+    assert ids(drain(database, ['c'], 3))[-1:] == sent
+
+
+ALONE = '''
+import logging
+import sys
+
+from support.bus import drain, listen, publish
+
+logging.basicConfig(level=logging.ERROR, format='%(message)s')
+listen(sys.argv[1])
+sent, = publish(sys.argv[1], 'c', {})
+message, = drain(sys.argv[1], ['c'], 1)
+assert message['message_id'] == sent
+'''
+
+
+@pytest.fixture
+def limited(postgresql, database):
+    "A role of PostgreSQL that may not make anything"
+    role = 'limited_' + database
+    postgresql.execute(
+        f'CREATE ROLE {role} LOGIN; '
+        'REVOKE CREATE ON SCHEMA public FROM PUBLIC; '
+        f'GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; '
+        f'GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}', database)
+    yield {
+        'database': {'uri': postgresql.uri.replace('postgres@', role + '@')},
+        'bus': {'journal': True, 'select_timeout': 1},
+        }
+    postgresql.execute(f'DROP OWNED BY {role}; DROP ROLE {role}', database)
+
+
+def test_role_without_the_rights_is_told_what_to_run(
+        postgresql, database, limited, tmp_path):
+    alone = run_python(ALONE, limited, database)
+
+    assert alone.returncode == 0, alone.stderr
+    assert "the role may not make the table" in alone.stderr
+    assert "run what 'trytond-bus --journal-sql' prints" in alone.stderr
+    assert "goes without the journal" in alone.stderr
+
+    statements = tmp_path / 'journal.sql'
+    statements.write_text(journal_sql(limited))
+    postgresql.restore(database, statements)
+    alone = run_python(ALONE, limited, database)
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stderr == ''
+    assert len(rows(postgresql, database)) >= 2
+
+
+def test_role_that_may_not_use_the_table_is_told_so(
+        postgresql, database, limited):
+    publish(database, 'c', {})
+    postgresql.execute(
+        f'REVOKE ALL ON {TABLE} FROM {limited["database"]["uri"][13:]}'
+        .split('@')[0], database)
+
+    alone = run_python(ALONE, limited, database)
+
+    assert alone.returncode == 0, alone.stderr
+    assert f"the role may not use the table {TABLE}" in alone.stderr
+
+
+def journal_sql(sections):
+    "Return what trytond-bus --journal-sql prints"
+    process = run_python(
+        "import sys; from trytond_fastbus.cli import main; "
+        "main(['-c', __import__('os').environ['TRYTOND_CONFIG'], "
+        "'--journal-sql'])", sections)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
