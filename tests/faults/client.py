@@ -40,6 +40,7 @@ class Client:
         time.sleep(self._delay)
         self._log.write('start', client=self._id, channels=self._channels)
         failures = Counter()
+        pause_at = time.monotonic() + self._random.expovariate(.1)
         while True:
             try:
                 answer = self.poll(self._random.choice(self._ports))
@@ -51,8 +52,9 @@ class Client:
                 time.sleep(self._random.uniform(.05, .3))
             else:
                 self.receive(answer)
-            if self._last and self._random.random() < .01:
+            if self._last and time.monotonic() > pause_at:
                 time.sleep(self._random.uniform(0, self._pause))
+                pause_at = time.monotonic() + self._random.expovariate(.1)
 
     def poll(self, port):
         connection = http.client.HTTPConnection(
