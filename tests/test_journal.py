@@ -348,6 +348,21 @@ def test_all_messages_of_a_large_transaction_arrive(database, peer):
         assert ids(got) == sent
 
 
+def test_messages_that_leave_too_early_are_told_of(
+        configure, database, caplog):
+    configure(
+        'bus', cache_size=10_000, journal_timeout=10, select_timeout=1)
+    listen(database)
+    publish(database, 'c', *({'text': "x" * 1000} for _ in range(50)))
+
+    wait_until(lambda: "cache_size" in ' '.join(caplog.messages), 30)
+    evicted = statistics(database)['evicted']
+    assert 40 <= evicted <= 60
+    assert (
+        f"the bus on '{database}' has dropped {evicted} messages before "
+        "[bus] journal_timeout" in ' '.join(caplog.messages))
+
+
 def test_commit_that_waits_too_long_fails(postgresql, database):
     sent = publish(database, 'c', {})
     with Wire(f'{postgresql.uri}/{database}') as wire:
