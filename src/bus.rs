@@ -75,6 +75,8 @@ pub struct Statistics {
     pub waiting: usize,
     /// How many messages were published since the bus was made.
     pub published: u64,
+    /// How many of these were dropped before their time, for want of room.
+    pub evicted: u64,
     /// How many payloads were skipped since they are no messages.
     pub skipped: u64,
     /// How often messages may have been lost with the connection, for want of
@@ -82,6 +84,9 @@ pub struct Statistics {
     pub gaps: u64,
     /// Whether the connection is there that messages come by.
     pub listening: bool,
+    /// The greatest number of the journal that was read; zero before the
+    /// first, and without a journal.
+    pub number: u64,
 }
 
 impl Bus {
@@ -275,14 +280,7 @@ impl Bus {
         }
     }
 
-    /// The greatest number of the journal that was read; zero before the
-    /// first.
-    #[must_use]
-    pub fn last_number(&self) -> u64 {
-        self.lock().journal.as_ref().map_or(0, Journal::last)
-    }
-
-    /// Whether the message with that number has this id.
+    /// Whether the message with the greatest number that was read has this id.
     #[must_use]
     pub fn is_last(&self, id: &Id) -> bool {
         let state = self.lock();
@@ -372,9 +370,11 @@ impl Bus {
             bytes: state.history.bytes(),
             waiting: state.waitlist.len(),
             published: state.published,
+            evicted: state.history.evicted(),
             skipped: state.skipped,
             gaps: state.gaps,
             listening: state.listening,
+            number: state.journal.as_ref().map_or(0, Journal::last),
         }
     }
 

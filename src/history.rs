@@ -29,6 +29,8 @@ pub struct History {
     ids: HashTable<u64>,
     hasher: RandomState,
     bytes: usize,
+    /// How many messages were dropped for want of room.
+    evicted: u64,
     bounds: Bounds,
 }
 
@@ -62,6 +64,7 @@ impl History {
             ids: HashTable::new(),
             hasher: RandomState::new(),
             bytes: 0,
+            evicted: 0,
             bounds,
         }
     }
@@ -99,6 +102,7 @@ impl History {
             });
         while self.bytes > self.bounds.bytes && self.entries.len() > 1 {
             self.remove_first();
+            self.evicted += 1;
         }
         message
     }
@@ -205,6 +209,12 @@ impl History {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many messages were dropped before their time, for want of room.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     /// The number of the message with this id. Should several messages have it, the first
@@ -430,6 +440,7 @@ mod tests {
             history.append(message("c", number), 0.0);
         }
         assert_eq!(history.len(), 3);
+        assert_eq!(history.evicted(), 6);
         assert_eq!(next(&mut history, &["c"], None, 0.0), Some(6));
         let large = format!("{{\"message_id\":9,\"x\":\"{}\"}}", "x".repeat(9 * one));
         history.append(Message::new("c", &large).expect("a good message"), 0.0);

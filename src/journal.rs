@@ -242,7 +242,7 @@ mod tests {
         let live = Message::new("c", "{\"message_id\":3}").expect("a good message");
         publish(&bus, [live]);
         assert_eq!(bus.statistics().published, 4);
-        assert_eq!(bus.last_number(), 4);
+        assert_eq!(bus.statistics().number, 4);
         assert!(bus.is_last(&id(4)) && !bus.is_last(&id(3)));
         bus.pass(9);
         assert!(!bus.is_last(&id(4)));
@@ -346,7 +346,7 @@ mod tests {
     /// Reads the journal as the listener does.
     fn read(process: &Process, log: &[u8]) {
         process.bus.begin_look();
-        let last = usize::try_from(process.bus.last_number()).expect("small");
+        let last = usize::try_from(process.bus.statistics().number).expect("small");
         publish(&process.bus, rows(log, last..log.len()));
         process.bus.end_look().run();
     }

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT)]
 
 from support.bus import configured, listen, stop_listener  # noqa: E402
+from support.disk import SmallDisk  # noqa: E402
 from support.postgresql import PostgreSQL  # noqa: E402
 from support.server import write_config  # noqa: E402
 from support.template import (  # noqa: E402
@@ -97,6 +98,17 @@ def listening(postgresql, tryton_template):
     with tryton_database(postgresql, tryton_template) as name:
         listen(name)
         yield name
+
+
+@pytest.fixture
+def small_disk():
+    "A file system of 64 MB, a support.disk.SmallDisk"
+    try:
+        disk = SmallDisk(64).__enter__()
+    except OSError as error:
+        pytest.skip(f"no small file system can be mounted here: {error}")
+    yield disk
+    disk.__exit__()
 
 
 @pytest.fixture

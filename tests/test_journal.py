@@ -1,6 +1,8 @@
 """The journal on PostgreSQL: nothing that was committed is lost."""
+import base64
 import json
 import logging
+import random
 import signal
 import threading
 import time
@@ -346,6 +348,21 @@ def test_all_messages_of_a_large_transaction_arrive(database, peer):
         assert ids(got) == sent
 
 
+def test_messages_that_leave_too_early_are_told_of(
+        configure, database, caplog):
+    configure(
+        'bus', cache_size=10_000, journal_timeout=10, select_timeout=1)
+    listen(database)
+    publish(database, 'c', *({'text': "x" * 1000} for _ in range(50)))
+
+    wait_until(lambda: "cache_size" in ' '.join(caplog.messages), 30)
+    evicted = statistics(database)['evicted']
+    assert 40 <= evicted <= 60
+    assert (
+        f"the bus on '{database}' has dropped {evicted} messages before "
+        "[bus] journal_timeout" in ' '.join(caplog.messages))
+
+
 def test_commit_that_waits_too_long_fails(postgresql, database):
     sent = publish(database, 'c', {})
     with Wire(f'{postgresql.uri}/{database}') as wire:
@@ -457,6 +474,38 @@ def test_update_of_the_database_leaves_the_journal_alone(
     assert ids(drain(database, ['c'], 3))[-1:] == sent
 
 
+def test_full_disk_fails_the_transaction_and_nothing_else(
+        postgresql, database, small_disk):
+    data = small_disk.path / 'data'
+    data.mkdir(mode=0o777)
+    postgresql.own(data)
+    space = 'space_' + database
+    postgresql.execute(f"CREATE TABLESPACE {space} LOCATION '{data}'")
+    listen(database)
+    postgresql.execute(
+        f'ALTER TABLE {TABLE} SET TABLESPACE {space}', database)
+    sent = publish(database, 'c', {}, {})
+    small_disk.fill()
+    with pytest.raises(backend.DatabaseOperationalError, match="space left"):
+        for _ in range(100):
+            sent += publish(database, 'c', {'text': random_text(500_000)})
+    small_disk.free()
+    sent += publish(database, 'c', {'text': random_text(500_000)})
+
+    assert ids(drain(database, ['c'], len(sent))) == sent
+    stop_listener(database)
+    assert ids(drain(database, ['c'], len(sent))) == sent
+    postgresql.execute(
+        f'ALTER TABLE {TABLE} SET TABLESPACE pg_default', database)
+    postgresql.execute('CHECKPOINT')
+    postgresql.execute(f'DROP TABLESPACE {space}')
+
+
+def random_text(size):
+    "Return a text that can't be compressed"
+    return base64.b64encode(random.randbytes(size * 3 // 4)).decode()
+
+
 ALONE = '''
 import logging
 import sys
@@ -518,11 +567,27 @@ def test_role_that_may_not_use_the_table_is_told_so(
     assert f"the role may not use the table {TABLE}" in alone.stderr
 
 
+def test_bus_server_does_not_start_without_the_rights(
+        postgresql, database, limited):
+    process = bus_server(limited, '-d', database)
+
+    assert process.returncode == 1
+    assert process.stderr.endswith(
+        f"trytond-bus: error: the journal of the bus on '{database}' can not "
+        f"be used: the role may not make the table {TABLE}; have the owner "
+        "of the database run what 'trytond-bus --journal-sql' prints\n")
+
+
 def journal_sql(sections):
     "Return what trytond-bus --journal-sql prints"
-    process = run_python(
-        "import sys; from trytond_fastbus.cli import main; "
-        "main(['-c', __import__('os').environ['TRYTOND_CONFIG'], "
-        "'--journal-sql'])", sections)
+    process = bus_server(sections, '--journal-sql')
     assert process.returncode == 0, process.stderr
     return process.stdout
+
+
+def bus_server(sections, *args):
+    "Run the command trytond-bus"
+    return run_python(
+        "import os, sys; from trytond_fastbus.cli import main; "
+        "main(['-c', os.environ['TRYTOND_CONFIG'], *sys.argv[1:]])",
+        sections, *args)

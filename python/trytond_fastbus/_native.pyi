@@ -89,8 +89,10 @@ def statistics() -> dict[str, dict[str, int]]:
 
     `retained`: messages; `bytes`: what they take, about; `waiting`:
     subscribers. Since the bus was first subscribed to: `published`: messages;
-    `skipped`: payloads that are no messages; `gaps`: times that messages may
-    have been lost with the connection. `listening`: whether there is one.
+    `evicted`: those of them that were dropped before their time, for want of
+    room; `skipped`: payloads that are no messages; `gaps`: times that messages
+    may have been lost with the connection. `listening`: whether there is one.
+    `number`: the greatest number of the journal that was read.
     """
 
 @final
@@ -133,11 +135,44 @@ class DatabaseBus:
 
     def __new__(
             cls, name: str, cache_timeout: float, cache_size: int,
-            message_size: int) -> DatabaseBus: ...
+            message_size: int, journal_timeout: float | None) -> DatabaseBus:
+        """`journal_timeout` is None where there is no journal."""
     def receive(self, notifications: list[tuple[bool, str]]) -> list[str]:
         """Put the notifications of a batch on the bus, in their order: each
         is whether it is a part, and its payload. Returns why others than
         messages were skipped."""
+    def replay(self, rows: list[tuple[int, float, str]]) -> list[str]:
+        """Put rows of the journal on the bus, in their order, but for those
+        that were there before: each is its number, its age in seconds and its
+        payload. Returns why others than messages were skipped."""
+    @property
+    def has_journal(self) -> bool:
+        """Whether there is a journal that can be read."""
+    def use_journal(self, usable: bool) -> None:
+        """Say whether there is a journal that can be read, where it is
+        wanted."""
+    @property
+    def last_number(self) -> int:
+        """The greatest number of the journal that was read, 0 before the
+        first."""
+    def is_last(self, payload: str) -> bool:
+        """Whether this is the payload of the message with that number."""
+    def rewind(self) -> None:
+        """Have the journal read from its beginning by the next look, but for
+        the messages that are retained."""
+    def fileno(self) -> int:
+        """A descriptor that is readable when a look into the journal is
+        wanted."""
+    def ring(self) -> None:
+        """Tell whoever looks into the journal that there may be something."""
+    def begin_look(self) -> None:
+        """Begin a look into the journal."""
+    def end_look(self) -> None:
+        """End the look: all that was found is on the bus."""
+    @property
+    def evicted(self) -> int:
+        """How many messages were dropped before their time, for want of
+        room."""
     def connected(self) -> None:
         """Note that the database is listened to from now on."""
     def disconnected(self) -> None:

@@ -36,6 +36,7 @@ class Replay:
         self._bus = bus
         self._limit = limit
         self._pid = os.getpid()
+        self._evicted = bus.evicted
         self._put_purge_off()
 
     @classmethod
@@ -126,6 +127,12 @@ class Replay:
             self._put_purge_off()
         if more:
             self._purge_at = 0
+        evicted, self._evicted = self._evicted, self._bus.evicted
+        if evicted < self._evicted:
+            logger.warning(
+                "the bus on '%s' has dropped %d messages before "
+                "[bus] journal_timeout, for [bus] cache_size: who comes back "
+                "late may miss them", self._name, self._evicted - evicted)
 
     def _put_purge_off(self):
         # At random so that not all processes come at once

@@ -150,7 +150,7 @@ impl PyDatabase {
     /// first.
     #[getter]
     fn last_number(&self) -> u64 {
-        self.bus.last_number()
+        self.bus.statistics().number
     }
 
     /// Whether this is the payload of the message with that number.
@@ -213,6 +213,12 @@ impl PyDatabase {
     /// Drop the messages that are too old.
     fn expire(&self, py: Python<'_>) {
         py.detach(|| self.bus.expire(registry::current().now()));
+    }
+
+    /// How many messages were dropped before their time, for want of room.
+    #[getter]
+    fn evicted(&self) -> u64 {
+        self.bus.statistics().evicted
     }
 
     /// How many subscribers wait.

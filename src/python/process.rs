@@ -61,9 +61,11 @@ pub(super) fn statistics(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         values.set_item("bytes", statistics.bytes)?;
         values.set_item("waiting", statistics.waiting)?;
         values.set_item("published", statistics.published)?;
+        values.set_item("evicted", statistics.evicted)?;
         values.set_item("skipped", statistics.skipped)?;
         values.set_item("gaps", statistics.gaps)?;
         values.set_item("listening", statistics.listening)?;
+        values.set_item("number", statistics.number)?;
         databases.set_item(&*name, values)?;
     }
     Ok(databases)

@@ -31,10 +31,12 @@ pub(super) struct Metrics {
     session_checks: IntCounterVec,
     listening: IntGaugeVec,
     published: IntCounterVec,
+    evicted: IntCounterVec,
     skipped: IntCounterVec,
     gaps: IntCounterVec,
     history_bytes: IntGaugeVec,
     history_messages: IntGaugeVec,
+    journal_number: IntGaugeVec,
 }
 
 impl Metrics {
@@ -86,6 +88,12 @@ impl Metrics {
                 "Messages that arrived",
                 "database",
             ),
+            evicted: counters(
+                &registry,
+                "evicted_total",
+                "Messages that were dropped before their time, for want of room",
+                "database",
+            ),
             skipped: counters(
                 &registry,
                 "skipped_total",
@@ -107,6 +115,11 @@ impl Metrics {
                 &registry,
                 "history_messages",
                 "How many messages are retained",
+            ),
+            journal_number: gauges(
+                &registry,
+                "journal_number",
+                "The greatest number of the journal that was read",
             ),
             registry,
         }
@@ -133,7 +146,12 @@ impl Metrics {
     /// All in text, with what the buses of these databases count.
     pub(super) fn text(&self, databases: &[(Box<str>, Bus)]) -> Vec<u8> {
         // A bus that is gone says nothing any more.
-        for gauges in [&self.listening, &self.history_bytes, &self.history_messages] {
+        for gauges in [
+            &self.listening,
+            &self.history_bytes,
+            &self.history_messages,
+            &self.journal_number,
+        ] {
             gauges.reset();
         }
         for (name, bus) in databases {
@@ -141,6 +159,7 @@ impl Metrics {
             let statistics = bus.statistics();
             for (counter, value) in [
                 (&self.published, statistics.published),
+                (&self.evicted, statistics.evicted),
                 (&self.skipped, statistics.skipped),
                 (&self.gaps, statistics.gaps),
             ] {
@@ -155,6 +174,10 @@ impl Metrics {
             ] {
                 let value = i64::try_from(value).unwrap_or(i64::MAX);
                 gauge.with_label_values(labels).set(value);
+            }
+            if bus.has_journal() {
+                let number = i64::try_from(statistics.number).unwrap_or(i64::MAX);
+                self.journal_number.with_label_values(labels).set(number);
             }
         }
         let mut text = Vec::new();

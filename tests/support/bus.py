@@ -57,6 +57,13 @@ def publish(database, channel, *messages, **options):
     return [message['message_id'] for message in messages]
 
 
+def publish_each(database, channel, count):
+    "Publish so many messages, each in a transaction, and return their ids"
+    return [
+        publish(database, channel, {'n': number})[0]
+        for number in range(count)]
+
+
 def publish_slowly(database, channel, count):
     """Yield 'published' in the transaction, and after it the ids"""
     from trytond.bus import Bus
@@ -145,6 +152,11 @@ def statistics(database):
     "Return what trytond_fastbus.statistics says of the database"
     import trytond_fastbus
     return trytond_fastbus.statistics()[database]
+
+
+def cpu():
+    "Return the seconds that the processor has worked for this process"
+    return time.process_time()
 
 
 def resident():

@@ -103,7 +103,7 @@ class PostgreSQL:
                 ['sh', '-c', WATCHDOG, 'watchdog', self.directory],
                 stdin=subprocess.PIPE, start_new_session=True)
             self.binaries = self._reachable(find_binaries())
-            self._chown(self.directory)
+            self.own(self.directory)
             self._run(
                 'initdb', '-D', self.directory / 'data', '-U', 'postgres',
                 '--auth=trust', '--encoding=UTF8', '--no-locale', '--no-sync')
@@ -205,7 +205,8 @@ class PostgreSQL:
             binaries = copy / install.name / 'bin'
         return binaries
 
-    def _chown(self, path):
+    def own(self, path):
+        "Have the file belong to the user that the server runs as"
         if self._owner:
             os.chown(path, self._owner['user'], self._owner['group'])
 
