@@ -1,10 +1,11 @@
 """The journal: what it costs those who publish."""
 import statistics
+import tempfile
 import time
 
 from tests.support.postgresql import PostgreSQL
 
-from . import publish, readers, sides
+from . import publish, readers, resume, sides
 from .report import Row
 
 TITLE = "(g) the journal, which ours has unless a row says otherwise"
@@ -28,9 +29,12 @@ def run(postgresql, quick):
         yield from costs(durable, "fsync, no other write", quick)
         yield from costs(postgresql, "no fsync", quick, WRITE)
         yield from committers(durable, "fsync", quick, WRITE)
-        yield from committers(
-            durable, "fsync, no other write", quick)
-        yield from readers.run(durable, quick)
+        yield from committers(durable, "fsync, no other write", quick)
+        with tempfile.TemporaryDirectory() as path:
+            directory = readers.Directory(path)
+            yield from readers.catch_up(durable, directory, quick)
+            yield from resume.run(durable, path, quick)
+            yield from readers.across(directory, quick)
 
 
 def costs(postgresql, setting, quick, write=None):

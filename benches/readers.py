@@ -1,8 +1,7 @@
-"""The journal: what it gives to those who read."""
+"""The journal: how soon a process has what others wrote."""
 import json
 import random
 import sqlite3
-import tempfile
 import threading
 import time
 import uuid
@@ -10,17 +9,10 @@ from pathlib import Path
 
 import psycopg
 
-from examples.client import TrytonClient
-from tests.support.polls import Polls
-from tests.support.server import BusServer, TrytondServer, create_tryton
-
 from . import samples, sides
 from .report import Row
 
 TABLE = 'trytond_fastbus_journal'
-DATABASE = 'bench_resume'
-# Of each client, while its server is away
-MISSED = 10
 
 
 class Directory:
@@ -36,14 +28,6 @@ class Directory:
 
     def file(self, name):
         return Path(self.path, name + '.sqlite')
-
-
-def run(postgresql, quick):
-    with tempfile.TemporaryDirectory() as path:
-        directory = Directory(path)
-        yield from catch_up(postgresql, directory, quick)
-        yield from resume(postgresql, path, quick)
-        yield from across(directory, quick)
 
 
 def catch_up(postgresql, directory, quick):
@@ -99,101 +83,6 @@ def insert_sqlite(directory, database, rows):
         connection.executemany(
             f'INSERT INTO {TABLE} (channel, message) VALUES (?, ?)', rows)
     connection.close()
-
-
-def resume(postgresql, directory, quick):
-    "Rows of clients whose server is started again"
-    clients, rounds = (200, 1) if quick else (1000, 3)
-    postgresql.create_database(DATABASE)
-    sections = {
-        'database': {'uri': postgresql.uri},
-        'bus': {
-            'journal': True, 'long_polling_timeout': 600,
-            'session_polls': 2 * clients},
-        }
-    create_tryton(sections, DATABASE)
-    with TrytondServer(directory, sections, [DATABASE]) as trytond:
-        server = BusServer(directory, sections, [DATABASE])
-        client = TrytonClient(trytond.url, DATABASE, bus=server.url)
-        for server, name, number in [
-                (server, "trytond-bus", clients),
-                (TrytondServer(directory, sections, [DATABASE]), "trytond",
-                    min(clients, 200))]:
-            figures = [
-                restart(server, client, postgresql, number)
-                for _ in range(rounds)]
-            starts, readies, lost, twice = zip(*figures, strict=True)
-            text = "%s, %s clients resume, " % (name, format(number, ','))
-            yield Row(
-                'g', text + "from its start", 's', [], starts,
-                statistic='median')
-            yield Row(
-                'g', text + "from when it is ready", 's', [], readies,
-                statistic='median')
-            for what, found in [("lost", lost), ("twice", twice)]:
-                yield Row(
-                    'g', text + what, 'messages', [], [sum(found)], most=0)
-
-
-def restart(server, client, postgresql, clients):
-    """Seconds from the start and from when it is ready until all clients have
-    what they missed, and how many were lost and came twice"""
-    client.bus_url = f'{server.url}/{DATABASE}'
-    channels = ['client:%s' % uuid.uuid4() for _ in range(clients)]
-    with psycopg.connect(
-            f'{postgresql.uri}/{DATABASE}', autocommit=True) as connection:
-        with server, Polls(
-                server.port, DATABASE, client._headers, channels) as polls:
-            insert(connection, channels, 1)
-            polls.wait(clients, 60)
-            lasts = {
-                channel: answer['message']['message_id']
-                for channel, _, answer, _ in polls.answers}
-            server.terminate()
-        sent = insert(connection, channels, MISSED)
-    started = time.perf_counter()
-    with server:
-        ready = time.perf_counter()
-        received = {channel: [] for channel in channels}
-        with Polls(server.port, DATABASE, client._headers, []) as polls:
-            for channel in channels:
-                polls.poll(channel, lasts[channel])
-            for number in range(MISSED * clients):
-                polls.wait(number + 1, 60)
-                channel, _, answer, _ = polls.answers[number]
-                assert answer['message'], "an empty answer"
-                received[channel].append(answer['message']['message_id'])
-                polls.poll(channel, received[channel][-1])
-            end = time.perf_counter()
-            # Any more would come at once.
-            polls.look(.5)
-            more = len(polls.answers) - MISSED * clients
-    lost = sum(
-        len(set(sent[channel]) - set(received[channel]))
-        for channel in channels)
-    twice = more + sum(
-        len(ids) - len(set(ids)) for ids in received.values())
-    assert all(
-        not set(received[channel]) - set(sent[channel])
-        for channel in channels), "an unknown message"
-    return end - started, end - ready, lost, twice
-
-
-def insert(connection, channels, count):
-    "Publish so many messages to each channel; returns the ids of each"
-    ids = {channel: [] for channel in channels}
-    for _ in range(count):
-        for channel in channels:
-            ids[channel].append(str(uuid.uuid4()))
-        connection.execute(
-            f'INSERT INTO {TABLE} (channel, message) '
-            'SELECT * FROM unnest(%s::text[], %s::text[])', (
-                channels, [
-                    json.dumps({
-                            **samples.notification(),
-                            'message_id': ids[channel][-1]})
-                    for channel in channels]))
-    return ids
 
 
 def across(directory, quick):
