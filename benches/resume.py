@@ -6,6 +6,7 @@ import uuid
 import psycopg
 
 from examples.client import TrytonClient
+from tests.support import wait_until
 from tests.support.polls import Polls
 from tests.support.server import BusServer, TrytondServer, create_tryton
 
@@ -60,6 +61,7 @@ def restart(server, client, postgresql, clients):
             f'{postgresql.uri}/{DATABASE}', autocommit=True) as connection:
         with server, Polls(
                 server.port, DATABASE, client._headers, channels) as polls:
+            wait_until(lambda: is_there(connection))
             insert(connection, channels, 1)
             polls.wait(clients, 60)
             lasts = {
@@ -93,6 +95,12 @@ def restart(server, client, postgresql, clients):
         not set(received[channel]) - set(sent[channel])
         for channel in channels), "an unknown message"
     return end - started, end - ready, lost, twice
+
+
+def is_there(connection):
+    "Whether the first polls have had the journal made"
+    return connection.execute(
+        'SELECT to_regclass(%s) IS NOT NULL', (TABLE,)).fetchone()[0]
 
 
 def insert(connection, channels, count):
