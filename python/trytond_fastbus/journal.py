@@ -174,6 +174,8 @@ AND created < clock_timestamp() - %s * interval '1 second'
 
     # Connections on which the table was seen
     _seen = weakref.WeakSet()
+    # By transaction: what writes, since making it takes a fifth of the time
+    _cursors = weakref.WeakKeyDictionary()
     # By process and database: when the table could not be made
     _failed = {}
 
@@ -196,7 +198,10 @@ AND created < clock_timestamp() - %s * interval '1 second'
             return False
         if connection not in self._seen and not self._prepare_once(connection):
             return False
-        connection.cursor().execute(self.INSERT, (channel, message))
+        cursor = self._cursors.get(transaction)
+        if cursor is None or cursor.connection is not connection:
+            cursor = self._cursors[transaction] = connection.cursor()
+        cursor.execute(self.INSERT, (channel, message))
         return True
 
     def read(self, connection, after, until=NUMBER_MAX):
