@@ -26,10 +26,10 @@ WRITE = "INSERT INTO written (text) VALUES ('what a user has written')"
 def run(postgresql, quick):
     with PostgreSQL(**DURABLE) as durable:
         yield from costs(durable, "fsync", quick, WRITE)
-        yield from costs(durable, "fsync, no other write", quick)
+        yield from costs(durable, "fsync, no write", quick)
         yield from costs(postgresql, "no fsync", quick, WRITE)
         yield from committers(durable, "fsync", quick, WRITE)
-        yield from committers(durable, "fsync, no other write", quick)
+        yield from committers(durable, "fsync, no write", quick)
         with tempfile.TemporaryDirectory() as path:
             directory = readers.Directory(path)
             yield from readers.catch_up(durable, directory, quick)
@@ -50,14 +50,14 @@ def costs(postgresql, setting, quick, write=None):
                     times[side.name].append(side(
                             commits, count,
                             max(transactions // count, 5), write))
-            text = "%s, %d a transaction" % (setting, count)
+            text = "%s, %d each" % (setting, count)
             for name in NAMES[1:]:
                 yield from latencies(text, times, name, most)
 
 
 def committers(postgresql, setting, quick, write=None):
     "Rows of several committers at a time"
-    rounds, seconds = (3, .5) if quick else (8, 2)
+    rounds, seconds = (3, .5) if quick else (8, 1)
     with sides.several(postgresql, NAMES, COMMITTERS) as groups:
         for group in groups.values():
             for side in group:
@@ -70,8 +70,7 @@ def committers(postgresql, setting, quick, write=None):
                     found = together(group, count, seconds, write)
                     rates[name].append(len(found) / seconds)
                     times[name].append(found)
-            text = "%s, %d committers, %d each" % (
-                setting, COMMITTERS, count)
+            text = "%d at once, %s, %d each" % (COMMITTERS, setting, count)
             for name in NAMES[1:]:
                 yield Row(
                     'g', text + suffix(name), 'commits/s',

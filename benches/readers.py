@@ -87,7 +87,7 @@ def insert_sqlite(directory, database, rows):
 
 def across(directory, quick):
     "Rows of two processes on SQLite"
-    count, seconds = (20, 2) if quick else (200, 10)
+    count, seconds = (60, 2) if quick else (200, 10)
     with sides.both(directory, ['journal']) as (publisher,):
         publisher(published)
         poller = sides.Side('journal', directory, publisher.database)

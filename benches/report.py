@@ -8,7 +8,7 @@ import statistics
 import subprocess
 from dataclasses import asdict, dataclass, field
 
-WIDTH = 53
+WIDTH = 66
 
 
 @dataclass

@@ -40,12 +40,12 @@ def run(postgresql, directory, quick):
                 restart(server, client, postgresql, number)
                 for _ in range(rounds)]
             starts, readies, lost, twice = zip(*figures, strict=True)
-            text = "%s, %s clients resume, " % (name, format(number, ','))
+            text = "%s, %s clients come back, " % (name, format(number, ','))
             yield Row(
-                'g', text + "from its start", 's', [], starts,
+                'g', text + "after its start", 's', [], starts,
                 statistic='median')
             yield Row(
-                'g', text + "from when it is ready", 's', [], readies,
+                'g', text + "after it is ready", 's', [], readies,
                 statistic='median')
             for what, found in [("lost", lost), ("twice", twice)]:
                 yield Row(
