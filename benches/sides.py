@@ -82,6 +82,7 @@ class Side:
         self._connection.close()
         self._process.join(10)
         self._process.kill()
+        self._process.join()
 
 
 @contextlib.contextmanager

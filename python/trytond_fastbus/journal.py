@@ -153,6 +153,8 @@ FROM (SELECT to_regclass('{TABLE}')::oid AS oid) AS journal
     PAYLOAD = '''\
 '{"channel":' || to_json(channel) || ',"message":' || message || '}'
 '''
+    # Without statistics a range with two ends seems to have few rows, and all
+    # that follow would be read and sorted for each page.
     READ = f'''\
 SELECT seq, age, payload FROM (
     SELECT seq, {PAYLOAD} AS payload,
@@ -160,10 +162,9 @@ SELECT seq, age, payload FROM (
         sum(octet_length(message)) OVER (ORDER BY seq)
             - octet_length(message) AS bytes
     FROM (
-        SELECT * FROM {TABLE} WHERE seq > %s AND seq <= %s
-        ORDER BY seq LIMIT {ROWS}) AS rows
+        SELECT * FROM {TABLE} WHERE seq > %s ORDER BY seq LIMIT {ROWS}) AS rows
     ) AS page
-WHERE bytes < {BYTES} ORDER BY seq
+WHERE bytes < {BYTES} AND seq <= %s ORDER BY seq
 '''
     FIND = f'SELECT {PAYLOAD} FROM {TABLE} WHERE seq = %s'
     PURGE = f'''\
