@@ -175,7 +175,7 @@ AND created < clock_timestamp() - %s * interval '1 second'
 
     # Connections on which the table was seen
     _seen = weakref.WeakSet()
-    # By transaction: what writes, since making it takes a fifth of the time
+    # By transaction: what writes, since making it takes a tenth of the time
     _cursors = weakref.WeakKeyDictionary()
     # By process and database: when the table could not be made
     _failed = {}
