@@ -6,10 +6,11 @@ import sys
 
 from tests.support.postgresql import PostgreSQL
 
-from . import drain, memory, poll, publish, report, serve, wake
+from . import drain, journal, memory, poll, publish, report, serve, wake
 
 PARTS = {
-    'a': poll, 'b': wake, 'c': drain, 'd': publish, 'e': memory, 'f': serve}
+    'a': poll, 'b': wake, 'c': drain, 'd': publish, 'e': memory, 'f': serve,
+    'g': journal}
 
 
 def main():

@@ -41,18 +41,26 @@ def sample(both, rounds, *call):
 
 
 def commits(database, count, transactions):
+    times = [commit(database, count) for _ in range(transactions)]
+    return sorted(times)[len(times) // 2] / count * 1e6
+
+
+def commit(database, count, write=None):
+    """The seconds that it takes to publish so many messages and to commit
+
+    write is what the transaction does before, in SQL.
+    """
     from trytond.bus import Bus
     from trytond.transaction import Transaction
-    times = []
-    for _ in range(transactions):
-        messages = [samples.notification() for _ in range(count)]
-        with Transaction().start(database, 0) as transaction:
-            start = time.perf_counter()
-            for message in messages:
-                Bus.publish('user:1', message)
-            transaction.commit()
-            times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2] / count * 1e6
+    messages = [samples.notification() for _ in range(count)]
+    with Transaction().start(database, 0) as transaction:
+        if write:
+            transaction.connection.cursor().execute(write)
+        start = time.perf_counter()
+        for message in messages:
+            Bus.publish('user:1', message)
+        transaction.commit()
+        return time.perf_counter() - start
 
 
 def publishes(database, kind):

@@ -8,15 +8,17 @@ import statistics
 import subprocess
 from dataclasses import asdict, dataclass, field
 
-WIDTH = 53
+WIDTH = 66
 
 
 @dataclass
 class Row:
     """One figure of the two sides, from samples taken in turns.
 
-    least is the least ratio of stock's figure to ours to reach, most the
-    most that ours may be.
+    stock is empty where it has nothing that compares. least is the least
+    ratio of stock's figure to ours to reach, most the most that ours may be.
+    Of a rate more is better: the ratio is that of ours to stock's, and floor
+    the least that ours may be.
     """
     part: str
     text: str
@@ -25,6 +27,8 @@ class Row:
     ours: list
     least: float = None
     most: float = None
+    rate: bool = False
+    floor: float = None
     # Of work that only needs the processor the minimum is the least
     # disturbed by what else the machine does.
     statistic: str = 'minimum'
@@ -33,27 +37,34 @@ class Row:
     def __post_init__(self):
         figure = {'minimum': min, 'median': statistics.median}[self.statistic]
         self.figures = {
-            'stock': figure(self.stock), 'ours': figure(self.ours)}
+            'stock': figure(self.stock) if self.stock else None,
+            'ours': figure(self.ours)}
 
     @property
     def ratio(self):
-        if self.figures['ours'] <= 0:
+        over, under = self.figures['stock'], self.figures['ours']
+        if self.rate:
+            over, under = under, over
+        if over is None or under is None or under <= 0:
             return None
-        return self.figures['stock'] / self.figures['ours']
+        return over / under
 
     @property
     def reached(self):
         "Whether what is to be reached is, None if there is nothing"
-        if self.least is None and self.most is None:
+        if self.least is None and self.most is None and self.floor is None:
             return None
         return (
             (self.least is None or (self.ratio or 0) >= self.least)
-            and (self.most is None or self.figures['ours'] <= self.most))
+            and (self.most is None or self.figures['ours'] <= self.most)
+            and (self.floor is None or self.figures['ours'] >= self.floor))
 
     def cells(self):
         goals = []
         if self.most is not None:
             goals.append("<= %s" % _number(self.most))
+        if self.floor is not None:
+            goals.append(">= %s" % _number(self.floor))
         if self.least is not None:
             goals.append(">= %s x" % _number(self.least))
         mark = {None: "", True: "yes", False: "NO"}[self.reached]
@@ -67,6 +78,8 @@ class Row:
 
 
 def _number(value):
+    if value is None:
+        return ''
     if abs(value) >= 1000:
         return format(value, ',.0f')
     return '%.3g' % value

@@ -16,10 +16,12 @@ SIDES = ['stock', 'ours']
 CONFIG = """
 [database]
 uri = %(uri)s
+path = %(path)s
 [cache]
 clean_timeout = 86400
 [bus]
 class = %(class)s
+journal = %(journal)s
 allow_subscribe = True
 cache_timeout = 86400
 cache_size = 1073741824
@@ -27,20 +29,30 @@ long_polling_timeout = 600
 """
 NUDGE = '{"channel":"nudge","message":{"message_id":"nudge"}}'
 _numbers = itertools.count()
-CLASSES = {'stock': '', 'ours': 'trytond_fastbus.Bus'}
+OURS = 'trytond_fastbus.Bus'
+# The class and whether there is a journal
+BUSES = {
+    'stock': ('', False), 'ours': (OURS, False), 'journal': (OURS, True)}
 
 
 class Side:
-    "A process that uses one of the two, called by the process that measures"
+    """A process that uses one of the two, called by the process that measures
 
-    def __init__(self, name, postgresql, **environ):
+    Its database is a new one unless it is given. name is 'journal' for ours
+    with it.
+    """
+
+    def __init__(self, name, postgresql, database=None, **environ):
         self.name = name
-        self.database = 'bench_%d' % next(_numbers)
-        postgresql.create_database(self.database)
+        self.database = database or 'bench_%d' % next(_numbers)
+        if not database:
+            postgresql.create_database(self.database)
         context = multiprocessing.get_context('spawn')
         self._connection, connection = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(connection, name, postgresql.uri),
+            target=_serve, args=(
+                connection, name, postgresql.uri,
+                getattr(postgresql, 'path', '')),
             daemon=True)
         before = dict(os.environ)
         os.environ.update(environ)
@@ -53,7 +65,14 @@ class Side:
 
     def __call__(self, function, *args):
         "Return function(database, *args), called there"
+        self.start(function, *args)
+        return self.result()
+
+    def start(self, function, *args):
+        "Begin a call whose result is asked for later"
         self._connection.send((function, self.database, args))
+
+    def result(self):
         result, error = self._connection.recv()
         if error:
             raise RuntimeError(f"{self.name}: {error}")
@@ -63,25 +82,42 @@ class Side:
         self._connection.close()
         self._process.join(10)
         self._process.kill()
+        self._process.join()
 
 
 @contextlib.contextmanager
-def both(postgresql, **environ):
-    "The stock side and ours, both just started"
+def both(postgresql, names=SIDES, **environ):
+    "The stock side and ours, or those named, all just started"
     with contextlib.ExitStack() as stack:
         sides = []
-        for name in SIDES:
+        for name in names:
             sides.append(Side(name, postgresql, **environ))
             stack.callback(sides[-1].close)
         yield sides
 
 
-def _serve(connection, name, uri):
+@contextlib.contextmanager
+def several(postgresql, names, count):
+    "For each name a list of so many sides, with one database for all of them"
+    with contextlib.ExitStack() as stack:
+        groups = {}
+        for name in names:
+            group = groups[name] = []
+            for _ in range(count):
+                group.append(Side(
+                        name, postgresql, group and group[0].database))
+                stack.callback(group[-1].close)
+        yield groups
+
+
+def _serve(connection, name, uri, path):
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / 'trytond.conf'
-        path.write_text(CONFIG % {'uri': uri, 'class': CLASSES[name]})
+        file = Path(directory) / 'trytond.conf'
+        bus, journal = BUSES[name]
+        file.write_text(CONFIG % {
+                'uri': uri, 'path': path, 'class': bus, 'journal': journal})
         from trytond import config
-        config.update_etc(str(path))
+        config.update_etc(str(file))
     while True:
         try:
             function, *args = connection.recv()
