@@ -223,6 +223,32 @@ def test_row_of_psql_is_a_message(postgresql, database, caplog):
         for message in caplog.messages)
 
 
+def test_row_is_what_it_is_when_it_is_committed(postgresql, database):
+    "Whatever a transaction does with its own rows"
+    publish(database, 'c', {})
+    with Wire(f'{postgresql.uri}/{database}') as wire:
+        wire.execute('BEGIN')
+        wire.execute(INSERT % 'deleted')
+        wire.execute(f'DELETE FROM {TABLE} WHERE seq < 0')
+        wire.execute(INSERT % 'old')
+        wire.execute(
+            f"UPDATE {TABLE} SET message = "
+            "replace(message, 'old', 'updated') WHERE seq < 0")
+        wire.execute('COMMIT')
+        # Numbered here and now, and what it locks is free after the rollback
+        wire.execute('BEGIN')
+        wire.execute(INSERT % 'rolled back')
+        wire.execute('SET CONSTRAINTS ALL IMMEDIATE')
+        wire.execute('ROLLBACK')
+        # The path says where to find trytond's tables, not where ours are.
+        wire.execute('SET search_path TO pg_catalog')
+        wire.execute('BEGIN')
+        wire.execute((INSERT % 'elsewhere').replace(TABLE, f'public.{TABLE}'))
+        wire.execute('COMMIT')
+
+    assert ids(received(database, 'c'))[1:] == ['updated', 'elsewhere']
+
+
 def test_nothing_is_lost_while_the_connection_is(
         postgresql, database, caplog):
     caplog.set_level(logging.WARNING, 'trytond.bus')
