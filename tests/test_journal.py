@@ -23,8 +23,9 @@ from support.bus import (
     stop_listener,
 )
 from support.peer import Peer
+from support.postgresql import free_port
 from support.proxy import Proxy
-from support.server import run_python
+from support.server import BusServer, run_python
 from trytond import backend
 from trytond.transaction import Transaction
 
@@ -602,6 +603,16 @@ def test_bus_server_does_not_start_without_the_rights(
         f"trytond-bus: error: the journal of the bus on '{database}' can not "
         f"be used: the role may not make the table {TABLE}; have the owner "
         "of the database run what 'trytond-bus --journal-sql' prints\n")
+
+
+def test_bus_server_starts_while_the_database_is_away(tmp_path):
+    with BusServer(tmp_path, {
+                'database': {
+                    'uri': f'postgresql://postgres@127.0.0.1:{free_port()}'},
+                'bus': {'journal': True},
+                }, ['away', 'also_away']) as server:
+        assert server.metric('draining') == 0
+        server.terminate()
 
 
 def journal_sql(sections):

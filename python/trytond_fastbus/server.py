@@ -2,6 +2,7 @@
 import logging
 import queue
 import signal
+import threading
 import time
 
 from trytond import backend
@@ -16,6 +17,9 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 # Seconds for which the main thread waits for a signal before it looks
 # whether the server is still there
 LOOK_EVERY = .2
+
+# Seconds for which the start waits for databases that do not answer
+PREPARE_TIMEOUT = 5
 
 # Seconds after which the databases that are named are listened to anew,
 # should nobody have polled them
@@ -61,23 +65,38 @@ def serve(databases=(), listen=None, admin_listen=None):
 
 
 def _prepare(databases):
-    "Make the journals that are missing"
-    for name in databases:
-        table = journal.of(name)
-        if not table:
-            continue
+    """Make the journals that are missing, of those databases that answer now.
+
+    Raises RuntimeError for one that can't be made.
+    """
+    failures = queue.SimpleQueue()
+    threads = [
+        threading.Thread(
+            target=_prepare_one, args=(name, failures), daemon=True)
+        for name in databases if journal.of(name)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + PREPARE_TIMEOUT
+    for thread in threads:
+        thread.join(max(end - time.monotonic(), 0))
+    if not failures.empty():
+        raise failures.get()
+
+
+def _prepare_one(name, failures):
+    try:
+        database = backend.Database(name)
+        connection = database.get_connection(autocommit=True)
         try:
-            database = backend.Database(name)
-            connection = database.get_connection(autocommit=True)
-        except backend.DatabaseOperationalError as error:
-            # The listener waits for it.
-            logger.warning(
-                "no connection to '%s': %s", name, str(error).strip())
-            continue
-        try:
-            table.prepare(connection)
+            journal.of(name).prepare(connection)
         finally:
             database.put_connection(connection)
+    except RuntimeError as error:
+        failures.put(error)
+    except backend.DatabaseOperationalError as error:
+        # The listener waits for it.
+        logger.warning(
+            "no connection to '%s': %s", name, str(error).strip())
 
 
 def bus_class():
