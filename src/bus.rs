@@ -3,7 +3,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::history::{Bounds, History};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalPlace};
+pub use crate::journal::{Request, Settling};
 use crate::message::{Id, Message};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::waiter::{Signal, Waiter, Wake};
@@ -50,9 +51,20 @@ pub struct Ticket {
 #[derive(Debug)]
 enum Place {
     Message(usize),
-    Look(usize),
+    Journal(JournalPlace),
     /// Nothing: all waits were ended before.
     Closed,
+}
+
+/// What was found for a [`Request`].
+#[derive(Debug)]
+pub enum Row {
+    /// The message.
+    Message(Message),
+    /// One with this number, which is no message.
+    Skipped(u64),
+    /// Nothing.
+    None,
 }
 
 /// Waiters that are to be woken, all for the same reason.
@@ -126,14 +138,16 @@ impl Bus {
         Subscription::Waiting(self.register(&mut state, channels, signal))
     }
 
-    /// Registers a waiter for a look into the journal where one is needed
-    /// before anything can be said of the messages after `last`. It is woken
-    /// by [`Wake::Looked`], and calls this again with the same `after`, which
-    /// is none at first.
-    pub fn settle(
+    /// Registers a waiter for the journal where that has to be read before
+    /// the history says all that there is in `channels` after `last`.
+    ///
+    /// It is woken with the message, or calls this again with the same
+    /// `settling`, which was told what it was woken by.
+    pub fn settle<S: AsRef<str>>(
         &self,
+        channels: &[S],
         last: Option<&Id>,
-        after: &mut Option<u64>,
+        settling: &mut Settling,
         signal: impl FnOnce() -> Signal,
     ) -> Option<Ticket> {
         let mut state = self.lock();
@@ -143,16 +157,13 @@ impl Bus {
             closed,
             ..
         } = &mut *state;
-        let journal = journal.as_mut()?;
-        if *closed || journal.is_settled(history, last, *after) {
-            return None;
-        }
-        let waiter = Arc::new(Waiter::new(signal()));
-        let place = Place::Look(journal.wait(after, waiter.clone()));
+        let journal = journal.as_mut().filter(|_| !*closed)?;
+        let (waiter, place) =
+            journal.settle(history, last, channels, settling, signal)?;
         drop(state);
         Some(Ticket {
             bus: self.clone(),
-            place,
+            place: Place::Journal(place),
             waiter,
         })
     }
@@ -161,6 +172,35 @@ impl Bus {
     #[must_use]
     pub fn is_settled(&self, last: Option<&Id>) -> bool {
         self.lock().is_settled(last)
+    }
+
+    /// The rows of the journal that are waited for, at most so many. They are
+    /// to be read after a look has ended.
+    #[must_use]
+    pub fn requests(&self, limit: usize) -> Vec<Request> {
+        let state = self.lock();
+        let journal = state.journal.as_ref();
+        journal.map_or_else(Vec::new, |journal| journal.requests(limit))
+    }
+
+    /// Answers a request: the row was found, or read up to a number without
+    /// being a message, or there is none; returns who waited for it, still to
+    /// be woken.
+    #[must_use = "the waiters are no longer registered, and must be woken"]
+    pub fn answer(&self, key: u64, row: Row) -> Wakeup {
+        let mut state = self.lock();
+        let taken = state.journal.as_mut();
+        let (waiters, until) = match taken.and_then(|journal| journal.take_request(key))
+        {
+            Some((waiter, until)) => (vec![waiter], until),
+            None => (Vec::new(), 0),
+        };
+        let wake = match row {
+            Row::Message(message) => Wake::Message(Arc::new(message)),
+            Row::Skipped(number) => Wake::Read(number),
+            Row::None => Wake::Read(until),
+        };
+        Wakeup { wake, waiters }
     }
 
     /// Looks for the message after `last` in `channels` at `now`, without
@@ -407,8 +447,7 @@ impl State {
     fn is_settled(&self, last: Option<&Id>) -> bool {
         let journal = self.journal.as_ref();
         self.closed
-            || journal
-                .is_none_or(|journal| journal.is_settled(&self.history, last, None))
+            || journal.is_none_or(|journal| journal.is_settled(&self.history, last))
     }
 }
 
@@ -429,9 +468,9 @@ impl Drop for Ticket {
         let mut state = self.bus.lock();
         match self.place {
             Place::Message(key) => state.waitlist.remove(key, &self.waiter),
-            Place::Look(key) => {
+            Place::Journal(ref place) => {
                 if let Some(journal) = &mut state.journal {
-                    journal.remove(key, &self.waiter);
+                    journal.remove(place, &self.waiter);
                 }
             }
             Place::Closed => {}

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use crate::gone::Gone;
 use crate::message::{Id, Message};
 
 /// What an entry of the order and its places in the two indexes take, beside
 /// the message itself.
 const ENTRY_SIZE: usize = size_of::<Entry>() + 2 * size_of::<u64>() + 16;
+
+/// Which part of the bytes what is known of messages that left may take.
+const GONE_PART: usize = 4;
 
 /// The messages of one database, in the order in which they arrived.
 ///
@@ -29,7 +33,9 @@ pub struct History {
     ids: HashTable<u64>,
     hasher: RandomState,
     bytes: usize,
-    /// How many messages were dropped for want of room.
+    /// What left for want of room, where there is a journal.
+    gone: Gone,
+    /// How many messages can't be asked for any more, for want of room.
     evicted: u64,
     bounds: Bounds,
 }
@@ -64,6 +70,7 @@ impl History {
             ids: HashTable::new(),
             hasher: RandomState::new(),
             bytes: 0,
+            gone: Gone::default(),
             evicted: 0,
             bounds,
         }
@@ -100,9 +107,8 @@ impl History {
             .insert_unique(hasher.hash_one(message.id()), number, |number| {
                 hasher.hash_one(id_of(entries, first, *number))
             });
-        while self.bytes > self.bounds.bytes && self.entries.len() > 1 {
-            self.remove_first();
-            self.evicted += 1;
+        while self.bytes() > self.bounds.bytes && self.entries.len() > 1 {
+            self.evict_first();
         }
         message
     }
@@ -120,7 +126,7 @@ impl History {
     ) -> Option<Arc<Message>> {
         self.expire(now);
         let from = last
-            .and_then(|id| self.place(id, channels))
+            .and_then(|id| self.resume(id, channels))
             .map_or_else(|| self.recent(now), |number| number + 1);
         let asked = channels.iter().map(|channel| (channel.as_ref(), from));
         self.next_from(asked, now).map(|(_, message)| message)
@@ -163,6 +169,7 @@ impl History {
         {
             self.remove_first();
         }
+        self.gone.expire(oldest);
     }
 
     /// Drops all messages.
@@ -172,6 +179,7 @@ impl History {
         self.channels = HashMap::new();
         self.ids = HashTable::new();
         self.bytes = 0;
+        self.gone.clear();
     }
 
     /// The number of the oldest message that is retained, or of the next one
@@ -208,13 +216,27 @@ impl History {
     /// How many bytes the retained messages and their indexes take, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.gone.bytes()
     }
 
-    /// How many messages were dropped before their time, for want of room.
+    /// How many messages can't be asked for any more before their time, for
+    /// want of room: neither here nor in the journal.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// What left for want of room, and is in the journal.
+    pub(crate) fn gone(&self) -> &Gone {
+        &self.gone
+    }
+
+    /// The number after which who has got the message with this id goes on.
+    /// One that left for want of room stands before all that are retained:
+    /// what else left is for others to find.
+    pub(crate) fn resume<S: AsRef<str>>(&self, id: &Id, channels: &[S]) -> Option<u64> {
+        let before_all = || self.gone.number(id).and(self.first.checked_sub(1));
+        self.place(id, channels).or_else(before_all)
     }
 
     /// The number of the message with this id. Should several messages have it, the first
@@ -240,6 +262,24 @@ impl History {
 
     fn message(&self, number: u64) -> &Arc<Message> {
         &entry(&self.entries, self.first, number).message
+    }
+
+    /// Makes room: drops the first message, of which something is still known
+    /// if it is in the journal.
+    fn evict_first(&mut self) {
+        let first = self.entries.front();
+        if let Some(Entry { time, message }) =
+            first.filter(|_| self.bounds.journal.is_some())
+        {
+            self.gone
+                .push(*time, message.id().clone(), message.number());
+            if self.gone.bytes() > self.bounds.bytes / GONE_PART && self.gone.pop() {
+                self.evicted += 1;
+            }
+        } else {
+            self.evicted += 1;
+        }
+        self.remove_first();
     }
 
     fn remove_first(&mut self) {
@@ -446,6 +486,30 @@ mod tests {
         history.append(Message::new("c", &large).expect("a good message"), 0.0);
         assert_eq!(history.len(), 1);
         assert!(history.next(&["c"], None, 0.0).is_some());
+    }
+
+    #[test]
+    fn what_left_for_the_journal_is_before_all_that_is_retained() {
+        let one = size(&message("c", 1));
+        let bytes = 8 * one;
+        let mut history = History::new(Bounds {
+            seconds: 5.0,
+            journal: Some(100.0),
+            bytes,
+        });
+        for number in 1..=20 {
+            history.append(message("c", number).numbered(number), 0.0);
+            assert!(history.bytes() <= bytes);
+        }
+        let last = history.gone().last();
+        assert_eq!(next(&mut history, &["c"], Some(last), 0.0), Some(last + 1));
+        assert_eq!(history.gone().number(&id(last)), Some(last));
+        assert!(history.gone().bytes() <= bytes / GONE_PART);
+        let known =
+            (1..=last).filter(|known| history.gone().number(&id(*known)).is_some());
+        assert_eq!(history.evicted() + known.count() as u64, last);
+        history.expire(101.0);
+        assert_eq!(history.bytes(), 0);
     }
 
     #[test]

@@ -5,17 +5,72 @@
 //! got it from another one. To take it for unknown would show the client old
 //! messages again. So the journal is looked into before anything is said of
 //! it, and before the first look nothing is said at all.
+//!
+//! Or it names one that left the history for want of room. What comes after
+//! that is read for this poll alone, until it has come to what is retained.
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::history::History;
 use crate::message::{Id, Message};
-use crate::waiter::Waiter;
+use crate::waiter::{Signal, Waiter, Wake};
 use crate::waitlist::Waitlist;
 
 /// The only channel of the list of those who wait for a look.
 const LOOK: &str = "look";
+
+/// What a poll has waited for so far.
+#[derive(Debug, Default)]
+pub struct Settling {
+    /// The look that it waits for, once it does.
+    after: Option<u64>,
+    /// Up to which number the journal was read for it.
+    read: Option<u64>,
+}
+
+impl Settling {
+    /// Notes what has ended a wait.
+    pub fn woken(&mut self, wake: &Wake) {
+        if let Wake::Read(number) = wake {
+            self.read = Some(*number);
+        }
+    }
+}
+
+/// What a poll has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Want {
+    Nothing,
+    Look,
+    /// The first row in its channels with a number above `after`, up to
+    /// `until`.
+    Row {
+        after: u64,
+        until: u64,
+    },
+}
+
+/// The first row in some channels, as somebody waits for it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// By which it is answered.
+    pub key: u64,
+    /// The channels.
+    pub channels: Vec<String>,
+    /// Its number is above this one.
+    pub after: u64,
+    /// Its number is at most this one.
+    pub until: u64,
+}
+
+/// Where somebody waits, by key.
+#[derive(Debug)]
+pub(crate) enum JournalPlace {
+    Look(usize),
+    Request(u64),
+}
 
 /// How far the journal of one database was read.
 #[derive(Debug, Default)]
@@ -31,6 +86,9 @@ pub(crate) struct Journal {
     /// Whether somebody waits for a look that was not begun.
     wanted: bool,
     waiting: Waitlist,
+    /// Those who wait for a row of their own, by key.
+    requests: BTreeMap<u64, (Request, Arc<Waiter>)>,
+    next: u64,
     /// By which whoever looks is told that a look is wanted.
     alarm: Option<UnixStream>,
 }
@@ -91,49 +149,106 @@ impl Journal {
         self.waiting.take_all()
     }
 
-    /// Whether the history says all of a poll after `last`; `after` is the
-    /// look that it waits for, once it does.
-    pub(crate) fn is_settled(
-        &self,
-        history: &History,
-        last: Option<&Id>,
-        after: Option<u64>,
-    ) -> bool {
-        let is_known = |id| history.place::<&str>(id, &[]).is_some();
-        after.is_some_and(|after| self.ended >= after)
-            || self.ended > 0 && last.is_none_or(is_known)
+    /// What a poll after `last` has to wait for before the history says all
+    /// that there is for it.
+    fn want(&self, history: &History, last: Option<&Id>, settling: &Settling) -> Want {
+        let until = history.gone().last();
+        let has_looked = settling.after.is_some_and(|after| self.ended >= after);
+        match last {
+            _ if self.ended == 0 => Want::Look,
+            None => Want::Nothing,
+            Some(id) if history.place::<&str>(id, &[]).is_some() => Want::Nothing,
+            Some(id) => match settling.read.or_else(|| history.gone().number(id)) {
+                Some(after) if after < until => Want::Row { after, until },
+                None if !has_looked => Want::Look,
+                _ => Want::Nothing,
+            },
+        }
     }
 
-    /// Registers who waits for the look `after`, or the next one that begins;
-    /// returns the key to remove it with.
-    pub(crate) fn wait(
+    /// Whether a poll after `last` has nothing to wait for.
+    pub(crate) fn is_settled(&self, history: &History, last: Option<&Id>) -> bool {
+        self.want(history, last, &Settling::default()) == Want::Nothing
+    }
+
+    /// Registers a waiter for what a poll has to wait for, if there is such;
+    /// returns it with its place.
+    pub(crate) fn settle(
         &mut self,
-        after: &mut Option<u64>,
-        waiter: Arc<Waiter>,
-    ) -> usize {
-        let after = *after.get_or_insert(self.begun + 1);
-        if after > self.begun && !self.wanted {
-            self.wanted = true;
-            self.ring();
+        history: &History,
+        last: Option<&Id>,
+        channels: &[impl AsRef<str>],
+        settling: &mut Settling,
+        signal: impl FnOnce() -> Signal,
+    ) -> Option<(Arc<Waiter>, JournalPlace)> {
+        let want = self.want(history, last, settling);
+        if want == Want::Nothing {
+            return None;
         }
-        self.waiting.insert(&[LOOK], waiter)
+        let waiter = Arc::new(Waiter::new(signal()));
+        let place = if let Want::Row { after, until } = want {
+            let key = self.next;
+            self.next += 1;
+            let request = Request {
+                key,
+                channels: channels
+                    .iter()
+                    .map(|name| name.as_ref().to_owned())
+                    .collect(),
+                after,
+                until,
+            };
+            self.requests.insert(key, (request, waiter.clone()));
+            self.ring();
+            JournalPlace::Request(key)
+        } else {
+            let after = *settling.after.get_or_insert(self.begun + 1);
+            if after > self.begun && !self.wanted {
+                self.wanted = true;
+                self.ring();
+            }
+            JournalPlace::Look(self.waiting.insert(&[LOOK], waiter.clone()))
+        };
+        Some((waiter, place))
     }
 
     /// Removes one who waits, if it still does.
-    pub(crate) fn remove(&mut self, key: usize, waiter: &Arc<Waiter>) {
-        self.waiting.remove(key, waiter);
+    pub(crate) fn remove(&mut self, place: &JournalPlace, waiter: &Arc<Waiter>) {
+        match place {
+            JournalPlace::Look(key) => self.waiting.remove(*key, waiter),
+            JournalPlace::Request(key) => drop(self.requests.remove(key)),
+        }
+    }
+
+    /// The first of the rows that are waited for, at most so many; whoever
+    /// looks is told if there are more.
+    pub(crate) fn requests(&self, limit: usize) -> Vec<Request> {
+        if self.requests.len() > limit {
+            self.ring();
+        }
+        let requests = self.requests.values().take(limit);
+        requests.map(|(request, _)| request.clone()).collect()
+    }
+
+    /// Takes out who waits for this row; returns up to which number it did.
+    pub(crate) fn take_request(&mut self, key: u64) -> Option<(Arc<Waiter>, u64)> {
+        let (request, waiter) = self.requests.remove(&key)?;
+        Some((waiter, request.until))
     }
 
     /// Takes out all who wait.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub(crate) fn take_all(&mut self) -> Vec<Arc<Waiter>> {
-        self.waiting.take_all()
+        let requests = std::mem::take(&mut self.requests);
+        let mut waiters = self.waiting.take_all();
+        waiters.extend(requests.into_values().map(|(_, waiter)| waiter));
+        waiters
     }
 
     /// Sets by what whoever looks is told: a socket that does not block.
     pub(crate) fn set_alarm(&mut self, alarm: UnixStream) {
         self.alarm = Some(alarm);
-        if self.wanted {
+        if self.wanted || !self.requests.is_empty() {
             self.ring();
         }
     }
@@ -151,11 +266,12 @@ impl Journal {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::io::Read;
+    use std::ops::Range;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bus::{Bus, Subscription, Ticket, Wakeup};
+    use crate::bus::{Bus, Row, Subscription, Ticket, Wakeup};
     use crate::history::Bounds;
     use crate::waiter::{Signal, Wake};
 
@@ -186,8 +302,14 @@ mod tests {
         bus.end_look().run();
     }
 
-    fn settle(bus: &Bus, last: Option<u64>, after: &mut Option<u64>) -> Option<Ticket> {
-        bus.settle(last.map(id).as_ref(), after, Signal::thread)
+    fn settle(bus: &Bus, last: Option<u64>, settling: &mut Settling) -> Option<Ticket> {
+        let last = last.map(id);
+        bus.settle(&["a", "c"], last.as_ref(), settling, Signal::thread)
+    }
+
+    /// What a poll has waited for so far: nothing.
+    fn new() -> Settling {
+        Settling::default()
     }
 
     fn next(bus: &Bus, last: Option<u64>) -> Option<Id> {
@@ -200,11 +322,11 @@ mod tests {
         let bus = Bus::new(BOUNDS);
         publish(&bus, [message("c", 3)]);
         assert_eq!(next(&bus, None), None);
-        let mut after = None;
-        let ticket = settle(&bus, None, &mut after).expect("not settled");
+        let mut settling = new();
+        let ticket = settle(&bus, None, &mut settling).expect("not settled");
         look(&bus, [message("c", 4)]);
         assert!(matches!(ticket.waiter().woken(), Some(Wake::Looked)));
-        assert!(settle(&bus, None, &mut after).is_none());
+        assert!(settle(&bus, None, &mut settling).is_none());
         assert_eq!(next(&bus, None), Some(id(3)));
     }
 
@@ -213,24 +335,24 @@ mod tests {
         let bus = Bus::new(BOUNDS);
         look(&bus, [message("c", 1)]);
         bus.begin_look();
-        let mut after = None;
-        let ticket = settle(&bus, Some(2), &mut after).expect("not settled");
+        let mut settling = new();
+        let ticket = settle(&bus, Some(2), &mut settling).expect("not settled");
         bus.end_look().run();
         // It has begun before the client came.
         assert!(matches!(ticket.waiter().woken(), Some(Wake::Looked)));
         drop(ticket);
-        let ticket = settle(&bus, Some(2), &mut after).expect("not settled");
+        let ticket = settle(&bus, Some(2), &mut settling).expect("not settled");
         assert_eq!(next(&bus, Some(2)), None);
         look(&bus, [message("c", 2), message("c", 3)]);
         assert!(ticket.waiter().woken().is_some());
-        assert!(settle(&bus, Some(2), &mut after).is_none());
+        assert!(settle(&bus, Some(2), &mut settling).is_none());
         assert_eq!(next(&bus, Some(2)), Some(id(3)));
         // One that nobody knows is unknown after a look.
-        let mut after = None;
-        let ticket = settle(&bus, Some(9), &mut after).expect("not settled");
+        let mut settling = new();
+        let ticket = settle(&bus, Some(9), &mut settling).expect("not settled");
         look(&bus, []);
         assert!(ticket.waiter().woken().is_some());
-        assert!(settle(&bus, Some(9), &mut after).is_none());
+        assert!(settle(&bus, Some(9), &mut settling).is_none());
     }
 
     #[test]
@@ -271,14 +393,14 @@ mod tests {
         alarm.set_nonblocking(true).expect("a socket");
         bell.set_nonblocking(true).expect("a socket");
         let mut rung = [0; 9];
-        let _early = settle(&bus, None, &mut None);
+        let _early = settle(&bus, None, &mut new());
         bus.set_alarm(bell);
         assert_eq!(alarm.read(&mut rung).expect("it has rung"), 1);
         look(&bus, []);
-        let _first = settle(&bus, Some(1), &mut None);
-        let _second = settle(&bus, Some(2), &mut None);
+        let _first = settle(&bus, Some(1), &mut new());
+        let _second = settle(&bus, Some(2), &mut new());
         assert_eq!(alarm.read(&mut rung).expect("it has rung"), 1);
-        assert!(settle(&bus, None, &mut None).is_none());
+        assert!(settle(&bus, None, &mut new()).is_none());
         alarm.read(&mut rung).expect_err("nobody wants a look");
         bus.ring();
         assert_eq!(alarm.read(&mut rung).expect("it has rung"), 1);
@@ -296,18 +418,18 @@ mod tests {
             Bus::close,
         ] {
             let bus = Bus::new(BOUNDS);
-            let mut after = None;
-            let ticket = settle(&bus, None, &mut after).expect("not settled");
+            let mut settling = new();
+            let ticket = settle(&bus, None, &mut settling).expect("not settled");
             end(&bus).run();
             assert!(ticket.waiter().woken().is_some());
-            assert!(settle(&bus, None, &mut after).is_none());
+            assert!(settle(&bus, None, &mut settling).is_none());
         }
     }
 
     #[test]
     fn ticket_that_is_dropped_leaves() {
         let bus = Bus::new(BOUNDS);
-        drop(settle(&bus, None, &mut None));
+        drop(settle(&bus, None, &mut new()));
         bus.begin_look();
         assert!(bus.end_look().waiters.is_empty());
     }
@@ -339,51 +461,79 @@ mod tests {
             1 => process().prop_map(Step::Disconnect),
             2 => process().prop_map(Step::Connect),
             1 => process().prop_map(Step::Restart),
-            5 => (process(), 0_usize..3).prop_map(|(p, n)| Step::Poll(p, n)),
+            5 => (process(), 0_usize..4).prop_map(|(p, n)| Step::Poll(p, n)),
         ]
     }
 
     /// Reads the journal as the listener does.
     fn read(process: &Process, log: &[u8]) {
-        process.bus.begin_look();
-        let last = usize::try_from(process.bus.statistics().number).expect("small");
-        publish(&process.bus, rows(log, last..log.len()));
-        process.bus.end_look().run();
+        let bus = &process.bus;
+        bus.begin_look();
+        let last = usize::try_from(bus.statistics().number).expect("small");
+        publish(bus, rows(log, last..log.len()));
+        bus.end_look().run();
+        for request in bus.requests(2) {
+            let asked = |index: &usize| {
+                request
+                    .channels
+                    .iter()
+                    .any(|name| name == channel(log, *index))
+            };
+            let after = usize::try_from(request.after).expect("small");
+            let until = usize::try_from(request.until).expect("small");
+            let row = match (after..until).find(asked) {
+                Some(index) => Row::Message(row(log, index)),
+                None => Row::None,
+            };
+            bus.answer(request.key, row).run();
+        }
     }
 
-    fn rows(
-        log: &[u8],
-        range: std::ops::Range<usize>,
-    ) -> impl Iterator<Item = Message> {
-        let row = |index: usize| {
-            message(["a", "b", "c"][log[index] as usize], index as u64 + 1)
-        };
-        range.map(row).collect::<Vec<_>>().into_iter()
+    /// A row, so large that many more ids than messages find room.
+    fn row(log: &[u8], index: usize) -> Message {
+        let (channel, number) = (channel(log, index), index as u64 + 1);
+        let text = " ".repeat(10_000);
+        let json = format!("{{\"message_id\":{number}{text}}}");
+        let message = Message::new(channel, &json).expect("a good message");
+        message.numbered(number)
+    }
+
+    fn channel(log: &[u8], index: usize) -> &'static str {
+        ["a", "b", "c"][log[index] as usize]
+    }
+
+    fn rows(log: &[u8], range: Range<usize>) -> Vec<Message> {
+        range.map(|index| row(log, index)).collect()
     }
 
     /// Polls once; nothing if the poll waits still.
     fn poll(
         process: &Process,
         last: Option<u64>,
-        looks: usize,
+        reads: usize,
         log: &[u8],
     ) -> Option<u64> {
-        let mut after = None;
-        for round in 0..=looks {
-            if settle(&process.bus, last, &mut after).is_none() {
+        let mut settling = Settling::default();
+        for round in 0..=reads {
+            let Some(ticket) = settle(&process.bus, last, &mut settling) else {
                 let last = last.map(id);
-                return match process.bus.subscribe(
-                    &["a", "c"],
-                    last.as_ref(),
-                    0.0,
-                    Signal::thread,
-                ) {
+                let asked = ["a", "c"];
+                let subscription =
+                    process
+                        .bus
+                        .subscribe(&asked, last.as_ref(), 0.0, Signal::thread);
+                return match subscription {
                     Subscription::Message(message) => Some(message.number()),
                     Subscription::Waiting(_) => None,
                 };
-            }
-            if process.connected && round < looks {
+            };
+            if process.connected && round < reads {
                 read(process, log);
+            }
+            match ticket.waiter().woken() {
+                Some(Wake::Message(message)) => return Some(message.number()),
+                Some(wake) => settling.woken(&wake),
+                None => {}
             }
         }
         None
@@ -391,10 +541,13 @@ mod tests {
 
     proptest! {
         /// A client that polls any process each time gets all messages of
-        /// its channels, in their order and once.
+        /// its channels, in their order and once, however few the processes
+        /// have room for.
         #[test]
-        fn client_may_poll_any_process(steps in prop::collection::vec(step(), 1..80)) {
-            let new = || Process { bus: Bus::new(BOUNDS), notified: 0, connected: false };
+        fn client_may_poll_any_process(
+            room in 3_usize..30,steps in prop::collection::vec(step(), 1..80)) {
+            let bounds = Bounds { bytes: room * 10_500, ..BOUNDS };
+            let new = || Process { bus: Bus::new(bounds), notified: 0, connected: false };
             let mut processes = [new(), new(), new()];
             let mut log: Vec<u8> = Vec::new();
             let mut got = Vec::new();
@@ -426,11 +579,14 @@ mod tests {
             let process = &mut processes[0];
             process.connected = true;
             read(process, &log);
-            while let Some(number) = poll(process, got.last().copied(), 2, &log) {
+            while let Some(number) = poll(process, got.last().copied(), 4, &log) {
                 got.push(number);
             }
             let asked = log.iter().enumerate().filter(|(_, channel)| **channel != 1);
-            let asked: Vec<_> = asked.map(|(index, _)| index as u64 + 1).collect();
+            let asked = asked.map(|(index, _)| index as u64 + 1);
+            // Who comes without a last message gets what there is room for.
+            let first = got.first().copied().unwrap_or(u64::MAX);
+            let asked: Vec<_> = asked.filter(|number| *number >= first).collect();
             prop_assert_eq!(got, asked);
         }
     }

@@ -13,6 +13,7 @@
 //! - [`history`]: the retained messages of one database
 //! - [`waiter`]: a subscriber that waits, and how to wake it
 //! - [`waitlist`]: who waits on which channels
+//! - `gone`: what is known of messages that left it for want of room
 //! - `journal`: how far the journal of a database was read, and who waits for
 //!   that
 //! - [`bus`]: one database's bus, history and waiters behind one lock
@@ -27,6 +28,7 @@ pub mod bus;
 pub mod error;
 pub mod fanout;
 pub mod gate;
+mod gone;
 pub mod history;
 mod journal;
 pub mod json;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use once_cell::sync::{Lazy, OnceCell};
 
-use crate::bus::{Bus, Wakeup};
+use crate::bus::{Bus, Row, Wakeup};
 use crate::error::Result;
 use crate::fanout::Fanout;
 use crate::gate::Gate;
@@ -154,16 +154,20 @@ impl Process {
     ///
     /// As [`Process::publish`].
     pub fn end_look(&self, bus: &Bus) -> Result<()> {
-        let wakeup = bus.end_look();
-        self.deliver(if wakeup.waiters.is_empty() {
-            Vec::new()
-        } else {
-            vec![wakeup]
-        })
+        self.deliver(vec![bus.end_look()])
+    }
+
+    /// Answers a request for a row of the journal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::publish`].
+    pub fn answer(&self, bus: &Bus, key: u64, row: Row) -> Result<()> {
+        self.deliver(vec![bus.answer(key, row)])
     }
 
     fn deliver(&self, wakeups: Vec<Wakeup>) -> Result<()> {
-        if wakeups.is_empty() {
+        if wakeups.iter().all(|wakeup| wakeup.waiters.is_empty()) {
             return Ok(());
         }
         let workers =

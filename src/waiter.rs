@@ -15,6 +15,8 @@ pub enum Wake {
     Message(Arc<Message>),
     /// The journal was looked into: the one who waits is to look again.
     Looked,
+    /// It was read up to this number, and has nothing for the one who waits.
+    Read(u64),
     /// There is nobody to get a message: the process exits, or the client has
     /// gone.
     Closed,

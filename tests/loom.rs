@@ -32,7 +32,7 @@ fn subscribe(bus: &Bus, last: Option<&Id>) -> Option<Id> {
         Subscription::Waiting(ticket) => match ticket.waiter().wait(Duration::MAX) {
             Some(Wake::Message(message)) => Some(message.id().clone()),
             Some(Wake::Closed) => None,
-            None => panic!("the wait has no end"),
+            other => panic!("woken by {other:?}"),
         },
     }
 }

@@ -89,6 +89,14 @@ def test_read_only_transaction_writes_as_well(peer):
     assert ids(other.call('drain', DATABASE, ['c'], 1)) == sent
 
 
+def test_what_leaves_the_memory_is_read_from_the_table(peer):
+    one, other = peer(), peer(cache_size=10_000)
+    other.call('listen', DATABASE)
+    sent = one.call(
+        'publish', DATABASE, 'c', *({'text': "x" * 1000} for _ in range(20)))
+    assert ids(other.call('drain', DATABASE, ['c'], 19, sent[0])) == sent[1:]
+
+
 def test_old_rows_are_deleted_while_others_are_read(peer, sqlite_database):
     one, other = peer(journal_timeout=1), peer(journal_timeout=1)
     last = None

@@ -89,10 +89,11 @@ def statistics() -> dict[str, dict[str, int]]:
 
     `retained`: messages; `bytes`: what they take, about; `waiting`:
     subscribers. Since the bus was first subscribed to: `published`: messages;
-    `evicted`: those of them that were dropped before their time, for want of
-    room; `skipped`: payloads that are no messages; `gaps`: times that messages
-    may have been lost with the connection. `listening`: whether there is one.
-    `number`: the greatest number of the journal that was read.
+    `evicted`: those of them that can't be asked for any more before their
+    time, for want of room; `skipped`: payloads that are no messages; `gaps`:
+    times that messages may have been lost with the connection. `listening`:
+    whether there is one. `number`: the greatest number of the journal that was
+    read.
     """
 
 @final
@@ -169,10 +170,19 @@ class DatabaseBus:
         """Begin a look into the journal."""
     def end_look(self) -> None:
         """End the look: all that was found is on the bus."""
+    def requests(
+            self, limit: int) -> list[tuple[int, list[str], int, int]]:
+        """The rows that polls wait for which know a message that left for
+        want of room, at most so many: the key of each, its channels, and the
+        numbers that it is above and up to."""
+    def answer(
+            self, key: int, row: tuple[int, float, str] | None) -> str | None:
+        """Answer the request with this key by the row that was found, if one
+        was. Returns why it was skipped where it is no message."""
     @property
     def evicted(self) -> int:
-        """How many messages were dropped before their time, for want of
-        room."""
+        """How many messages can't be asked for any more before their time, for
+        want of room."""
     def connected(self) -> None:
         """Note that the database is listened to from now on."""
     def disconnected(self) -> None:

@@ -5,6 +5,7 @@ that transaction among all: numbers rise in the order of the commits, with
 gaps. On PostgreSQL a trigger gives it within COMMIT, where it also notifies
 those who listen; on SQLite, with one writer at a time, the INSERT does.
 """
+import json
 import logging
 import os
 import time
@@ -167,6 +168,11 @@ SELECT seq, age, payload FROM (
     ) AS page
 WHERE bytes < {BYTES} AND seq <= %s ORDER BY seq
 '''
+    FIRST = f'''\
+SELECT seq, extract(epoch FROM clock_timestamp() - created)::float8, {PAYLOAD}
+FROM {TABLE} WHERE seq > %s AND seq <= %s AND channel = ANY(%s)
+ORDER BY seq LIMIT 1
+'''
     FIND = f'SELECT {PAYLOAD} FROM {TABLE} WHERE seq = %s'
     PURGE = f'''\
 DELETE FROM {TABLE} WHERE seq IN (
@@ -230,6 +236,12 @@ AND created < clock_timestamp() - %s * interval '1 second'
         cursor = connection.cursor()
         cursor.execute(self.READ, (after, until))
         return cursor.fetchall()
+
+    def first(self, connection, channels, after, until):
+        "Return the first row in the channels likewise, None if there is none"
+        cursor = connection.cursor()
+        cursor.execute(self.FIRST, (after, until, channels))
+        return cursor.fetchone()
 
     def find(self, connection, number):
         "Return the payload of the row, None if it is not there"
@@ -321,6 +333,11 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
 SELECT seq, {NOW} - created, {PAYLOAD} FROM {TABLE}
 WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {ROWS}
 '''
+    FIRST = f'''\
+SELECT seq, {NOW} - created, {PAYLOAD} FROM {TABLE}
+WHERE seq > ? AND seq <= ? AND channel IN (SELECT value FROM json_each(?))
+ORDER BY seq LIMIT 1
+'''
     FIND = f'SELECT {PAYLOAD} FROM {TABLE} WHERE seq = ?'
     OLDEST = f'SELECT {NOW} - created FROM {TABLE} ORDER BY seq LIMIT 1'
     PURGE = f'''\
@@ -364,6 +381,11 @@ AND created < {NOW} - ?
             if size > BYTES:
                 break
         return rows
+
+    def first(self, connection, channels, after, until):
+        "Return the first row in the channels likewise, None if there is none"
+        return connection.execute(
+            self.FIRST, (after, until, json.dumps(channels))).fetchone()
 
     def find(self, connection, number):
         "Return the payload of the row, None if it is not there"

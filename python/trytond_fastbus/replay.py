@@ -12,6 +12,10 @@ from .journal import NUMBER_MAX, Unusable
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
+# How many polls are read for at a time, whose last message has left the
+# memory
+REQUESTS = 100
+
 # Seconds between two looks for the commits of others, on SQLite
 LOOK_EVERY = .05
 
@@ -78,6 +82,12 @@ class Replay:
         self.read()
         then()
         self._bus.end_look()
+        for key, channels, after, until in self._bus.requests(REQUESTS):
+            with self._limit():
+                row = self._journal.first(
+                    self._connection, channels, after, until)
+            if reason := self._bus.answer(key, row):
+                self._log_skipped(reason)
 
     def watch(self, ended):
         """Look for what other connections commit until ended() says so, on
@@ -111,9 +121,12 @@ class Replay:
             if not rows:
                 return
             for reason in self._bus.replay(rows):
-                logger.error(
-                    "bus listener on '%s' skipped a row of the journal: %s",
-                    self._name, reason)
+                self._log_skipped(reason)
+
+    def _log_skipped(self, reason):
+        logger.error(
+            "bus listener on '%s' skipped a row of the journal: %s",
+            self._name, reason)
 
     def purge(self):
         "Delete old rows, once in a while"
@@ -130,9 +143,9 @@ class Replay:
         evicted, self._evicted = self._evicted, self._bus.evicted
         if evicted < self._evicted:
             logger.warning(
-                "the bus on '%s' has dropped %d messages before "
+                "the bus on '%s' has forgotten %d messages before "
                 "[bus] journal_timeout, for [bus] cache_size: who comes back "
-                "late may miss them", self._name, self._evicted - evicted)
+                "late may miss some", self._name, self._evicted - evicted)
 
     def _put_purge_off(self):
         # At random so that not all processes come at once

@@ -8,7 +8,7 @@ use pyo3::types::PyString;
 
 use super::process::py_error;
 use super::wire;
-use crate::bus::Bus;
+use crate::bus::{Bus, Row};
 use crate::error::Error;
 use crate::history::Bounds;
 use crate::message::Message;
@@ -187,6 +187,41 @@ impl PyDatabase {
             .map_err(|error| py_error(&error))
     }
 
+    /// The rows that polls wait for which know a message that left for want
+    /// of room, at most so many: the key of each, its channels, and the
+    /// numbers that it is above and up to.
+    fn requests(&self, limit: usize) -> Vec<(u64, Vec<String>, u64, u64)> {
+        let requests = self.bus.requests(limit).into_iter();
+        requests
+            .map(|request| {
+                (request.key, request.channels, request.after, request.until)
+            })
+            .collect()
+    }
+
+    /// Answer the request with this key by the row that was found, if one
+    /// was. Returns why it was skipped where it is no message.
+    fn answer(
+        &self,
+        py: Python<'_>,
+        key: u64,
+        row: Option<(u64, f64, String)>,
+    ) -> PyResult<Option<String>> {
+        let (row, reason) = match row {
+            None => (Row::None, None),
+            Some((number, age, payload)) => match wire::payload(py, &payload) {
+                Ok(message) => {
+                    let message = message.numbered(number).aged(age);
+                    (Row::Message(message), None)
+                }
+                Err(error) => (Row::Skipped(number), Some(error.to_string())),
+            },
+        };
+        py.detach(|| registry::current().answer(&self.bus, key, row))
+            .map_err(|error| py_error(&error))?;
+        Ok(reason)
+    }
+
     /// Say whether there is a journal that can be read, where it is wanted.
     fn use_journal(&self, usable: bool) -> PyResult<()> {
         let journal = self.bounds.journal.filter(|_| usable);
@@ -215,7 +250,8 @@ impl PyDatabase {
         py.detach(|| self.bus.expire(registry::current().now()));
     }
 
-    /// How many messages were dropped before their time, for want of room.
+    /// How many messages can't be asked for any more before their time, for
+    /// want of room.
     #[getter]
     fn evicted(&self) -> u64 {
         self.bus.statistics().evicted

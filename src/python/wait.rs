@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::coroutine::PyWaker;
 use super::imports::{MAIN_THREAD, WATCH_CLIENT};
-use crate::bus::{Bus, Subscription, Ticket};
+use crate::bus::{Bus, Settling, Subscription, Ticket};
 use crate::message::{Id, Message};
 use crate::poll::Poll;
 use crate::registry::Process;
@@ -36,26 +36,26 @@ pub(super) fn next_message(
     }
     let timeout = timeout()?;
     let started = Instant::now();
-    let mut after = None;
+    let mut settling = Settling::default();
     loop {
         let waker = PyWaker::current(py)?;
         let signal = || match &waker {
             Some(waker) => waker.signal(),
             None => Signal::thread(),
         };
-        let ticket = if let Some(ticket) = bus.settle(last, &mut after, signal) {
-            ticket
-        } else {
-            match bus.subscribe(poll.channels(), last, process.now(), signal) {
+        let channels = poll.channels();
+        let ticket = match bus.settle(channels, last, &mut settling, signal) {
+            Some(ticket) => ticket,
+            None => match bus.subscribe(channels, last, process.now(), signal) {
                 Subscription::Message(message) => return Ok(Some(message)),
                 Subscription::Waiting(ticket) => ticket,
-            }
+            },
         };
         let left = timeout.saturating_sub(started.elapsed());
         match wait(py, process, &ticket, waker, left)? {
             Some(Wake::Message(message)) => return Ok(Some(message)),
-            Some(Wake::Looked) => {}
             Some(Wake::Closed) | None => return Ok(None),
+            Some(wake) => settling.woken(&wake),
         }
     }
 }

@@ -216,7 +216,7 @@ impl Client {
         now: f64,
         woken: &mut Woken,
     ) {
-        let mut place = last.and_then(|last| history.place(last, poll.channels()));
+        let mut place = last.and_then(|last| history.resume(last, poll.channels()));
         // What was asked for by the poll that got the last message, if it is
         // known to be that.
         let mut covered = None;

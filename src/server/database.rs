@@ -9,7 +9,7 @@ use super::client::{Next, Woken};
 use super::clients::Clients;
 use super::sessions::Sessions;
 use super::wait::Outcome;
-use crate::bus::{Bus, Subscription, Ticket};
+use crate::bus::{Bus, Settling, Subscription, Ticket};
 use crate::history::Bounds;
 use crate::message::{Id, Message};
 use crate::poll::Poll;
@@ -52,8 +52,7 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 enum Kind {
-    /// A poll of which nothing can be said before the journal was looked
-    /// into.
+    /// A poll of which nothing can be said before the journal was read.
     Unsettled(Box<Unsettled>),
     /// The poll of a client: the keys of both.
     Client(u32, u32),
@@ -65,8 +64,7 @@ enum Kind {
 struct Unsettled {
     user: u32,
     last: Option<Id>,
-    /// The look that it waits for, once it does.
-    after: Option<u64>,
+    settling: Settling,
 }
 
 impl fmt::Debug for Databases {
@@ -167,8 +165,12 @@ impl Database {
         let kind = if self.bus.is_settled(last.as_ref()) {
             self.arrive(user, &mut poll, last, now)
         } else {
-            let after = None;
-            Kind::Unsettled(Box::new(Unsettled { user, last, after }))
+            let settling = Settling::default();
+            Kind::Unsettled(Box::new(Unsettled {
+                user,
+                last,
+                settling,
+            }))
         };
         Place {
             database: self,
@@ -252,23 +254,39 @@ impl Place {
                     Progress::Ready(Wake::Closed) => {
                         return Progress::Ready(Outcome::Empty);
                     }
-                    Progress::Ready(Wake::Looked) => {
-                        self.ticket = None;
-                        None
-                    }
                     Progress::Ready(Wake::Message(message)) => {
                         self.ticket = None;
                         Some(message)
+                    }
+                    Progress::Ready(wake) => {
+                        self.ticket = None;
+                        if let Kind::Unsettled(unsettled) = &mut self.kind {
+                            unsettled.settling.woken(&wake);
+                        }
+                        None
                     }
                 },
             };
             let had_ticket = self.ticket.is_some();
             match &mut self.kind {
                 Kind::Unsettled(unsettled) if !had_ticket => {
-                    let Unsettled { user, last, after } = &mut **unsettled;
+                    // What was read for this poll alone is its client's next
+                    // message, which knows none of the later ones.
+                    if let Some(message) = woken_by {
+                        return Progress::Ready(Outcome::Message(message));
+                    }
+                    let Unsettled {
+                        user,
+                        last,
+                        settling,
+                    } = &mut **unsettled;
                     let database = &self.database;
-                    let signal = || Signal::task(&database.woken);
-                    self.ticket = database.bus.settle(last.as_ref(), after, signal);
+                    self.ticket = database.bus.settle(
+                        self.poll.channels(),
+                        last.as_ref(),
+                        settling,
+                        || Signal::task(&database.woken),
+                    );
                     if self.ticket.is_none() {
                         let (user, last) = (*user, last.take());
                         self.kind = database.arrive(user, &mut self.poll, last, now);

@@ -91,7 +91,7 @@ impl Metrics {
             evicted: counters(
                 &registry,
                 "evicted_total",
-                "Messages that were dropped before their time, for want of room",
+                "Messages that can't be asked for any more, for want of room",
                 "database",
             ),
             skipped: counters(

@@ -1,0 +1,119 @@
+//! What is still known of messages that left a history for want of room, and
+//! are in the journal.
+use std::collections::{HashMap, VecDeque};
+
+use crate::message::Id;
+
+/// What one takes, about: its place in the order and in the map.
+const ENTRY_SIZE: usize = 2 * (size_of::<Id>() + size_of::<u64>()) + 16;
+
+/// Messages that left, in their order: their ids, and how far in the journal
+/// who knows one of them has come.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    order: VecDeque<Left>,
+    numbers: HashMap<Id, u64>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Left {
+    time: f64,
+    id: Id,
+    number: u64,
+}
+
+impl Gone {
+    /// Notes that the next message has left. One without a number stands
+    /// where the last one with a number does.
+    pub(crate) fn push(&mut self, time: f64, id: Id, number: u64) {
+        self.last = self.last.max(number);
+        let number = self.last;
+        self.numbers.insert(id.clone(), number);
+        self.order.push_back(Left { time, id, number });
+    }
+
+    /// How far in the journal who knows this message has come.
+    pub(crate) fn number(&self, id: &Id) -> Option<u64> {
+        self.numbers.get(id).copied()
+    }
+
+    /// The greatest number that left.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Forgets the oldest one; whether there was one.
+    pub(crate) fn pop(&mut self) -> bool {
+        let Some(Left { id, number, .. }) = self.order.pop_front() else {
+            return false;
+        };
+        // Another one may have the same id.
+        if self.numbers.get(&id) == Some(&number) {
+            self.numbers.remove(&id);
+        }
+        if self.order.is_empty() {
+            self.order = VecDeque::new();
+            self.numbers = HashMap::new();
+        }
+        true
+    }
+
+    /// Forgets those that are older than `oldest`.
+    pub(crate) fn expire(&mut self, oldest: f64) {
+        while self.order.front().is_some_and(|left| left.time < oldest) {
+            self.pop();
+        }
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        *self = Self {
+            last: self.last,
+            ..Self::default()
+        };
+    }
+
+    /// How many bytes this takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.order.len() * ENTRY_SIZE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(id: u64) -> Id {
+        Id::from_json(&id.to_string())
+    }
+
+    #[test]
+    fn what_left_is_known_until_it_is_too_old() {
+        let mut gone = Gone::default();
+        for (time, number) in [(1.0, 10), (2.0, 0), (3.0, 12)] {
+            gone.push(time, id(number), number);
+        }
+        let number = |gone: &Gone, number| gone.number(&id(number));
+        assert_eq!(number(&gone, 10), Some(10));
+        // It had no number.
+        assert_eq!(number(&gone, 0), Some(10));
+        assert_eq!((number(&gone, 12), gone.last()), (Some(12), 12));
+        gone.expire(2.5);
+        assert_eq!((number(&gone, 10), number(&gone, 0)), (None, None));
+        assert_eq!(number(&gone, 12), Some(12));
+        assert!(gone.pop() && !gone.pop());
+        assert_eq!((gone.bytes(), gone.last()), (0, 12));
+    }
+
+    #[test]
+    fn the_later_of_two_with_one_id_counts() {
+        let mut gone = Gone::default();
+        gone.push(1.0, id(1), 10);
+        gone.push(1.0, id(1), 11);
+        gone.pop();
+        assert_eq!(gone.number(&id(1)), Some(11));
+        gone.pop();
+        assert_eq!(gone.number(&id(1)), None);
+    }
+}
