@@ -124,14 +124,24 @@ impl Bus {
     ///
     /// No message can come in between: whatever is published after the look
     /// finds the waiter.
+    ///
+    /// Where the journal has to be read first, the waiter is one for that, as
+    /// for [`Bus::settle`]: unless it is woken with a message, this is called
+    /// again.
     pub fn subscribe<S: AsRef<str>>(
         &self,
         channels: &[S],
         last: Option<&Id>,
+        settling: &mut Settling,
         now: f64,
-        signal: impl FnOnce() -> Signal,
+        signal: impl Fn() -> Signal,
     ) -> Subscription {
         let mut state = self.lock();
+        let ticket =
+            self.wait_for_journal(&mut state, channels, last, settling, &signal);
+        if let Some(ticket) = ticket {
+            return Subscription::Waiting(ticket);
+        }
         if let Some(message) = state.history.next(channels, last, now) {
             return Subscription::Message(message);
         }
@@ -148,24 +158,9 @@ impl Bus {
         channels: &[S],
         last: Option<&Id>,
         settling: &mut Settling,
-        signal: impl FnOnce() -> Signal,
+        signal: impl Fn() -> Signal,
     ) -> Option<Ticket> {
-        let mut state = self.lock();
-        let State {
-            history,
-            journal,
-            closed,
-            ..
-        } = &mut *state;
-        let journal = journal.as_mut().filter(|_| !*closed)?;
-        let (waiter, place) =
-            journal.settle(history, last, channels, settling, signal)?;
-        drop(state);
-        Some(Ticket {
-            bus: self.clone(),
-            place: Place::Journal(place),
-            waiter,
-        })
+        self.wait_for_journal(&mut self.lock(), channels, last, settling, signal)
     }
 
     /// Whether [`Bus::settle`] has nothing to wait for.
@@ -418,6 +413,25 @@ impl Bus {
         }
     }
 
+    fn wait_for_journal<S: AsRef<str>>(
+        &self,
+        state: &mut State,
+        channels: &[S],
+        last: Option<&Id>,
+        settling: &mut Settling,
+        signal: impl Fn() -> Signal,
+    ) -> Option<Ticket> {
+        let (history, closed) = (&state.history, state.closed);
+        let journal = state.journal.as_mut().filter(|_| !closed)?;
+        let (waiter, place) =
+            journal.settle(history, last, channels, settling, signal)?;
+        Some(Ticket {
+            bus: self.clone(),
+            place: Place::Journal(place),
+            waiter,
+        })
+    }
+
     fn register<S: AsRef<str>>(
         &self,
         state: &mut State,
@@ -508,7 +522,13 @@ mod tests {
 
     fn subscribe(bus: &Bus, channels: &[&str], last: Option<u64>) -> Subscription {
         let last = last.map(|id| Id::from_json(&id.to_string()));
-        bus.subscribe(channels, last.as_ref(), 0.0, Signal::thread)
+        bus.subscribe(
+            channels,
+            last.as_ref(),
+            &mut Settling::default(),
+            0.0,
+            Signal::thread,
+        )
     }
 
     fn waiting(subscription: Subscription) -> Ticket {

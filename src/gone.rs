@@ -12,7 +12,11 @@ const ENTRY_SIZE: usize = 2 * (size_of::<Id>() + size_of::<u64>()) + 16;
 #[derive(Debug, Default)]
 pub(crate) struct Gone {
     order: VecDeque<Left>,
-    numbers: HashMap<Id, u64>,
+    /// By id: the place in the history, where the last one to leave stands
+    /// before the first that is retained.
+    places: HashMap<Id, u64>,
+    /// The place of the first in the order.
+    first: u64,
     last: u64,
 }
 
@@ -24,18 +28,27 @@ struct Left {
 }
 
 impl Gone {
-    /// Notes that the next message has left. One without a number stands
-    /// where the last one with a number does.
-    pub(crate) fn push(&mut self, time: f64, id: Id, number: u64) {
+    /// Notes that the message with this place in the history has left. One
+    /// without a number stands where the last one with a number does.
+    pub(crate) fn push(&mut self, place: u64, time: f64, id: Id, number: u64) {
+        if self.order.is_empty() {
+            self.first = place;
+        }
         self.last = self.last.max(number);
         let number = self.last;
-        self.numbers.insert(id.clone(), number);
+        self.places.insert(id.clone(), place);
         self.order.push_back(Left { time, id, number });
+    }
+
+    /// The place that the message with this id had in the history.
+    pub(crate) fn place(&self, id: &Id) -> Option<u64> {
+        self.places.get(id).copied()
     }
 
     /// How far in the journal who knows this message has come.
     pub(crate) fn number(&self, id: &Id) -> Option<u64> {
-        self.numbers.get(id).copied()
+        let index = usize::try_from(self.place(id)? - self.first).ok()?;
+        Some(self.order.get(index)?.number)
     }
 
     /// The greatest number that left.
@@ -45,16 +58,17 @@ impl Gone {
 
     /// Forgets the oldest one; whether there was one.
     pub(crate) fn pop(&mut self) -> bool {
-        let Some(Left { id, number, .. }) = self.order.pop_front() else {
+        let Some(Left { id, .. }) = self.order.pop_front() else {
             return false;
         };
-        // Another one may have the same id.
-        if self.numbers.get(&id) == Some(&number) {
-            self.numbers.remove(&id);
+        // A later one may have the same id.
+        if self.places.get(&id) == Some(&self.first) {
+            self.places.remove(&id);
         }
+        self.first += 1;
         if self.order.is_empty() {
             self.order = VecDeque::new();
-            self.numbers = HashMap::new();
+            self.places = HashMap::new();
         }
         true
     }
@@ -91,15 +105,17 @@ mod tests {
     #[test]
     fn what_left_is_known_until_it_is_too_old() {
         let mut gone = Gone::default();
-        for (time, number) in [(1.0, 10), (2.0, 0), (3.0, 12)] {
-            gone.push(time, id(number), number);
+        for (place, time, number) in [(5, 1.0, 10), (6, 2.0, 0), (7, 3.0, 12)] {
+            gone.push(place, time, id(number), number);
         }
         let number = |gone: &Gone, number| gone.number(&id(number));
         assert_eq!(number(&gone, 10), Some(10));
         // It had no number.
         assert_eq!(number(&gone, 0), Some(10));
         assert_eq!((number(&gone, 12), gone.last()), (Some(12), 12));
+        assert_eq!(gone.place(&id(0)), Some(6));
         gone.expire(2.5);
+        assert_eq!((gone.place(&id(0)), gone.place(&id(12))), (None, Some(7)));
         assert_eq!((number(&gone, 10), number(&gone, 0)), (None, None));
         assert_eq!(number(&gone, 12), Some(12));
         assert!(gone.pop() && !gone.pop());
@@ -109,8 +125,8 @@ mod tests {
     #[test]
     fn the_later_of_two_with_one_id_counts() {
         let mut gone = Gone::default();
-        gone.push(1.0, id(1), 10);
-        gone.push(1.0, id(1), 11);
+        gone.push(0, 1.0, id(1), 10);
+        gone.push(1, 1.0, id(1), 11);
         gone.pop();
         assert_eq!(gone.number(&id(1)), Some(11));
         gone.pop();

@@ -231,12 +231,12 @@ impl History {
         &self.gone
     }
 
-    /// The number after which who has got the message with this id goes on.
-    /// One that left for want of room stands before all that are retained:
-    /// what else left is for others to find.
+    /// The number after which who has got the message with this id goes on,
+    /// be it that it left for want of room: what else did is for others to
+    /// find.
     pub(crate) fn resume<S: AsRef<str>>(&self, id: &Id, channels: &[S]) -> Option<u64> {
-        let before_all = || self.gone.number(id).and(self.first.checked_sub(1));
-        self.place(id, channels).or_else(before_all)
+        let place = self.place(id, channels);
+        place.or_else(|| self.gone.place(id))
     }
 
     /// The number of the message with this id. Should several messages have it, the first
@@ -271,8 +271,8 @@ impl History {
         if let Some(Entry { time, message }) =
             first.filter(|_| self.bounds.journal.is_some())
         {
-            self.gone
-                .push(*time, message.id().clone(), message.number());
+            let (id, number) = (message.id().clone(), message.number());
+            self.gone.push(self.first, *time, id, number);
             if self.gone.bytes() > self.bounds.bytes / GONE_PART && self.gone.pop() {
                 self.evicted += 1;
             }

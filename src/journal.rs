@@ -514,18 +514,18 @@ mod tests {
         log: &[u8],
     ) -> Option<u64> {
         let mut settling = Settling::default();
+        let (asked, last) = (["a", "c"], last.map(id));
         for round in 0..=reads {
-            let Some(ticket) = settle(&process.bus, last, &mut settling) else {
-                let last = last.map(id);
-                let asked = ["a", "c"];
-                let subscription =
-                    process
-                        .bus
-                        .subscribe(&asked, last.as_ref(), 0.0, Signal::thread);
-                return match subscription {
-                    Subscription::Message(message) => Some(message.number()),
-                    Subscription::Waiting(_) => None,
-                };
+            let subscription = process.bus.subscribe(
+                &asked,
+                last.as_ref(),
+                &mut settling,
+                0.0,
+                Signal::thread,
+            );
+            let ticket = match subscription {
+                Subscription::Message(message) => return Some(message.number()),
+                Subscription::Waiting(ticket) => ticket,
             };
             if process.connected && round < reads {
                 read(process, log);
@@ -533,7 +533,7 @@ mod tests {
             match ticket.waiter().woken() {
                 Some(Wake::Message(message)) => return Some(message.number()),
                 Some(wake) => settling.woken(&wake),
-                None => {}
+                None => return None,
             }
         }
         None

@@ -254,7 +254,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bus::Subscription;
+    use crate::bus::{Settling, Subscription};
     use crate::waiter::{Signal, Wake};
 
     const BOUNDS: Bounds = Bounds {
@@ -264,7 +264,13 @@ mod tests {
     };
 
     fn wait(process: &Process, bus: &Bus) -> Subscription {
-        bus.subscribe(&["a"], None, process.now(), Signal::thread)
+        bus.subscribe(
+            &["a"],
+            None,
+            &mut Settling::default(),
+            process.now(),
+            Signal::thread,
+        )
     }
 
     #[test]

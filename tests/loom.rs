@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use loom::thread;
-use trytond_fastbus::bus::{Bus, Subscription};
+use trytond_fastbus::bus::{Bus, Settling, Subscription};
 use trytond_fastbus::history::Bounds;
 use trytond_fastbus::message::{Id, Message};
 use trytond_fastbus::waiter::{Signal, Wake};
@@ -27,7 +27,13 @@ fn publish(bus: &Bus, channel: &str, id: u8) {
 
 /// Waits for ever: in the model a wake-up that is missing is a deadlock.
 fn subscribe(bus: &Bus, last: Option<&Id>) -> Option<Id> {
-    match bus.subscribe(&["a", "b"], last, 0.0, Signal::thread) {
+    match bus.subscribe(
+        &["a", "b"],
+        last,
+        &mut Settling::default(),
+        0.0,
+        Signal::thread,
+    ) {
         Subscription::Message(message) => Some(message.id().clone()),
         Subscription::Waiting(ticket) => match ticket.waiter().wait(Duration::MAX) {
             Some(Wake::Message(message)) => Some(message.id().clone()),
@@ -105,7 +111,13 @@ fn ticket_dropped_while_it_is_woken_leaves_nothing() {
             let bus = bus.clone();
             move || publish(&bus, "a", 1)
         });
-        drop(bus.subscribe(&["a", "b"], None, 0.0, Signal::thread));
+        drop(bus.subscribe(
+            &["a", "b"],
+            None,
+            &mut Settling::default(),
+            0.0,
+            Signal::thread,
+        ));
         publisher.join().expect("no panic");
         assert_eq!(bus.statistics().waiting, 0);
         assert_eq!(subscribe(&bus, None), Some(Id::from_json("1")));

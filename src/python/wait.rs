@@ -44,12 +44,10 @@ pub(super) fn next_message(
             None => Signal::thread(),
         };
         let channels = poll.channels();
-        let ticket = match bus.settle(channels, last, &mut settling, signal) {
-            Some(ticket) => ticket,
-            None => match bus.subscribe(channels, last, process.now(), signal) {
-                Subscription::Message(message) => return Ok(Some(message)),
-                Subscription::Waiting(ticket) => ticket,
-            },
+        let now = process.now();
+        let ticket = match bus.subscribe(channels, last, &mut settling, now, signal) {
+            Subscription::Message(message) => return Ok(Some(message)),
+            Subscription::Waiting(ticket) => ticket,
         };
         let left = timeout.saturating_sub(started.elapsed());
         match wait(py, process, &ticket, waker, left)? {

@@ -299,16 +299,21 @@ impl Client {
         now: f64,
         woken: &mut Woken,
     ) {
-        let next = self
-            .waiting()
-            .filter_map(|entry| history.next_from(self.asked(&entry.poll), now))
-            .min_by_key(|(number, _)| *number);
-        let Some((number, message)) = next.or_else(|| {
-            // It has left the history before the poll came to look.
-            let message = woken_by?;
+        // It may have left the history before the poll came to look.
+        let left = woken_by.and_then(|message| {
             let gone = history.place::<&str>(message.id(), &[]).is_none();
-            gone.then(|| (history.first().saturating_sub(1), message.clone()))
-        }) else {
+            let place = history.resume::<&str>(message.id(), &[]);
+            let place = place.unwrap_or(history.first().saturating_sub(1));
+            let is_new = gone && place >= self.from(message.channel());
+            is_new.then(|| (place, message.clone()))
+        });
+        let next = left.or_else(|| {
+            let waiting = self.waiting();
+            waiting
+                .filter_map(|entry| history.next_from(self.asked(&entry.poll), now))
+                .min_by_key(|(number, _)| *number)
+        });
+        let Some((number, message)) = next else {
             return;
         };
         let mut newest = self.polls.iter_mut().rev();

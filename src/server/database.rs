@@ -52,12 +52,13 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 enum Kind {
-    /// A poll of which nothing can be said before the journal was read.
+    /// A poll of a client of which nothing can be said before the journal was
+    /// read.
     Unsettled(Box<Unsettled>),
     /// The poll of a client: the keys of both.
     Client(u32, u32),
-    /// A poll of no client, or of several: its last message.
-    Anonymous(Option<Id>),
+    /// A poll of no client, or of several.
+    Anonymous(Box<Unsettled>),
 }
 
 #[derive(Debug)]
@@ -162,15 +163,20 @@ impl Database {
         now: f64,
     ) -> Place {
         let mut poll = Arc::new(poll);
-        let kind = if self.bus.is_settled(last.as_ref()) {
-            self.arrive(user, &mut poll, last, now)
+        let is_client = poll.client().is_some();
+        let kind = if is_client && self.bus.is_settled(last.as_ref()) {
+            self.arrive(user, &mut poll, last.as_ref(), now)
         } else {
-            let settling = Settling::default();
-            Kind::Unsettled(Box::new(Unsettled {
+            let unsettled = Box::new(Unsettled {
                 user,
                 last,
-                settling,
-            }))
+                settling: Settling::default(),
+            });
+            if is_client {
+                Kind::Unsettled(unsettled)
+            } else {
+                Kind::Anonymous(unsettled)
+            }
         };
         Place {
             database: self,
@@ -182,23 +188,20 @@ impl Database {
         }
     }
 
-    /// Takes in a poll, of which all is known.
+    /// Takes in the poll of a client, of which all is known.
     fn arrive(
         &self,
         user: u32,
         poll: &mut Arc<Poll>,
-        last: Option<Id>,
+        last: Option<&Id>,
         now: f64,
     ) -> Kind {
-        if poll.client().is_none() {
-            return Kind::Anonymous(last);
-        }
         let mut woken = Woken::new();
         let mut clients = lock(&self.clients);
         let key = clients.key(user, poll);
         let client = clients.get(key);
         let entry = self.bus.look(|history| {
-            client.arrive(poll.clone(), last.as_ref(), history, now, &mut woken)
+            client.arrive(poll.clone(), last, history, now, &mut woken)
         });
         drop(clients);
         wake(woken);
@@ -260,8 +263,10 @@ impl Place {
                     }
                     Progress::Ready(wake) => {
                         self.ticket = None;
-                        if let Kind::Unsettled(unsettled) = &mut self.kind {
-                            unsettled.settling.woken(&wake);
+                        if let Kind::Unsettled(poll) | Kind::Anonymous(poll) =
+                            &mut self.kind
+                        {
+                            poll.settling.woken(&wake);
                         }
                         None
                     }
@@ -289,21 +294,25 @@ impl Place {
                     );
                     if self.ticket.is_none() {
                         let (user, last) = (*user, last.take());
-                        self.kind = database.arrive(user, &mut self.poll, last, now);
+                        self.kind =
+                            database.arrive(user, &mut self.poll, last.as_ref(), now);
                         continue;
                     }
                 }
                 Kind::Unsettled(_) => {}
-                Kind::Anonymous(last) => {
+                Kind::Anonymous(poll) => {
                     if let Some(message) = woken_by {
                         return Progress::Ready(Outcome::Message(message));
                     }
                     if !had_ticket {
-                        let channels = self.poll.channels();
                         let database = &self.database;
-                        let signal = || Signal::task(&database.woken);
-                        let last = last.as_ref();
-                        match database.bus.subscribe(channels, last, now, signal) {
+                        match database.bus.subscribe(
+                            self.poll.channels(),
+                            poll.last.as_ref(),
+                            &mut poll.settling,
+                            now,
+                            || Signal::task(&database.woken),
+                        ) {
                             Subscription::Waiting(ticket) => self.ticket = Some(ticket),
                             Subscription::Message(message) => {
                                 return Progress::Ready(Outcome::Message(message));
