@@ -343,7 +343,11 @@ impl Bus {
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn end_look(&self) -> Wakeup {
         let mut state = self.lock();
-        let waiters = state.journal.as_mut().map(Journal::end_look);
+        let State {
+            history, journal, ..
+        } = &mut *state;
+        let journal = journal.as_mut();
+        let waiters = journal.map(|journal| journal.end_look(history));
         Wakeup {
             wake: Wake::Looked,
             waiters: waiters.unwrap_or_default(),

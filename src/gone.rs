@@ -80,14 +80,6 @@ impl Gone {
         }
     }
 
-    /// Forgets all.
-    pub(crate) fn clear(&mut self) {
-        *self = Self {
-            last: self.last,
-            ..Self::default()
-        };
-    }
-
     /// How many bytes this takes, about.
     pub(crate) fn bytes(&self) -> usize {
         self.order.len() * ENTRY_SIZE

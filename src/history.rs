@@ -179,7 +179,12 @@ impl History {
         self.channels = HashMap::new();
         self.ids = HashTable::new();
         self.bytes = 0;
-        self.gone.clear();
+        self.forget_gone();
+    }
+
+    /// Forgets what left for want of room.
+    pub(crate) fn forget_gone(&mut self) {
+        self.gone = Gone::default();
     }
 
     /// The number of the oldest message that is retained, or of the next one

@@ -106,7 +106,7 @@ impl Journal {
         }
         self.last = number;
         self.last_id = Some(message.id().clone());
-        !self.again || history.place::<&str>(message.id(), &[]).is_none()
+        !self.again || history.resume::<&str>(message.id(), &[]).is_none()
     }
 
     /// Notes that it was read up to this number, be there no message with it.
@@ -128,7 +128,7 @@ impl Journal {
     }
 
     /// Takes every number anew until the end of the next look: the numbers
-    /// mean something else now. Messages that are still retained are not.
+    /// mean something else now. Messages that are still known are not.
     pub(crate) fn rewind(&mut self) {
         self.last = 0;
         self.last_id = None;
@@ -143,9 +143,13 @@ impl Journal {
 
     /// The look that was begun last has ended; returns those who waited.
     #[must_use = "the waiters are no longer registered, and must be woken"]
-    pub(crate) fn end_look(&mut self) -> Vec<Arc<Waiter>> {
+    pub(crate) fn end_look(&mut self, history: &mut History) -> Vec<Arc<Waiter>> {
         self.ended = self.begun;
-        self.again = false;
+        if self.again {
+            self.again = false;
+            // Its numbers are those from before.
+            history.forget_gone();
+        }
         self.waiting.take_all()
     }
 
@@ -384,6 +388,29 @@ mod tests {
         // From the next look on the numbers count again.
         publish(&bus, [message("c", 8), message("c", 9)]);
         assert_eq!(bus.statistics().published, 4);
+    }
+
+    #[test]
+    fn after_a_rewind_old_numbers_of_what_left_are_forgotten() {
+        let bus = Bus::new(Bounds {
+            bytes: 100_000,
+            ..BOUNDS
+        });
+        let log = [2; 20];
+        look(&bus, rows(&log, 0..20));
+        let mut settling = new();
+        assert!(settle(&bus, Some(3), &mut settling).is_some());
+        assert_eq!(bus.requests(9).len(), 0, "its place has left with it");
+        // The message is known nevertheless, and not new.
+        bus.rewind();
+        let published = bus.statistics().published;
+        look(&bus, rows(&log, 0..5));
+        assert_eq!(bus.statistics().published, published);
+        // By now it is unknown: what comes then is what there is.
+        let mut settling = new();
+        assert!(settle(&bus, Some(3), &mut settling).is_some());
+        look(&bus, []);
+        assert!(settle(&bus, Some(3), &mut settling).is_none());
     }
 
     #[test]
