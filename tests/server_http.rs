@@ -333,6 +333,18 @@ fn administrators_see_the_state() {
     assert_eq!(site.metric(&listening), Some(1.0));
     bus.disconnected();
     assert_eq!(site.metric(&listening), Some(0.0));
+    let published = format!(
+        "trytond_bus_published_total{{database=\"{}\"}}",
+        site.database
+    );
+    for id in 0..3 {
+        site.publish("a", &id.to_string());
+    }
+    assert_eq!(site.metric(&published), Some(3.0));
+    // One that was forgotten meanwhile, and made anew, begins anew.
+    registry::current().remove(&site.database);
+    site.publish("a", "3");
+    assert_eq!(site.metric(&published), Some(1.0));
     for (path, status) in [
         ("/metrics", 200),
         ("/health/live", 200),

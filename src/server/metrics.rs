@@ -164,8 +164,12 @@ impl Metrics {
                 (&self.gaps, statistics.gaps),
             ] {
                 let counter = counter.with_label_values(labels);
-                // A bus that was made anew counts from zero again.
-                counter.inc_by(value.saturating_sub(counter.get()));
+                // A bus that was made anew counts from zero again, and so do
+                // these: who reads counters knows that they may.
+                if value < counter.get() {
+                    counter.reset();
+                }
+                counter.inc_by(value - counter.get());
             }
             for (gauge, value) in [
                 (&self.listening, statistics.listening.into()),
