@@ -169,7 +169,7 @@ impl Metrics {
                 if value < counter.get() {
                     counter.reset();
                 }
-                counter.inc_by(value - counter.get());
+                counter.inc_by(value.saturating_sub(counter.get()));
             }
             for (gauge, value) in [
                 (&self.listening, statistics.listening.into()),
