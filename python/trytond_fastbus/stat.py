@@ -158,7 +158,7 @@ class Look:
         self._samples = list(parse(text))
 
     def of(self, name, **labels):
-        "Return the sum of the samples that have these labels, None of none"
+        "Return the sum of the samples with these labels, None of none"
         values = [
             value for found, had, value in self._samples
             if found == name and labels.items() <= had.items()]
@@ -179,12 +179,8 @@ class Look:
 
 
 def quantile(buckets, part):
-    """Return below how many seconds that part of the deliveries was, None if
-    there are none.
-
-    Within a bucket they are taken for even, as Prometheus does; the last
-    bound stands for all above it.
-    """
+    """Return below how many seconds that part of the deliveries was: within
+    a bucket they are taken for even, above the last bound for that bound."""
     bounds = sorted(buckets.items())
     total = bounds[-1][1] if bounds else 0
     if not total:
@@ -235,12 +231,12 @@ def table(address, before, now):
         for name in now.databases]
     return [
         "trytond-bus at %s, %s" % (address, state), '',
-        *_aligned((
-                "POLLS", "CONNECTIONS", "MESSAGES/S", "DELIVERIES/S", "P50",
-                "P99"), server), '',
-        *_aligned((
-                "DATABASE", "LISTENING", "RETAINED", "GAPS", "SKIPPED",
-                "EVICTED", "JOURNAL"), *databases)]
+        *_aligned(
+            "POLLS CONNECTIONS MESSAGES/S DELIVERIES/S P50 P99".split(),
+            server), '',
+        *_aligned(
+            "DATABASE LISTENING RETAINED GAPS SKIPPED EVICTED JOURNAL".split(),
+            *databases)]
 
 
 def _aligned(*rows):
@@ -251,6 +247,8 @@ def _aligned(*rows):
 
 
 def _duration(seconds):
-    if seconds is None or seconds >= 1:
-        return '-' if seconds is None else '%.2f s' % seconds
+    if seconds is None:
+        return '-'
+    if seconds >= 1:
+        return '%.2f s' % seconds
     return '%.*f ms' % (2 if seconds < .001 else 1, seconds * 1000)
