@@ -18,7 +18,8 @@ window.faults = [];
 for (const kind of [
     'error', 'unhandledrejection', 'securitypolicyviolation'])
     addEventListener(kind, event => faults.push(
-        [kind, event.message, event.reason, event.blockedURI].join(' ')), true);
+        [kind, event.message, event.reason, event.blockedURI].join(' ')),
+        true);
 for (const kind of ['error', 'warn'])
     console[kind] = (...args) => faults.push(args.join(' '));
 window.shifts = 0;
@@ -83,16 +84,16 @@ def test_page_shows_polls_and_messages(
         page.wait("values('Delivery latency').every("
             "value => / m?s$/.test(value))")
         page.wait("values('Polls waiting')[0] === '2'")
+        # A curve of some looks
+        page.wait("curve('Polls waiting').split('L').length > 3")
 
     assert page.evaluate('cells()') == [[
             listening, '● listening', '1', page.evaluate('cells()[0][3]'),
             '0', '0', '0', 'no journal']]
-    # A curve of a few looks, by the values: it has fallen
-    heights = [
-        float(point.split(' ')[1]) for point in re.findall(
-            r'[\d.]+ [\d.]+', page.evaluate("curve('Polls waiting')"))]
-    assert len(heights) > 2
-    assert min(heights) < heights[-1] <= 100
+    # From three of ten to two
+    assert [point.split(' ')[1] for point in page.evaluate(
+            "curve('Polls waiting')").split('L')][-1] == '80.0'
+    assert ' 70.0L' in page.evaluate("curve('Polls waiting')")
     label = page.evaluate(
         "tile('Polls waiting').querySelector('.plot svg')"
         ".getAttribute('aria-label')")
