@@ -177,6 +177,10 @@ def test_narrow_window_does_not_scroll_sideways(url, browser):
                 return element.getBoundingClientRect().right
                     > tile.getBoundingClientRect().right;
             }).map(element => element.textContent)""") == []
+    # The name of a database has half of the width.
+    assert page.evaluate("""
+        [...document.querySelectorAll('#rows th')].map(
+            name => name.clientWidth)""")[1] > 100
     assert page.evaluate('shifts') < .01
 
 
