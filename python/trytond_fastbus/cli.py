@@ -29,6 +29,9 @@ def main(args=None):
         from . import journal
         print(journal.sql(), end='')
         return
+    if options.stat:
+        from . import stat
+        sys.exit(stat.main(options.admin_listen, options.interval))
     from .server import serve
     with commandline.pidfile(options):
         try:
@@ -62,8 +65,15 @@ def get_parser():
         "(default: [bus] listen, localhost:8001)")
     parser.add_argument(
         '--admin-listen', dest='admin_listen', metavar='ADDRESS,…',
-        help="answer /metrics, /health/live and /health/ready on these "
-        "addresses (default: [bus] admin_listen, none)")
+        help="answer /metrics, /health/live, /health/ready and, in a browser, "
+        "/ on these addresses (default: [bus] admin_listen, none)")
+    parser.add_argument(
+        '--stat', dest='stat', action='store_true',
+        help="show the state of the server that runs, at the first of the "
+        "addresses of --admin-listen; once where the output is no terminal")
+    parser.add_argument(
+        '--interval', dest='interval', metavar='SECONDS', type=float,
+        default=2, help="show the state this often (default: 2)")
     parser.add_argument(
         '--journal-sql', dest='journal_sql', action='store_true',
         help="print the statements that make the journal, for a role that "

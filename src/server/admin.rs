@@ -1,4 +1,5 @@
-//! What is for administrators: the metrics, and whether the server is well.
+//! What is for administrators: the metrics, a page that draws them, and
+//! whether the server is well.
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -23,6 +26,14 @@ use super::listen::Listener;
 /// How many may ask at a time, and for how long.
 const CONNECTIONS: usize = 32;
 const TIME: Duration = Duration::from_secs(30);
+
+/// The page, which asks for the metrics itself: nothing is kept here for it.
+const PAGE: &str = include_str!("page.html");
+/// It may run its own script, named by its hash, and ask this server.
+const POLICY: &str = "default-src 'none'; \
+    script-src 'sha256-NJVtu4fRhho1sJ0uVpfMSBgUWmDscmlBzHGhGVA+Be0='; \
+    style-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers administrators until it is dropped.
 ///
@@ -88,6 +99,7 @@ fn answer(request: &Request<Incoming>, app: &App) -> Response<Full<Bytes>> {
             response.headers_mut().insert(ALLOW, allow);
             response
         }
+        "/" => page(),
         "/metrics" => {
             let metrics = app.metrics.text(&app.databases.list());
             Response::new(Full::new(metrics.into()))
@@ -104,8 +116,21 @@ fn answer(request: &Request<Incoming>, app: &App) -> Response<Full<Bytes>> {
             response
         }
     };
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
-    let kind = kind.parse().expect("a header");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().entry(CONTENT_TYPE).or_insert(kind);
+    response
+}
+
+fn page() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(PAGE.as_bytes())));
+    for (name, value) in [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
     response
 }

@@ -1,0 +1,254 @@
+"""trytond-bus --stat: the state of a bus server that runs, in the terminal."""
+import http.client
+import math
+import re
+import shutil
+import socket
+import sys
+import time
+from contextlib import closing
+
+from . import settings
+
+TIMEOUT = 10  # seconds without an answer
+SIZE = 16 * 1024 * 1024  # bytes of an answer that are read
+INTERVALS = .1, 3600  # seconds, from and to
+
+HOST = re.compile(r'([^\s:]+|\[[^\s\]]+\]):(\d{1,5})', re.ASCII)
+SAMPLE = re.compile(r'(\w+)(?:\{(.*)\})? (\S+)', re.DOTALL)
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"', re.DOTALL)
+ESCAPED = re.compile(r'\\(.)', re.DOTALL)
+
+
+def main(addresses=None, interval=2, prog='trytond-bus'):
+    """Show the state every interval seconds until Ctrl-C, or once where the
+    output is no terminal, and return the exit status.
+
+    The server is the one at the first of the addresses, with commas between
+    them, in place of those of [bus] admin_listen.
+    """
+    is_terminal = sys.stdout.isatty()
+    try:
+        if not INTERVALS[0] <= interval <= INTERVALS[1]:
+            raise ValueError(
+                "the interval must be from %g to %g seconds, not %g"
+                % (*INTERVALS, interval))
+        address = _address(addresses)
+        look = Look(ask(address))
+        if is_terminal:
+            _watch(address, look, interval)
+        time.sleep(interval)
+        print('\n'.join(table(address, look, Look(ask(address)))))
+    except KeyboardInterrupt:
+        # It is how watching ends.
+        return 0 if is_terminal else 130
+    except (OSError, ValueError) as error:
+        print("%s: error: %s" % (prog, error), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _address(text):
+    if text is None:
+        text = settings.config.get('bus', 'admin_listen', default='')
+    addresses = settings.addresses(text)
+    if not addresses:
+        raise ValueError(
+            "[bus] admin_listen is not set in the configuration, and no "
+            "address is given by --admin-listen")
+    return addresses[0]
+
+
+def _watch(address, before, interval):
+    "Draw over what was drawn before, as top does, for ever"
+    print('\x1b[2J', end='')
+    while True:
+        time.sleep(interval)
+        try:
+            look = Look(ask(address))
+        except (OSError, ValueError) as error:
+            before, lines = None, ["%s, trying again" % error]
+        else:
+            # What was counted while it could not be seen is not shown.
+            lines = table(address, before or look, look)
+            before = look
+        _draw(lines)
+
+
+def _draw(lines):
+    columns, rows = shutil.get_terminal_size()
+    text = '\x1b[H'
+    for line in lines[:rows - 1]:
+        # Nothing but the heads is all in capitals.
+        drawn = '\x1b[7m%s\x1b[m' if line.isupper() else '%s'
+        text += '\x1b[K%s\n' % (drawn % line.ljust(columns)[:columns])
+    print(text, end='\x1b[J', flush=True)
+
+
+class _Connection(http.client.HTTPConnection):
+    "A connection to the socket of this path"
+
+    def __init__(self, path):
+        super().__init__('localhost', timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ask(address):
+    """Return the metrics of the server at the address, as text, or raise
+    ValueError where there is no bus server and OSError where nobody is."""
+    try:
+        with closing(_connect(address)) as connection:
+            connection.request('GET', '/metrics')
+            response = connection.getresponse()
+            text = response.read(SIZE).decode(errors='replace')
+    except (OSError, UnicodeError) as error:
+        raise OSError(
+            "no bus server answers at %s: %s"
+            % (address, getattr(error, 'strerror', None) or error)) from error
+    except http.client.HTTPException as error:
+        raise _other(address) from error
+    if response.status != 200 or '\ntrytond_bus_polls_waiting ' not in text:
+        raise _other(address)
+    return text
+
+
+def _other(address):
+    return ValueError("what answers at %s is not a bus server's [bus] "
+        "admin_listen" % address)
+
+
+def _connect(address):
+    if address.startswith('unix:'):
+        return _Connection(address[len('unix:'):])
+    found = HOST.fullmatch(address)
+    if not found:
+        raise ValueError(
+            "'%s' is no address: HOST:PORT or unix:PATH" % address)
+    host, port = found.groups()
+    return http.client.HTTPConnection(
+        'localhost' if host == '*' else host.strip('[]'), int(port),
+        timeout=TIMEOUT)
+
+
+def parse(text):
+    "Yield the short name, the labels and the value of each sample"
+    # Not splitlines(): the name of a database may have what that splits at.
+    for line in text.split('\n'):
+        found = SAMPLE.fullmatch(line)
+        if line.startswith('#') or not found:
+            continue
+        name, labels, value = found.groups()
+        labels = {
+            label: ESCAPED.sub(
+                lambda found: found[1].replace('n', '\n'), escaped)
+            for label, escaped in LABEL.findall(labels or '')}
+        yield name.removeprefix('trytond_bus_'), labels, float(value)
+
+
+class Look:
+    "What a server said just now"
+
+    def __init__(self, text):
+        self.time = time.monotonic()
+        self._samples = list(parse(text))
+
+    def of(self, name, **labels):
+        "Return the sum of the samples with these labels, None of none"
+        values = [
+            value for found, had, value in self._samples
+            if found == name and labels.items() <= had.items()]
+        return sum(values) if values else None
+
+    @property
+    def databases(self):
+        return sorted(
+            labels['database'] for name, labels, _ in self._samples
+            if name == 'listening')
+
+    @property
+    def buckets(self):
+        "How many deliveries took up to so many seconds"
+        return {
+            float(labels['le']): value for name, labels, value
+            in self._samples if name == 'delivery_seconds_bucket'}
+
+
+def quantile(buckets, part):
+    """Return below how many seconds that part of the deliveries was: within
+    a bucket they are taken for even, above the last bound for that bound."""
+    bounds = sorted(buckets.items())
+    total = bounds[-1][1] if bounds else 0
+    if not total:
+        return None
+    least = below = 0
+    for bound, count in bounds:
+        if count >= part * total and count > below:
+            if math.isinf(bound):
+                break
+            share = (part * total - below) / (count - below)
+            return least + (bound - least) * share
+        least, below = bound, count
+    return least
+
+
+def table(address, before, now):
+    "Return the lines of the table, of what is now and was counted since"
+    seconds = now.time - before.time
+    buckets, earlier = now.buckets, before.buckets
+    if all(earlier.get(bound, 0) <= buckets[bound] for bound in buckets):
+        buckets = {
+            bound: count - earlier.get(bound, 0)
+            for bound, count in buckets.items()}
+
+    def rate(name):
+        counted, earlier = now.of(name) or 0, before.of(name) or 0
+        # A counter that is less than before began anew.
+        counted -= earlier if earlier <= counted else 0
+        return '%.1f' % (counted / seconds if seconds else 0)
+
+    def number(name, database):
+        value = now.of(name, database=database)
+        return '-' if value is None else '%d' % value
+
+    state = 'draining' if now.of('draining') else 'serving'
+    server = (
+        '%d' % now.of('polls_waiting'), '%d' % (now.of('connections') or 0),
+        rate('published_total'), rate('delivered_total'),
+        _duration(quantile(buckets, .5)), _duration(quantile(buckets, .99)))
+    databases = [(
+            # A name must do nothing to the terminal.
+            ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}'
+                for c in name),
+            'yes' if now.of('listening', database=name) else 'no',
+            *(number(value, name) for value in [
+                    'history_messages', 'gaps_total', 'skipped_total',
+                    'evicted_total', 'journal_number']))
+        for name in now.databases]
+    return [
+        "trytond-bus at %s, %s" % (address, state), '',
+        *_aligned(
+            "POLLS CONNECTIONS MESSAGES/S DELIVERIES/S P50 P99".split(),
+            server), '',
+        *_aligned(
+            "DATABASE LISTENING RETAINED GAPS SKIPPED EVICTED JOURNAL".split(),
+            *databases)]
+
+
+def _aligned(*rows):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *rest in rows:
+        yield '  '.join([
+                first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])
+
+
+def _duration(seconds):
+    if seconds is None:
+        return '-'
+    if seconds >= 1:
+        return '%.2f s' % seconds
+    return '%.*f ms' % (2 if seconds < .001 else 1, seconds * 1000)

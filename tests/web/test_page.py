@@ -1,0 +1,215 @@
+"""The page for administrators of a real trytond-bus, in a real browser."""
+import base64
+import hashlib
+import json
+import re
+from urllib.request import urlopen
+
+import pytest
+from support import wait_until
+from support.bus import publish
+from support.client import TrytonClient
+from support.polls import Polls
+from support.server import BusServer, TrytondServer
+
+# What goes wrong, what moves, and a short way to what is shown
+HOOK = """
+window.faults = [];
+for (const kind of [
+    'error', 'unhandledrejection', 'securitypolicyviolation'])
+    addEventListener(kind, event => faults.push(
+        [kind, event.message, event.reason, event.blockedURI].join(' ')),
+        true);
+for (const kind of ['error', 'warn'])
+    console[kind] = (...args) => faults.push(args.join(' '));
+window.shifts = 0;
+new PerformanceObserver(list => {
+    for (const entry of list.getEntries())
+        shifts += entry.value;
+}).observe({type: 'layout-shift', buffered: true});
+window.tile = title => [...document.querySelectorAll('.tile')].find(
+    tile => tile.querySelector('h2').textContent === title);
+window.values = title => [...tile(title).querySelectorAll('.value')].map(
+    value => value.textContent);
+window.note = title => tile(title).querySelector('.note').textContent;
+window.curve = title => tile(title).querySelector('path.a').getAttribute('d');
+window.cells = () => [...document.querySelectorAll('#rows tr')].map(
+    row => [...row.children].map(cell => cell.textContent));
+window.state = () => document.getElementById('state').textContent;
+"""
+# What is said in place of the server
+SAYS = """
+window.said = %s;
+window.fetch = () => Promise.resolve(new Response(said));
+"""
+
+
+@pytest.fixture(scope='module')
+def servers(postgresql, listening, tmp_path_factory):
+    "trytond and trytond-bus"
+    directory = tmp_path_factory.mktemp('servers')
+    sections = {'database': {'uri': postgresql.uri}}
+    with TrytondServer(directory, sections, [listening]) as trytond, \
+            BusServer(directory, sections, [listening]) as bus:
+        listening_metric = 'listening{database="%s"}' % listening
+        wait_until(lambda: bus.metric(listening_metric), 30)
+        yield trytond, bus
+
+
+@pytest.fixture
+def url(servers):
+    return f'http://127.0.0.1:{servers[1].admin_port}/'
+
+
+def emulate(page, width=1280, height=800, scheme='light'):
+    page.send(
+        'Emulation.setDeviceMetricsOverride', width=width, height=height,
+        deviceScaleFactor=1, mobile=False)
+    page.send('Emulation.setEmulatedMedia', features=[
+            {'name': 'prefers-color-scheme', 'value': scheme}])
+
+
+def test_page_shows_polls_and_messages(
+        servers, url, listening, browser):
+    trytond, bus = servers
+    client = TrytonClient(trytond.url, listening)
+    page = browser.open(url, HOOK)
+    page.wait("state() === '● serving'")
+    channels = [f'client:{number}' for number in range(3)]
+    with Polls(bus.port, listening, client._headers, channels) as polls:
+        page.wait("values('Polls waiting')[0] === '3'")
+        publish(listening, 'client:0', {'n': 0})
+        polls.wait(1)
+        page.wait("note('Messages published') === '1 in all'")
+        page.wait("values('Delivery latency').every("
+            "value => / m?s$/.test(value))")
+        page.wait("values('Polls waiting')[0] === '2'")
+        # A curve of some looks
+        page.wait("curve('Polls waiting').split('L').length > 3")
+
+    assert page.evaluate('cells()') == [[
+            listening, '● listening', '1', page.evaluate('cells()[0][3]'),
+            '0', '0', '0', 'no journal']]
+    # From three of ten to two
+    assert [point.split(' ')[1] for point in page.evaluate(
+            "curve('Polls waiting')").split('L')][-1] == '80.0'
+    assert ' 70.0L' in page.evaluate("curve('Polls waiting')")
+    label = page.evaluate(
+        "tile('Polls waiting').querySelector('.plot svg')"
+        ".getAttribute('aria-label')")
+    assert label.startswith('Polls waiting of the last ten minutes, from ')
+    assert page.evaluate('faults') == []
+    assert page.evaluate('shifts') < .01
+    # It has asked this server only, and for nothing but the metrics.
+    assert set(page.evaluate(
+            "performance.getEntriesByType('resource').map(({name}) => name)"
+            )) == {url + 'metrics'}
+
+
+def test_policy_lets_the_script_of_the_page_run(url):
+    with urlopen(url) as response:
+        policy = response.headers['Content-Security-Policy']
+        page = response.read().decode()
+    script, = re.findall(r'<script>(.*?)</script>', page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest())
+    assert f"script-src 'sha256-{digest.decode()}';" in policy
+
+
+def test_page_follows_the_colours_of_the_system(url, browser):
+    page = browser.open(url, HOOK)
+    colours = {}
+    for scheme in ['light', 'dark']:
+        emulate(page, scheme=scheme)
+        page.wait("state() === '● serving'")
+        colours[scheme] = page.evaluate(
+            "[[document.body, 'backgroundColor'], [document.body, 'color'],"
+            "[tile('Connections').querySelector('path.a'), 'stroke']].map("
+            "([element, name]) => getComputedStyle(element)[name])")
+    luminance = {
+        scheme: [
+            sum(map(int, re.findall(r'\d+', colour)[:3])) for colour in found]
+        for scheme, found in colours.items()}
+    assert luminance['light'][0] > 600 > 200 > luminance['light'][1]
+    assert luminance['dark'][0] < 200 < 600 < luminance['dark'][1]
+    assert colours['light'][2] != colours['dark'][2]
+
+
+def said(draining=0, polls=0, **databases):
+    lines = [f'trytond_bus_draining {draining}', '']
+    names = ['listening', 'history_bytes', 'history_messages', 'gaps_total',
+        'skipped_total', 'evicted_total', 'published_total', 'journal_number']
+    for name in ['connections', 'polls_waiting', 'delivered_total',
+            'replayed_total', 'session_cache_hits_total']:
+        lines.append(f'trytond_bus_{name} {polls}')
+    lines.append(f'trytond_bus_session_checks_total{{result="valid"}} {polls}')
+    for bound, count in [('0.001', 0), ('0.5', polls), ('+Inf', polls)]:
+        lines.append(
+            f'trytond_bus_delivery_seconds_bucket{{le="{bound}"}} {count}')
+    for database, (listening, number) in databases.items():
+        for name in names:
+            value = listening if name == 'listening' else number
+            lines.append(
+                f'trytond_bus_{name}{{database="{database}"}} {value}')
+    return '\n'.join(lines) + '\n'
+
+
+def test_narrow_window_does_not_scroll_sideways(url, browser):
+    text = said(polls=8_000_000, **{
+            'tryton': (0, 2**53), 'a' * 63: (1, 123_456_789)})
+    page = browser.open('about:blank')
+    emulate(page, width=360, height=740)
+    page.send('Page.addScriptToEvaluateOnNewDocument', source=HOOK)
+    page.send(
+        'Page.addScriptToEvaluateOnNewDocument',
+        source=SAYS % json.dumps(text))
+    page.send('Page.navigate', url=url)
+    page.wait("values('Polls waiting')[0] === '8,000,000'")
+    page.evaluate(f'said = {json.dumps(text.replace("8000000", "9999999"))}')
+    page.wait("/ ms$/.test(values('Delivery latency')[1])")
+
+    assert page.evaluate('innerWidth') == 360
+    assert page.evaluate('document.documentElement.scrollWidth') <= 360
+    # Nothing is cut off at the edge of its tile either.
+    assert page.evaluate("""
+        [...document.querySelectorAll('.value, #rows td, #rows th, .key')]
+            .filter(element => {
+                const tile = element.closest('section');
+                return element.getBoundingClientRect().right
+                    > tile.getBoundingClientRect().right;
+            }).map(element => element.textContent)""") == []
+    # The name of a database has half of the width.
+    assert page.evaluate("""
+        [...document.querySelectorAll('#rows th')].map(
+            name => name.clientWidth)""")[1] > 100
+    assert page.evaluate('shifts') < .01
+
+
+def test_state_is_said_in_words(url, browser):
+    markup = '<img src=x onerror=faults.push(1)>\\"\\\\\\n'
+    page = browser.open(url, HOOK + SAYS % json.dumps(
+            said(**{'b': (1, 1), markup: (0, 2)})))
+    page.wait("state() === '▲ not listening to 1 of 2 databases'")
+    assert [row[:2] for row in page.evaluate('cells()')] == [
+        ['<img src=x onerror=faults.push(1)>"\\\n', '▲ not listening'],
+        ['b', '● listening']]
+    page.evaluate(f'said = {json.dumps(said(draining=1, b=(1, 1)))}')
+    page.wait("state().startsWith('▲ draining')")
+    assert len(page.evaluate('cells()')) == 1
+    # What is no bus server is as good as none.
+    page.evaluate("said = 'ok'")
+    page.wait("state().startsWith('✕ can\\'t be reached since ')")
+    assert page.evaluate('faults') == []
+
+
+def test_page_goes_on_once_the_server_is_back(
+        servers, url, browser):
+    _, bus = servers
+    page = browser.open(url, HOOK)
+    page.wait("state() === '● serving'")
+    page.wait("curve('Connections')")
+    bus.kill()
+    page.wait("state().startsWith('✕ can\\'t be reached since ')")
+    bus.start()
+    page.wait("state() === '● serving'")
+    # The time without it is a gap between two curves.
+    page.wait("curve('Connections').split('M').length === 3")
