@@ -22,6 +22,8 @@ def run(options):
         raise Usage(
             "--user and --origin need --url, or [bus] url_host in the "
             "configuration")
+    if options.url and not url.endswith('/'):
+        url += '/'
     # Before anything else, as it may be asked for.
     password = _password(options) if options.user else None
     here.bus_class(report)

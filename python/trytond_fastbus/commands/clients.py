@@ -6,9 +6,7 @@ from .web import request
 
 def address(host, database):
     "The address of the bus on a host, as clients make it"
-    return urllib.parse.urljoin(
-        host if urllib.parse.urlsplit(host).path else host + '/',
-        '%s/bus' % urllib.parse.quote(database))
+    return urllib.parse.urljoin(host, '%s/bus' % urllib.parse.quote(database))
 
 
 def answers(report, url):

@@ -133,5 +133,6 @@ def _why_refused(session, url, connection):
     return (
         "401, though the login was good: from 7.8 on a session is valid for "
         "one address only. It was opened from %s (table ir_session); %s, and "
-        "at X-Forwarded-For in the proxy's section for /<database>/bus"
+        "at X-Forwarded-For in the proxy's section for /<database>/bus, which "
+        "has to pass on Authorization as well"
         % (opened, seen))

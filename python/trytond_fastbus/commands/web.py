@@ -59,8 +59,9 @@ class Answer(NamedTuple):
         if self.status is None:
             return self.reason
         if 300 <= self.status < 400:
-            meaning = "it redirects to '%s', where not every client follows: " \
-                "give them that address" % self.headers.get('Location', '')
+            meaning = (
+                "it redirects to '%s', where not every client follows: give "
+                "them that address" % self.headers.get('Location', ''))
         else:
             meaning = STATUSES.get(
                 self.status, "no bus answers so: look at the proxy")
