@@ -26,7 +26,7 @@ def run(options):
         url += '/'
     # Before anything else, as it may be asked for.
     password = _password(options) if options.user else None
-    here.bus_class(report)
+    here.configured_class(report)
     if found:
         here.allow_subscribe(report, found)
         here.open_files(report, found)

@@ -9,10 +9,10 @@ import uuid
 from trytond import backend
 from trytond.tools import resolve
 
-from .. import Bus, journal, settings
+from .. import journal, settings
 from ..listener import received, time_limit
 from . import Failure
-from .connection import connect, in_a_line
+from .connection import bus_class, connect, in_a_line
 
 # Seconds in which a notification has to arrive
 NOTIFY_TIMEOUT = 5
@@ -48,17 +48,15 @@ def configuration(report, files, unread):
     return options
 
 
-def bus_class(report):
+def configured_class(report):
     "Look at the class that trytond is told to use"
     thing, name = 'class', settings.config.get('bus', 'class')
     try:
-        is_ours = not name or issubclass(resolve(name), Bus)
-    except Exception as error:
-        report.failed(
-            thing, "[bus] class = %s can not be imported (%s: %s): trytond "
-            "does not start" % (name, type(error).__name__, error))
+        bus = bus_class()
+    except Failure as error:
+        report.failed(thing, "%s: trytond does not start" % error)
         return
-    if not is_ours:
+    if name and resolve(name) is not bus:
         report.warning(
             thing, "[bus] class = %s is none of trytond-fastbus: trytond "
             "publishes without the journal" % name)

@@ -4,9 +4,8 @@ from trytond import backend
 from trytond.transaction import Transaction
 
 from .. import journal
-from ..server import bus_class
 from . import Failure
-from .connection import connect, in_a_line
+from .connection import bus_class, connect, in_a_line
 
 
 def run(options):
@@ -19,13 +18,14 @@ def run(options):
             "the database backend '%s' has no channels, by which the "
             "notification would reach trytond: it needs [bus] journal = True"
             % backend.name)
+    bus = bus_class()
     with Transaction().start(name, 0):
         if options.client:
             channel = 'client:%s' % options.client
         else:
             channel = 'user:%s' % _user(name, options.user)
         try:
-            bus_class().publish(channel, {
+            bus.publish(channel, {
                     'type': 'notification',
                     'title': options.title,
                     'body': options.body,

@@ -5,8 +5,7 @@ import urllib.parse
 
 from trytond.transaction import Transaction
 
-from ..server import bus_class
-from .connection import in_a_line
+from .connection import bus_class, in_a_line
 from .here import session_address
 from .web import Answer, own_address, request
 
@@ -99,8 +98,9 @@ class _Publisher:
         self._thread.join()
 
     def _run(self):
-        bus, session = bus_class(), self._session
+        session = self._session
         try:
+            bus = bus_class()
             while not self._stop.wait(PUBLISH_EVERY):
                 message = {'type': 'check', 'number': len(self.times)}
                 self.times.append(time.monotonic())

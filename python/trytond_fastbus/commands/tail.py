@@ -9,11 +9,10 @@ from fnmatch import fnmatchcase
 from trytond import backend
 
 from .. import journal, settings
-from ..listener import RETRY_MAX, RETRY_MIN, received, time_limit
+from ..listener import RETRY_MAX, RETRY_MIN, part_channel, received, time_limit
 from ..replay import LOOK_EVERY
-from ..server import bus_class
 from . import Failure
-from .connection import connect, in_a_line
+from .connection import bus_class, connect, in_a_line
 
 # Characters of a message that are shown
 WIDTH = 100
@@ -32,7 +31,7 @@ def run(options):
         raise Failure(
             "--since needs the journal: [bus] journal = True, in the "
             "configuration of trytond as well")
-    tail = Tail(table, Printer(options.channels, options.is_json))
+    tail = Tail(bus_class(), table, Printer(options.channels, options.is_json))
     follow = tail.listen if has_channel else tail.watch
     connection, lost, retry = connect(name), None, RETRY_MIN
     while True:
@@ -66,7 +65,8 @@ def _say(text):
 class Tail:
     "What is published in a database, from any of its processes"
 
-    def __init__(self, table, show):
+    def __init__(self, bus, table, show):
+        self._bus = bus
         self._table = table
         self._show = show
         self._number = None
@@ -78,19 +78,25 @@ class Tail:
 
     def listen(self, connection, since):
         "Show what PostgreSQL notifies"
-        bus = bus_class()
-        part = bus._channel + '.part'
+        part = part_channel(self._bus)
         cursor = connection.cursor()
         with time_limit(connection):
-            for channel in [bus._channel, part]:
+            for channel in [self._bus._channel, part]:
                 cursor.execute('LISTEN "%s"' % channel)
         # After that, so that nothing is between the two.
         self._start(connection, since)
         poller = _poller()
         poller.register(connection.fileno(), select.POLLIN)
         while True:
-            for channel, payload in received(connection):
-                self._take(connection, payload, channel == part)
+            taken = []
+            try:
+                # psycopg loses what comes with the answer to a query while
+                # they are taken.
+                for notification in received(connection):
+                    taken.append(notification)
+            finally:
+                for channel, payload in taken:
+                    self._take(connection, payload, channel == part)
             if not _wait(poller, settings.select_timeout()):
                 with time_limit(connection):
                     cursor.execute('SELECT 1')
@@ -134,8 +140,8 @@ class Tail:
             self._number = min(self._number, newest)
             self._read(connection)
 
-    def _read(self, connection, since=None):
-        while rows := self._table.read(connection, self._number):
+    def _read(self, connection, since=None, until=journal.NUMBER_MAX):
+        while rows := self._table.read(connection, self._number, until):
             for number, age, payload in rows:
                 self._number = number
                 if since is None or age <= since:
@@ -143,13 +149,14 @@ class Tail:
 
     def _take(self, connection, payload, is_part):
         if is_part and payload.isdecimal():
-            # It is too large for a notification, and in the journal.
-            payload = self._table and self._table.find(
-                connection, int(payload))
-        elif is_part:
-            payload = self._joined(payload)
-        if not payload:
+            # The message is too large for a notification, and in the journal.
+            if self._table:
+                self._read(connection, until=int(payload))
             return
+        if is_part:
+            payload = self._joined(payload)
+            if payload is None:
+                return
         number = None
         if self._table:
             number = _get(_decoded(payload), 'seq')
