@@ -385,6 +385,25 @@ def test_origin(check, serve):
         assert line(done, 'CORS').startswith('ok ')
 
 
+def test_origin_at_trytond(check, trytond):
+    origin = ['--origin', 'https://sao.example.com']
+    failed(check('--url', trytond.url, *origin), 'CORS', '[web] cors')
+
+
+def test_route_of_trytond_with_the_origin(
+        check, postgresql, database, tmp_path, series):
+    with TrytondServer(tmp_path, {
+                'database': {'uri': postgresql.uri},
+                'web': {'cors': 'https://sao.example.com'},
+                }, [database]) as server:
+        done = check(
+            '--url', server.url, '--origin', 'https://sao.example.com')
+    if float(series) < 8:
+        warned(done, 'CORS', 'hides an error')
+    else:
+        failed(done, 'CORS', 'Access-Control-Allow-Credentials', 'missing')
+
+
 def test_origin_that_the_answers_do_not_name(check):
     with Front(200) as front:
         done = check(

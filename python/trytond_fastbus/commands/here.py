@@ -104,7 +104,7 @@ def database(report, name):
         connection = connect(name)
     except Failure as error:
         report.failed(
-            'database', "%s: look at [database] uri (or path, on SQLite) and "
+            'database', "%s. Look at [database] uri (or path, on SQLite) and "
             "at the name of the database" % error)
         return None
     seconds = time.monotonic() - started
