@@ -1,4 +1,6 @@
 """trytond-bus notify: a notification from a script."""
+import logging
+
 from sql import Literal, Table
 from trytond import backend
 from trytond.transaction import Transaction
@@ -6,6 +8,8 @@ from trytond.transaction import Transaction
 from .. import journal
 from . import Failure
 from .connection import bus_class, connect, in_a_line
+
+logger = logging.getLogger('trytond.bus')
 
 
 def run(options):
@@ -19,20 +23,24 @@ def run(options):
             "notification would reach trytond: it needs [bus] journal = True"
             % backend.name)
     bus = bus_class()
-    with Transaction().start(name, 0):
-        if options.client:
-            channel = 'client:%s' % options.client
-        else:
-            channel = 'user:%s' % _user(name, options.user)
-        try:
+    try:
+        with Transaction().start(name, 0):
+            if options.client:
+                channel = 'client:%s' % options.client
+            else:
+                channel = 'user:%s' % _user(name, options.user)
             bus.publish(channel, {
                     'type': 'notification',
                     'title': options.title,
                     'body': options.body,
                     'priority': options.priority,
                     })
-        except (ValueError, backend.DatabaseOperationalError) as error:
-            raise Failure(in_a_line(error)) from error
+    except Failure:
+        raise
+    except Exception as error:
+        # Such as a database that is not Tryton's
+        logger.debug("the notification can not be sent", exc_info=True)
+        raise Failure(in_a_line(error)) from error
     return 0
 
 
