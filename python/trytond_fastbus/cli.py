@@ -6,13 +6,16 @@ import sys
 
 from trytond import commandline
 
-from . import settings
+from . import commands, settings
 
 logger = logging.getLogger('trytond.bus')
 
 
 def main(args=None):
     "Serve until SIGTERM or SIGINT, or do what else is asked for"
+    args = sys.argv[1:] if args is None else args
+    if args and args[0].removeprefix('--') in commands.NAMES:
+        sys.exit(commands.main(args[0].removeprefix('--'), *args[1:]))
     parser = get_parser()
     try:
         import argcomplete
@@ -50,7 +53,9 @@ def get_parser():
         prog='trytond-bus', parents=[commandline.get_parser()],
         conflict_handler='resolve',
         description="Hold the long polls of Tryton clients and answer them "
-        "with the messages of the bus.")
+        "with the messages of the bus.",
+        epilog="Other commands, each with --help of its own: %s." % ', '.join(
+            'trytond-bus %s' % name for name in commands.NAMES))
     parser.add_argument(
         '--version', action='version',
         version="%%(prog)s %s, trytond %s" % (

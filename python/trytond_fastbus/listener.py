@@ -171,7 +171,7 @@ def _source(bus, db, queue):
     connection = db.get_connection(autocommit=True)
     try:
         if db.has_channel():
-            limit = partial(_time_limit, connection)
+            limit = partial(time_limit, connection)
             with _listening(bus, connection):
                 # Before it is read: what is committed meanwhile is notified.
                 replay = table and Replay.start(
@@ -194,11 +194,11 @@ def _source(bus, db, queue):
 def _listening(bus, connection):
     channels = [bus._channel, part_channel(bus)]
     cursor = connection.cursor()
-    with _time_limit(connection):
+    with time_limit(connection):
         for channel in channels:
             cursor.execute('LISTEN "%s"' % channel)
     yield
-    with _time_limit(connection):
+    with time_limit(connection):
         # The next user of the connection should not get them.
         for channel in channels:
             cursor.execute('UNLISTEN "%s"' % channel)
@@ -222,7 +222,7 @@ def _receive(bus, database, queue, connection, replay, ended):
                 replay.purge()
             if not readable:
                 # The answer tells whether PostgreSQL is still there.
-                with _time_limit(connection):
+                with time_limit(connection):
                     cursor.execute('SELECT 1')
                 queue['bus'].expire()
                 # trytond closes the pool of a database that nobody uses.
@@ -234,7 +234,7 @@ def _take(bus, database, queue, connection, replay):
     part = part_channel(bus)
     taken = []
     try:
-        for channel, payload in _notifications(connection):
+        for channel, payload in received(connection):
             taken.append((channel == part, payload))
     finally:
         # Those that came before the connection broke count as well.
@@ -257,7 +257,8 @@ def _put(database, queue, notifications):
             database, reason)
 
 
-def _notifications(connection):
+def received(connection):
+    "Take the notifications that are there: of each its channel and payload"
     if callable(connection.notifies):
         for notification in connection.notifies(timeout=0):
             yield notification.channel, notification.payload
@@ -272,7 +273,7 @@ def _notifications(connection):
 
 
 @contextmanager
-def _time_limit(connection):
+def time_limit(connection):
     """Break the connection when PostgreSQL does not answer in time.
 
     The drivers have no limit of their own for a peer that has gone silent.

@@ -34,6 +34,14 @@ SERVER = {
     }
 
 
+# The options of the section [bus], trytond's among them
+KNOWN = {
+    'class', 'allow_subscribe', 'url_host', 'long_polling_timeout',
+    'cache_timeout', 'select_timeout', 'message_size', 'cache_size',
+    'journal', 'journal_timeout', 'keep_alive_timeout', 'relay_user',
+    'listen', 'admin_listen', 'num_proxies', *SERVER}
+
+
 def _number(section, option, default=None):
     try:
         return config.getint(section, option, default=default)
@@ -135,6 +143,11 @@ def server():
     if not options['listen']:
         raise ValueError("[bus] listen in the configuration is empty")
     return options
+
+
+def options():
+    "The names of the options that the section [bus] has"
+    return config.options('bus')
 
 
 def addresses(text):

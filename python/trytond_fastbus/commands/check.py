@@ -1,0 +1,88 @@
+"""trytond-bus check: whether a configuration works, from the database to the
+clients."""
+import getpass
+import os
+import sys
+
+from .. import settings
+from . import Failure, Usage, clients, here
+from .poll import poll
+from .report import Report
+from .session import Session
+
+
+def run(options):
+    "Look at one thing after the other, and return the exit status"
+    report = Report(options.is_json)
+    found = here.configuration(report, options.configfile, options.unread)
+    if options.unread:
+        return report.end()
+    url = options.url or settings.config.get('bus', 'url_host')
+    if not url and (options.user or options.origin):
+        raise Usage(
+            "--user and --origin need --url, or [bus] url_host in the "
+            "configuration")
+    if options.url and not url.endswith('/'):
+        url += '/'
+    # Before anything else, as it may be asked for.
+    password = _password(options) if options.user else None
+    here.configured_class(report)
+    if found:
+        here.allow_subscribe(report, found)
+        here.open_files(report, found)
+    connection = here.database(report, options.database)
+    if connection:
+        try:
+            here.listening(report, options.database, connection)
+            here.journal_table(report, options.database, connection)
+            here.connections(report, connection)
+            if url:
+                _look_from_outside(report, options, url, password, connection)
+        finally:
+            connection.close()
+    elif url:
+        _look_from_outside(report, options, url, password, None)
+    return report.end()
+
+
+def _look_from_outside(report, options, url, password, connection):
+    "Look at the server as a client does"
+    name = options.database
+    bus_url = clients.address(url, name)
+    if options.user:
+        session = Session(url, name, options.user)
+        if not session.login(report, password):
+            clients.answers(report, bus_url)
+        else:
+            try:
+                bus_url = session.bus_url
+                if bus_url and clients.answers(report, bus_url):
+                    poll(report, session, connection)
+            finally:
+                session.logout(report)
+    else:
+        clients.answers(report, bus_url)
+    if options.origin and bus_url:
+        clients.origin(report, bus_url, options.origin)
+
+
+def _password(options):
+    "The password, from where trytond-admin takes it"
+    path = os.environ.get('TRYTONPASSFILE')
+    if path:
+        try:
+            with open(path) as file:
+                password, = file.read().splitlines()
+        except (OSError, ValueError) as error:
+            raise Failure(
+                "no password can be read from the file '%s' of "
+                "TRYTONPASSFILE: %s" % (path, error)) from error
+        return password
+    try:
+        return getpass.getpass(
+            "password of '%s' for '%s': " % (options.user, options.database),
+            sys.stderr)
+    except EOFError as error:
+        raise Failure(
+            "there is no password: set TRYTONPASSFILE to the path of a file "
+            "with it") from error

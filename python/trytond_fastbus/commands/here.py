@@ -1,0 +1,225 @@
+"""What a check can see from here: the configuration, this machine's limits
+and the database."""
+import difflib
+import resource
+import select
+import time
+import uuid
+
+from trytond import backend
+from trytond.tools import resolve
+
+from .. import journal, settings
+from ..listener import received, time_limit
+from . import Failure
+from .connection import bus_class, connect, in_a_line
+
+# Seconds in which a notification has to arrive
+NOTIFY_TIMEOUT = 5
+
+# What PostgreSQL keeps for its administrators, and some for trytond-bus
+RESERVED_CONNECTIONS = 3
+
+
+def configuration(report, files, unread):
+    "Return the options of the bus server, None where they can't be used"
+    thing = 'configuration'
+    files = ', '.join(filter(None, files))
+    if unread:
+        report.failed(thing, "it can not be read: %s" % unread)
+        return None
+    if not files:
+        report.warning(
+            thing, "there is no file: -c names none, nor does TRYTOND_CONFIG, "
+            "so that trytond's defaults hold")
+    for option in settings.options():
+        if option not in settings.KNOWN:
+            like = difflib.get_close_matches(option, settings.KNOWN, 1)
+            report.warning(
+                thing, "[bus] %s is no option of trytond or trytond-bus%s" % (
+                    option, ": is '%s' meant?" % like[0] if like else ""))
+    try:
+        options = settings.server()
+    except ValueError as error:
+        report.failed(thing, in_a_line(error))
+        return None
+    if files:
+        report.ok(thing, "%s can be read" % files)
+    return options
+
+
+def configured_class(report):
+    "Look at the class that trytond is told to use"
+    thing, name = 'class', settings.config.get('bus', 'class')
+    try:
+        bus = bus_class()
+    except Failure as error:
+        report.failed(thing, "%s: trytond does not start" % error)
+        return
+    if name and resolve(name) is not bus:
+        report.warning(
+            thing, "[bus] class = %s is none of trytond-fastbus: trytond "
+            "publishes without the journal" % name)
+    elif name:
+        report.ok(thing, "[bus] class = %s" % name)
+    elif settings.journal():
+        report.warning(
+            thing, "[bus] class is not set, so that trytond publishes without "
+            "the journal, unless it calls trytond_fastbus.install(): set it "
+            "to trytond_fastbus.Bus")
+
+
+def allow_subscribe(report, options):
+    if options['allow_subscribe']:
+        report.ok('allow_subscribe', "[bus] allow_subscribe is on")
+    else:
+        report.failed(
+            'allow_subscribe', "[bus] allow_subscribe is off: clients are "
+            "told that there is no bus; set it to True, for trytond and for "
+            "trytond-bus")
+
+
+def open_files(report, options):
+    "Compare the limit with what the bus server may need"
+    # The server raises the soft limit to the hard one.
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = options['max_connections'] + 100
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        report.warning(
+            'open files', "a process that is started from here may open %d, "
+            "[bus] max_connections = %d needs %d: raise the limit "
+            "(LimitNOFILE of systemd, ulimit -n), or lower max_connections"
+            % (limit, options['max_connections'], needed))
+    else:
+        report.ok(
+            'open files', "%s are allowed, [bus] max_connections needs %d" % (
+                "any number" if limit == resource.RLIM_INFINITY else limit,
+                needed))
+
+
+def database(report, name):
+    "Return a connection, or None"
+    started = time.monotonic()
+    try:
+        connection = connect(name)
+    except Failure as error:
+        report.failed(
+            'database', "%s. Look at [database] uri (or path, on SQLite) and "
+            "at the name of the database" % error)
+        return None
+    seconds = time.monotonic() - started
+    report.ok(
+        'database', "'%s' is reached in %.3f seconds" % (name, seconds),
+        seconds=round(seconds, 6))
+    return connection
+
+
+def listening(report, name, connection):
+    "See a notification arrive that another connection sends"
+    thing = 'LISTEN'
+    if backend.name != 'postgresql':
+        if journal.of(name):
+            report.ok(thing, "%s has none, the journal stands in" % (
+                    backend.name))
+        else:
+            report.failed(
+                thing, "%s has none: messages stay in the process that "
+                "publishes them; set [bus] journal = True, or use PostgreSQL"
+                % backend.name)
+        return
+    channel = 'trytond_fastbus_check_%s' % uuid.uuid4().hex
+    try:
+        with time_limit(connection):
+            connection.cursor().execute('LISTEN "%s"' % channel)
+        # A pooler in the mode 'transaction' would answer the one that it has
+        # just served, so that it is told from another connection.
+        other = connect(name)
+        try:
+            started = time.monotonic()
+            with time_limit(other):
+                other.cursor().execute('NOTIFY "%s"' % channel)
+        finally:
+            other.close()
+        has_arrived = _arrives(connection, channel)
+        with time_limit(connection):
+            connection.cursor().execute('UNLISTEN "%s"' % channel)
+    except (Failure, OSError, backend.DatabaseOperationalError) as error:
+        report.failed(thing, "the connection was lost: %s" % in_a_line(error))
+        return
+    if has_arrived:
+        seconds = time.monotonic() - started
+        report.ok(
+            thing, "a notification arrives, after %.3f seconds" % seconds,
+            seconds=round(seconds, 6))
+    else:
+        report.failed(
+            thing, "a notification did not arrive within %d seconds: "
+            "PgBouncer or another pooler between here and PostgreSQL must be "
+            "in session mode (pool_mode = session), or [database] uri must "
+            "name PostgreSQL itself" % NOTIFY_TIMEOUT)
+
+
+def _arrives(connection, channel):
+    end = time.monotonic() + NOTIFY_TIMEOUT
+    while channel not in (name for name, _ in received(connection)):
+        left = end - time.monotonic()
+        if left < 0:
+            return False
+        select.select([connection], [], [], left)
+    return True
+
+
+def journal_table(report, name, connection):
+    "Look at the table and at what the role may do"
+    table = journal.of(name)
+    if not table:
+        report.ok('journal', "[bus] journal is off")
+        return
+    try:
+        is_there = table.look(connection)
+    except (journal.Unusable, backend.DatabaseOperationalError) as error:
+        report.failed('journal', in_a_line(error))
+        return
+    report.ok('journal', "the table %s %s" % (
+            journal.TABLE, "can be used" if is_there
+            else "can be made, by whoever publishes first"))
+
+
+def connections(report, connection):
+    "Compare what PostgreSQL allows with what a process of trytond may take"
+    if backend.name != 'postgresql':
+        return
+    maxconn = settings.config.getint('database', 'maxconn', default=64)
+    cursor = connection.cursor()
+    try:
+        cursor.execute('SHOW max_connections')
+        allowed = int(cursor.fetchone()[0])
+    except backend.DatabaseOperationalError as error:
+        report.failed('connections', in_a_line(error))
+        return
+    if maxconn + RESERVED_CONNECTIONS > allowed:
+        report.warning(
+            'connections', "PostgreSQL allows %d (max_connections), a single "
+            "process of trytond may take %d (%s) for a database: lower the "
+            "one or raise the other" % (
+                allowed, maxconn, "[database] maxconn"
+                if settings.config.get('database', 'maxconn')
+                else "the default of [database] maxconn"))
+    else:
+        report.ok(
+            'connections', "PostgreSQL allows %d, each process of trytond "
+            "takes up to %d ([database] maxconn) for a database"
+            % (allowed, maxconn))
+
+
+def session_address(connection, token):
+    """The address that a session was opened from, None where that is not
+    known (before 7.8)"""
+    if not connection or not settings.MODULE:
+        return None
+    cursor = connection.cursor()
+    mark = '%s' if backend.name == 'postgresql' else '?'
+    cursor.execute(
+        'SELECT ip_address FROM ir_session WHERE key = %s' % mark, (token,))
+    row = cursor.fetchone()
+    return row and row[0]

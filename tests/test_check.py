@@ -1,0 +1,430 @@
+"""trytond-bus check: what works, and each fault in words."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.front import Front
+from support.nginx import make_certificate
+from support.pooler import Pooler
+from support.postgresql import free_port
+from support.server import BusServer, TrytondServer, environment, write_config
+
+
+@pytest.fixture(scope='module')
+def database(listening):
+    "The database of all the tests, which change nothing in it"
+    return listening
+
+
+@pytest.fixture(scope='module')
+def trytond(postgresql, database, tmp_path_factory):
+    "A trytond behind one proxy"
+    directory = tmp_path_factory.mktemp('trytond')
+    with TrytondServer(directory, {
+                'database': {'uri': postgresql.uri},
+                'web': {'num_proxies': 1},
+                }, [database]) as server:
+        yield server
+
+
+@pytest.fixture
+def serve(postgresql, database, tmp_path):
+    "A function: a bus server with such options of [bus]"
+    def serve(sections=None, **options):
+        return BusServer(tmp_path, {
+                'database': {'uri': postgresql.uri},
+                'bus': {'num_proxies': 1, **options},
+                **(sections or {}),
+                }, [database])
+    return serve
+
+
+@pytest.fixture
+def check(postgresql, database, tmp_path):
+    "A function: what the command says with such a configuration"
+    def check(*arguments, sections=None, name=database, before=(), **options):
+        config = write_config(tmp_path / 'trytond.conf', {
+                'database': {'uri': postgresql.uri},
+                'bus': options, **(sections or {})})
+        return run(tmp_path, '-c', config, '-d', name, *arguments,
+            before=before)
+    return check
+
+
+def run(directory, *arguments, password='admin', before=()):
+    path = directory / 'password'
+    path.write_text(password)
+    return subprocess.run(
+        [*before, Path(sys.executable).parent / 'trytond-bus', 'check',
+            *arguments],
+        env=environment(TRYTONPASSFILE=str(path), NO_PROXY='*'),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+
+
+def line(done, thing):
+    "Return the line of a thing, and what else was said if there is none"
+    lines = [line for line in done.stdout.splitlines()
+        if line.split(maxsplit=1)[1].startswith(thing + ':')]
+    assert lines, (done.stdout, done.stderr)
+    return ' '.join(lines)
+
+
+def failed(done, thing, *words):
+    "See that this has failed, in these words"
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    assert done.stderr == ''
+    text = line(done, thing)
+    assert text.startswith('failed ')
+    for word in words:
+        assert word in text
+
+
+def warned(done, thing, *words):
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    text = line(done, thing)
+    assert 'warning ' in text
+    for word in words:
+        assert word in text
+
+
+def sessions(postgresql, database):
+    (number,), = postgresql.execute(
+        'SELECT count(*) FROM ir_session', database)
+    return number
+
+
+def test_all_is_well(
+        check, serve, trytond, database, postgresql):
+    before = sessions(postgresql, database)
+    with serve(sections={'web': {'cors': 'https://sao.example.com'}}) as bus:
+        with Front(bus.url, trytond.url) as front:
+            done = check(
+                '--url', front.url, '--user', 'admin',
+                '--origin', 'https://sao.example.com', max_connections=300)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert done.stderr == ''
+    things = [line.split()[1] for line in done.stdout.splitlines()
+        if line.startswith('ok ')]
+    for thing in [
+            'configuration:', 'class:', 'allow_subscribe:', 'open',
+            'database:', 'LISTEN:', 'journal:', 'login:', 'POST:', 'poll:',
+            'CORS:']:
+        assert thing in things, done.stdout
+    assert 'a message arrives' in line(done, 'poll')
+    assert sessions(postgresql, database) == before
+
+
+def test_trytond_answers_polls_itself(check, trytond, database):
+    done = check('--url', trytond.url, '--user', 'admin', journal=True)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert 'a message arrives' in line(done, 'poll')
+
+
+def test_all_is_one_json_object(check, trytond):
+    done = check('--url', trytond.url, '--user', 'admin', '--json', jornal=1)
+    found = json.loads(done.stdout)
+    assert found['status'] == 'warning'
+    things = {finding['thing']: finding for finding in found['findings']}
+    assert things['poll']['status'] == 'ok'
+    assert things['poll']['seconds'] > 0
+    assert things['database']['seconds'] > 0
+
+
+def test_without_a_server_the_rest_is_looked_at(check):
+    done = check()
+    assert done.returncode == 0
+    assert 'POST' not in done.stdout
+
+
+@pytest.mark.parametrize('arguments', [
+        ['--user', 'admin'], ['--origin', 'https://sao.example.com'],
+        ['--url', 'localhost:8000'], ['--unknown']])
+def test_usage(check, arguments):
+    done = check(*arguments)
+    assert done.returncode == 2
+    assert 'usage: trytond-bus check' in done.stderr
+
+
+@pytest.mark.parametrize('text, word', [
+        (None, 'No such file'),
+        ('allow_subscribe = True', 'no section headers'),
+        ('[bus]\na = 1\na = 2\n', 'already exists'),
+        ('[bus]\nmax_polls = many\n', 'max_polls'),
+        ('[bus]\nlisten =\n', 'listen'),
+        ])
+def test_configuration_that_can_not_be_read(tmp_path, text, word):
+    path = tmp_path / 'trytond.conf'
+    if text:
+        path.write_text(text)
+    done = run(tmp_path, '-c', path, '-d', 'tryton')
+    failed(done, 'configuration', word)
+
+
+def test_option_that_is_misspelt(check):
+    warned(check(jornal=True), 'configuration',
+        '[bus] jornal', "is 'journal' meant?")
+
+
+def test_options_that_are_read_are_known():
+    import re
+
+    from trytond_fastbus import settings
+    text = Path(settings.__file__).read_text()
+    read = set(re.findall(r"'bus', '(\w+)'", text))
+    assert {'allow_subscribe', 'journal', 'listen'} < read <= settings.KNOWN
+
+
+def test_class(check):
+    failed(check(**{'class': 'none.Bus'}), 'class', 'none.Bus')
+    warned(check(**{'class': 'trytond.bus.LongPollingBus'}), 'class',
+        'without the journal')
+    warned(check(journal=True, **{'class': None}), 'class', 'install()')
+
+
+def test_allow_subscribe_off(check):
+    failed(check(allow_subscribe=False), 'allow_subscribe',
+        '[bus] allow_subscribe is off', 'set it to True')
+
+
+def test_open_files(check):
+    limited = ['sh', '-c', 'ulimit -n 500 && exec "$@"', 'sh']
+    warned(check(before=limited), 'open files', 'may open 500', '25100',
+        'LimitNOFILE')
+    done = check(before=limited, max_connections=300)
+    assert line(done, 'open files').startswith('ok ')
+
+
+def test_connections(check, postgresql):
+    warned(
+        check(sections={'database': {
+                    'uri': postgresql.uri, 'maxconn': 100000}}),
+        'connections', '[database] maxconn', '100000')
+
+
+def test_wrong_port(check):
+    uri = f'postgresql://postgres@127.0.0.1:{free_port()}'
+    done = check(sections={'database': {'uri': uri}})
+    failed(done, 'database', 'refused', '[database] uri')
+
+
+def test_unknown_database(check):
+    done = check(name='unknown')
+    failed(done, 'database', "'unknown'", 'does not exist', 'name')
+
+
+def test_pooler_that_loses_notifications(check, postgresql):
+    with Pooler(postgresql.port) as pooler:
+        uri = f'postgresql://postgres@127.0.0.1:{pooler.port}'
+        done = check(sections={'database': {'uri': uri}})
+    failed(done, 'LISTEN', 'PgBouncer', 'session mode')
+
+
+def test_no_rights_for_the_journal(check, postgresql, database):
+    postgresql.execute('CREATE ROLE limited LOGIN')
+    try:
+        postgresql.execute(
+            'REVOKE CREATE ON SCHEMA public FROM PUBLIC', database)
+        uri = postgresql.uri.replace('postgres@', 'limited@')
+        done = check(sections={'database': {'uri': uri}}, journal=True)
+        failed(done, 'journal', 'trytond-bus --journal-sql')
+        done = check(sections={'database': {'uri': uri}})
+        assert done.returncode == 0
+    finally:
+        postgresql.execute('DROP ROLE limited')
+
+
+@pytest.mark.parametrize('status, words', [
+        (200, 'not the bus'),
+        (302, "redirects to '/elsewhere'"),
+        (403, 'forbidden'),
+        (404, 'the proxy sends /<database>/bus elsewhere'),
+        (405, 'serves files'),
+        (418, 'no bus answers so'),
+        (502, 'trytond-bus does not run'),
+        (503, 'out of service'),
+        (504, 'proxy_read_timeout'),
+        ])
+def test_url_that_serves_something_else(check, status, words):
+    with Front(status) as front:
+        failed(check('--url', front.url), 'POST', f'{status}, ', words)
+
+
+def test_server_without_subscribing(check, serve):
+    with serve(allow_subscribe=False) as bus:
+        failed(check('--url', bus.url), 'POST', '501', 'allow_subscribe')
+
+
+def test_url_host_is_looked_at_without_an_url(check, serve):
+    with serve() as bus:
+        done = check(url_host=bus.url + '/')
+    assert line(done, 'POST').startswith('ok ')
+
+
+def test_nothing_listens(check):
+    url = f'http://127.0.0.1:{free_port()}'
+    failed(check('--url', url), 'POST', 'refused')
+
+
+def test_host_that_is_unknown(check):
+    failed(
+        check('--url', 'http://unknown.invalid'), 'POST', 'name of the host')
+
+
+def test_certificate_that_nobody_trusts(check, tmp_path):
+    try:
+        certificate = make_certificate(tmp_path)
+    except FileNotFoundError:
+        pytest.skip("there is no openssl to make a certificate")
+    with Front(401, certificate=certificate) as front:
+        failed(check('--url', front.url), 'POST', 'certificate')
+        url = front.url.replace('https', 'http')
+        failed(check('--url', url), 'POST', 'https')
+
+
+def test_https_where_there_is_http(check):
+    with Front(401) as front:
+        url = front.url.replace('http', 'https')
+        failed(check('--url', url), 'POST', 'TLS', 'https?')
+
+
+def test_password_that_is_wrong(tmp_path, postgresql, database, trytond):
+    config = write_config(tmp_path / 'trytond.conf', {
+            'database': {'uri': postgresql.uri}})
+    done = run(
+        tmp_path, '-c', config, '-d', database, '--url', trytond.url,
+        '--user', 'admin', password='wrong')
+    failed(done, 'login', 'password is wrong')
+    done = run(
+        tmp_path, '-c', config, '-d', database, '--url', trytond.url,
+        '--user', 'admin', password='two\nlines')
+    assert done.returncode == 1
+    assert 'TRYTONPASSFILE' in done.stderr
+
+
+def test_trytond_is_not_where_the_login_goes(check, serve):
+    with serve() as bus:
+        done = check('--url', bus.url, '--user', 'admin')
+    failed(done, 'login', 'no trytond answers', '--url')
+    assert line(done, 'POST').startswith('ok ')
+
+
+def test_trytond_that_tells_of_no_bus(
+        check, postgresql, database, tmp_path, series):
+    if float(series) < 7.8:
+        pytest.skip("the login tells of the bus from trytond 7.8 on")
+    with TrytondServer(tmp_path, {
+                'database': {'uri': postgresql.uri},
+                'bus': {'allow_subscribe': False}}, [database]) as server:
+        done = check('--url', server.url, '--user', 'admin')
+    failed(done, 'bus host', 'allow_subscribe is off', 'trytond')
+
+
+@pytest.mark.parametrize('trytond_sees, num_proxies, words', [
+        ('192.0.2.7', 0, 'opened from 192.0.2.7'),
+        ('127.0.0.1', 1, 'address of this machine'),
+        ])
+def test_session_of_another_address(
+        check, serve, trytond, series, trytond_sees, num_proxies, words):
+    if float(series) < 7.8:
+        pytest.skip("sessions are bound to an address from trytond 7.8 on")
+    with serve(num_proxies=num_proxies) as bus:
+        with Front(
+                bus.url, trytond.url,
+                {'X-Forwarded-For': '192.0.2.8'},
+                {'X-Forwarded-For': trytond_sees}) as front:
+            done = check('--url', front.url, '--user', 'admin')
+    failed(
+        done, 'poll', '401', words, 'ir_session', '[bus] num_proxies',
+        'X-Forwarded-For')
+
+
+def test_credential_that_is_lost(check, serve, trytond):
+    with serve() as bus:
+        with Front(
+                bus.url, trytond.url, {'Authorization': None}) as front:
+            done = check('--url', front.url, '--user', 'admin')
+    failed(done, 'poll', '401', 'Authorization')
+
+
+def test_host_that_the_login_should_not_tell(
+        check, serve, trytond, series):
+    if float(series) < 7.8:
+        pytest.skip("the login tells of the bus from trytond 7.8 on")
+    host = trytond.url.removeprefix('http://')
+    with serve() as bus:
+        with Front(
+                bus.url, trytond.url,
+                trytond_headers={'Host': host}) as front:
+            done = check('--url', front.url, '--user', 'admin')
+    warned(done, 'bus host', trytond.url, 'pass on Host')
+
+
+@pytest.mark.parametrize('body, words', [
+        (b'{"message": null, "channel": null}', 'no message arrives'),
+        (b'<html>', 'not the bus'),
+        ])
+def test_poll_without_the_message(check, trytond, body, words):
+    def bus(headers):
+        return (200, body) if headers['Authorization'] else (401, b'')
+
+    with Front(bus, trytond.url) as front:
+        done = check('--url', front.url, '--user', 'admin')
+    failed(done, 'poll', words)
+
+
+def test_origin(check, serve):
+    with serve(sections={'web': {'cors': 'https://sao.example.com'}}) as bus:
+        failed(
+            check('--url', bus.url, '--origin', 'https://other.example.com'),
+            'CORS', '403', '[web] cors')
+        done = check('--url', bus.url, '--origin', bus.url)
+        assert 'own origin' in line(done, 'CORS')
+        done = check('--url', bus.url, '--origin', 'https://sao.example.com/')
+        assert line(done, 'CORS').startswith('ok ')
+
+
+def test_origin_at_trytond(check, trytond):
+    origin = ['--origin', 'https://sao.example.com']
+    failed(check('--url', trytond.url, *origin), 'CORS', '[web] cors')
+
+
+def test_route_of_trytond_with_the_origin(
+        check, postgresql, database, tmp_path, series):
+    with TrytondServer(tmp_path, {
+                'database': {'uri': postgresql.uri},
+                'web': {'cors': 'https://sao.example.com'},
+                }, [database]) as server:
+        done = check(
+            '--url', server.url, '--origin', 'https://sao.example.com')
+    if float(series) < 8:
+        warned(done, 'CORS', 'hides an error')
+    else:
+        failed(done, 'CORS', 'Access-Control-Allow-Credentials', 'missing')
+
+
+def test_origin_that_the_answers_do_not_name(check):
+    with Front(200) as front:
+        done = check(
+            '--url', front.url, '--origin', 'https://sao.example.com')
+    failed(done, 'CORS', 'Access-Control-Allow-Origin', 'browser refuses')
+
+
+def test_sqlite(tmp_path, sqlite_database):
+    def check(**options):
+        config = write_config(tmp_path / 'sqlite.conf', {
+                'database': {
+                    'uri': 'sqlite://', 'path': sqlite_database.parent},
+                'bus': options})
+        return config
+    config = check()
+    failed(
+        run(tmp_path, '-c', config, '-d', 'tryton'), 'LISTEN',
+        '[bus] journal = True')
+    config = check(journal=True)
+    done = run(tmp_path, '-c', config, '-d', 'tryton')
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert line(done, 'journal').startswith('ok ')
+    failed(
+        run(tmp_path, '-c', config, '-d', 'unknown'), 'database', 'unknown')
