@@ -124,10 +124,10 @@ class Publisher:
                 1, self._random.choice([1, 3, 20]))):
             self.publish(unit)
         if self._random.random() < .2:
-            self._execute('SAVEPOINT inner')
+            self._execute('SAVEPOINT part')
             tags = [
                 self.publish(unit) for _ in range(self._random.randint(1, 3))]
-            self._execute('ROLLBACK TO SAVEPOINT inner')
+            self._execute('ROLLBACK TO SAVEPOINT part')
             self._log.write('undo', unit=unit, tags=tags)
             if self._random.random() < .5:
                 self.publish(unit)
@@ -158,7 +158,10 @@ def main(path, name, end=None):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        # A signal may be another thread's to receive, and is handled here
+        # only when this one runs.
+        while thread.is_alive():
+            thread.join(.1)
 
 
 if __name__ == '__main__':
