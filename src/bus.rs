@@ -87,7 +87,8 @@ pub struct Statistics {
     pub waiting: usize,
     /// How many messages were published since the bus was made.
     pub published: u64,
-    /// How many of these were dropped before their time, for want of room.
+    /// How many of these can't be asked for any more before their time, for
+    /// want of room.
     pub evicted: u64,
     /// How many payloads were skipped since they are no messages.
     pub skipped: u64,

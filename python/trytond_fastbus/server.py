@@ -43,13 +43,14 @@ def serve(databases=(), listen=None, admin_listen=None):
             "the database backend '%s' has no channels, by which messages "
             "reach the bus server: it needs PostgreSQL, or [bus] journal = "
             "True" % backend.name)
-    _prepare(databases)
     options = settings.server()
     if listen is not None:
         options['listen'] = settings.addresses(listen)
     if admin_listen is not None:
         options['admin_listen'] = settings.addresses(admin_listen)
     bus = bus_class()
+    # Nothing is made for a configuration that can't be used.
+    _prepare(databases)
     signals = queue.SimpleQueue()
     for number in SIGNALS:
         signal.signal(number, lambda number, _: signals.put(number))
@@ -115,7 +116,7 @@ def _warn(options, server):
         logger.warning(
             "[bus] allow_subscribe is off: clients are told that there is no "
             "bus, and do not ask again until their next login")
-    needed = options['max_connections'] + 100
+    needed = settings.descriptors(options)
     if server.descriptors < needed:
         logger.warning(
             "this process may open %d files, [bus] max_connections needs %d: "

@@ -150,6 +150,11 @@ def options():
     return config.options('bus')
 
 
+def descriptors(options):
+    "How many files a bus server with these options may have to open"
+    return options['max_connections'] + 100
+
+
 def addresses(text):
     "The addresses in a text with commas between them"
     return list(filter(None, map(str.strip, text.split(','))))

@@ -83,7 +83,7 @@ def open_files(report, options):
     "Compare the limit with what the bus server may need"
     # The server raises the soft limit to the hard one.
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = options['max_connections'] + 100
+    needed = settings.descriptors(options)
     if limit != resource.RLIM_INFINITY and limit < needed:
         report.warning(
             'open files', "a process that is started from here may open %d, "
