@@ -63,12 +63,6 @@ def client(_trytond, database):
     return client
 
 
-def listened(server, database):
-    "Wait until the server listens to the database"
-    metric = 'listening{database="%s"}' % database
-    wait_until(lambda: server.metric(metric), 30)
-
-
 def waiting(server, number):
     "Wait until so many polls wait"
     wait_until(lambda: server.metric('polls_waiting') == number, 30)
@@ -95,7 +89,7 @@ def test_message_reaches_a_client_that_waits(serve, client, database):
         with ThreadPoolExecutor() as executor:
             poll = executor.submit(poller.poll)
             waiting(server, 1)
-            listened(server, database)
+            server.listened(database)
             message = {'type': 'notification', 'title': "Hé", 'body': None}
             publish(database, poller.channel, message)
             channel, received = poll.result()
@@ -110,7 +104,7 @@ def test_message_reaches_a_client_that_waits(serve, client, database):
 def test_messages_of_a_client_come_in_order(serve, client, database):
     with serve() as server:
         poller = client(server)
-        listened(server, database)
+        server.listened(database)
         messages = [{'number': number} for number in range(20)]
         publish(database, poller.channel, *messages)
         publish(database, poller.channel, {'large': 'é' * 100_000})
@@ -125,7 +119,7 @@ def test_notification_of_a_user_is_answered_on_the_channel_of_the_client(
         serve, client, database):
     with serve() as server:
         poller = client(server)
-        listened(server, database)
+        server.listened(database)
         publish(database, f'user:{poller.user_id}', {
                 'type': 'notification', 'title': "T", 'body': None})
 
@@ -227,11 +221,11 @@ def test_polls_survive_a_restart_of_postgresql(
         channels = [f'client:{number}' for number in range(1000)]
         with Polls(server.port, database, poller._headers, channels) as polls:
             waiting(server, 1000)
-            listened(server, database)
+            server.listened(database)
             postgresql.restart()
             gaps = 'gaps_total{database="%s"}' % database
             wait_until(lambda: server.metric(gaps), 30)
-            listened(server, database)
+            server.listened(database)
             polls.look()
             assert polls.waiting == 1000
 
@@ -330,7 +324,7 @@ def test_upgrade_by_an_inherited_socket_fails_no_request(
                         for channel, *_ in polls.answers[answered:]:
                             polls.poll(channel)
                     assert old.process.returncode == 0
-                    listened(new, database)
+                    new.listened(database)
                     waiting(new, polls.waiting)
                     answered = len(polls.answers)
                     assert polls.waiting == 200

@@ -51,11 +51,6 @@ def serve(postgresql, database, tmp_path):
     return serve
 
 
-def listened(server, database):
-    metric = 'listening{database="%s"}' % database
-    wait_until(lambda: server.metric(metric), 30)
-
-
 def look(server):
     return stat.Look(stat.ask(f'127.0.0.1:{server.admin_port}'))
 
@@ -83,7 +78,7 @@ def run(directory, *arguments, **options):
 def test_table_counts_what_happens_between_two_looks(
         serve, client, database):
     with serve() as server:
-        listened(server, database)
+        server.listened(database)
         channels = [f'client:{number}' for number in range(3)]
         with Polls(server.port, database, client._headers, channels) as polls:
             wait_until(lambda: server.metric('polls_waiting') == 3, 30)
@@ -115,7 +110,7 @@ def test_table_counts_what_happens_between_two_looks(
 
 def test_number_of_the_journal_is_shown(serve, database):
     with serve(journal=True) as server:
-        listened(server, database)
+        server.listened(database)
         number = 'journal_number{database="%s"}' % database
         wait_until(lambda: server.metric(number) is not None)
         now = look(server)
@@ -130,7 +125,7 @@ def test_script_gets_one_table_of_the_address_in_the_configuration(
     server = serve(admin_listen=addresses)
     server.admin_port = port
     with server:
-        listened(server, database)
+        server.listened(database)
         for arguments, options, address in [
                 ([], {'admin_listen': addresses}, f'unix:{path}'),
                 (['--admin-listen', f'localhost:{port}'], {},

@@ -230,6 +230,11 @@ class BusServer(TrytondServer):
         "Return the status and the text of a page for administrators"
         return get(self.admin_port, path)
 
+    def listened(self, database):
+        "Wait until the server listens to the database"
+        metric = 'listening{database="%s"}' % database
+        wait_until(lambda: self.metric(metric), 30)
+
     def metric(self, name):
         "Return the value of a metric, with its labels if it has any, or None"
         for line in self.admin('/metrics')[1].splitlines():
