@@ -13,6 +13,8 @@ WEB_8.0 := tests/web
 
 environments := .environments
 tools := $(environments)/tools/bin
+wheel := target/wheels/.built
+cargo-deny := $(environments)/cargo/bin/cargo-deny
 sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
 
@@ -30,7 +32,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint test-rust real-clients test-python test-compat soak bench bench-server dist clean
+.PHONY: help demo test lint test-rust real-clients test-python test-compat soak bench bench-server dist audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -102,21 +104,37 @@ bench: $(environments)/8.2/.product ## Compare with the stock bus
 bench-server: ## Compare the bus server with nginx and nchan
 	@$(PYTHON) benches/load/compare.py
 
-dist: dist/.built ## Build the wheel
+dist: $(environments)/dist/.requirements ## Build, check and try the files of a release (REPOSITORY=https://… for PyPI)
+	@echo "build"
+	@$(environments)/dist/bin/python -m release.build
+	@echo "check"
+	@$(environments)/dist/bin/python -m release.check
+	@echo "try"
+	@$(environments)/dist/bin/python -m release.smoke
+
+audit: $(cargo-deny) $(environments)/audit/.requirements ## Check licences, sources and known vulnerabilities of dependencies
+	@$(environments)/audit/bin/python -m release.audit
 
 clean: ## Remove what was made
 	rm -rf dist target $(environments)
 
-dist/.built: $(sources) | $(environments)/tools/.requirements
+# The wheel that is tested, for this machine only
+$(wheel): $(sources) | $(environments)/tools/.requirements
 	@echo "build"
-	@rm -f dist/*.whl
-	@$(call quiet,$(tools)/maturin build -q --release --locked --out dist \
+	@rm -f $(@D)/*.whl
+	@$(call quiet,$(tools)/maturin build -q --release --locked --out $(@D) \
 		--interpreter $(tools)/python)
 	@touch $@
 
+# It compiles for some minutes
+$(cargo-deny):
+	@echo "cargo-deny"
+	@$(call quiet,cargo install -q --locked --root $(environments)/cargo \
+		cargo-deny@0.20.2)
+
 # The product in an environment
-$(environments)/%/.product: dist/.built $(environments)/%/.requirements
-	@$(@D)/bin/pip install -q --force-reinstall --no-deps dist/*.whl
+$(environments)/%/.product: $(wheel) $(environments)/%/.requirements
+	@$(@D)/bin/pip install -q --force-reinstall --no-deps $(<D)/*.whl
 	@touch $@
 
 # An environment; those of the series need a PostgreSQL
