@@ -1,4 +1,5 @@
 """Make the files of a release, check them and try them: make dist."""
+import functools
 import subprocess
 from pathlib import Path
 
@@ -25,12 +26,13 @@ def version():
     return identifier.rpartition('#')[2].rpartition('@')[2]
 
 
-def crates(target, root=ROOT):
+@functools.cache
+def crates(target):
     "Return name and version of each crate that is linked into the wheel"
     lines = output(
-        'cargo', 'tree', '--locked', '--target', target,
+        'cargo', 'tree', '--quiet', '--locked', '--target', target,
         '--edges', 'normal,no-proc-macro', '--prefix', 'none',
-        '--format', '{p}', cwd=root)
+        '--format', '{p}', cwd=ROOT)
     found = {tuple(line.split()[:2]) for line in lines.splitlines()}
     return sorted(
         (name, version.removeprefix('v')) for name, version in found

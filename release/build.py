@@ -43,7 +43,10 @@ def unpack(directory):
     archive, = Path(directory).glob('*.tar.gz')
     with tarfile.open(archive) as tar:
         tar.extractall(directory)
-    return Path(directory, archive.name.removesuffix('.tar.gz'))
+    source = Path(directory, archive.name.removesuffix('.tar.gz'))
+    # maturin makes it anew
+    source.joinpath('PKG-INFO').unlink()
+    return source
 
 
 def absolute(text, repository, version):

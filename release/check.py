@@ -4,6 +4,7 @@ What is wrong is printed, a line each, and the exit status is 1. Beside its
 own rules it asks auditwheel whether a wheel runs where its name says,
 abi3audit whether it keeps to the stable ABI, and twine whether PyPI takes it.
 """
+import io
 import json
 import re
 import subprocess
@@ -25,7 +26,6 @@ UNWANTED = re.compile(
 NAME = re.compile(
     r'trytond_fastbus-(?P<version>[^-]+)-(?P<python>[^-]+)-(?P<abi>[^-]+)-'
     r'(?P<platform>[^-]+)\.whl')
-SECTIONS = b'.symtab', b'.debug_info'
 
 
 def main(dist):
@@ -93,10 +93,6 @@ def wheel(path):
     modules = [file for file in contents if file.endswith('.so')]
     if len(modules) != 1:
         yield f"{len(modules)} native modules"
-    for module in modules:
-        for section in SECTIONS:
-            if section in contents[module]:
-                yield f"{module} has {section.decode()}"
     for file, content in contents.items():
         for place in {str(ROOT), str(Path.home())}:
             if len(place) > 1 and place.encode() + b'/' in content:
@@ -134,18 +130,34 @@ def tools(files):
     "Generate what others say is wrong with the files"
     wheels = [path for path in files if path.suffix == '.whl']
     for path in wheels:
-        said = run('auditwheel', 'show', path)
-        platform = path.stem.rpartition('-')[2].split('.')[-1]
-        if f'"{platform}"' not in said.replace('\n', ' '):
-            yield f"{path.name}: {said}"
+        yield from (f"{path.name}: {fault}" for fault in native(path))
     abi3 = [path for path in wheels if '-abi3-' in path.name]
     yield from failures('abi3audit', '--strict', *abi3)
     yield from failures('twine', 'check', '--strict', *files)
 
 
-def run(*command):
-    "Return what a tool of this environment prints"
-    return execute(*command).stdout
+def native(path):
+    "Generate what is wrong with the native module of a wheel"
+    from elftools.elf.elffile import ELFFile
+    with zipfile.ZipFile(path) as archive:
+        module, = (
+            name for name in archive.namelist() if name.endswith('.so'))
+        elf = ELFFile(io.BytesIO(archive.read(module)))
+    for section in ['.symtab', '.debug_info']:
+        if elf.get_section_by_name(section):
+            yield f"{module} has {section}"
+    platform = path.stem.rpartition('-')[2].split('.')[-1]
+    if platform.startswith('musllinux'):
+        needed = {
+            tag.needed
+            for tag in elf.get_section_by_name('.dynamic').iter_tags()
+            if tag.entry.d_tag == 'DT_NEEDED'}
+        if needed != {'libc.so'}:
+            yield f"{module} needs {', '.join(sorted(needed))}"
+    else:
+        said = execute('auditwheel', 'show', path).stdout
+        if f'"{platform}"' not in said:
+            yield said
 
 
 def failures(*command):

@@ -41,7 +41,8 @@ def linked():
     "Return where the source of each crate is that is in any of the wheels"
     wanted = {crate for target in PLATFORMS for crate in crates(target)}
     metadata = json.loads(output(
-            'cargo', 'metadata', '--locked', '--format-version', '1',
+            'cargo', 'metadata', '--quiet', '--locked',
+            '--format-version', '1',
             cwd=ROOT))
     return {
         f"{package['name']} {package['version']}":
