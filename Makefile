@@ -30,7 +30,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint test-rust real-clients test-python test-compat soak bench bench-server dist clean
+.PHONY: help demo test lint docs test-rust real-clients test-python test-compat soak bench bench-server dist clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,7 +38,7 @@ help: ## List the targets
 demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
 	@$(demo)/bin/python examples/demo.py $(DB)
 
-test: lint test-rust real-clients test-python test-compat ## Run all checks and tests
+test: lint docs test-rust real-clients test-python test-compat ## Run all checks and tests
 	@echo "all passed"
 
 lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check form, lints and stubs
@@ -53,6 +53,11 @@ lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check 
 	@$(tools)/ruff check -q
 	@$(call quiet,$(environments)/8.2/bin/python -m mypy.stubtest \
 		trytond_fastbus._native)
+
+docs: $(environments)/docs/.requirements ## Make the documentation as a site, in target/docs
+	@echo "docs"
+	@$(<D)/bin/sphinx-build -q -E -W --keep-going -d target/doctrees \
+		docs target/docs
 
 test-rust: $(environments)/tools/.requirements ## Test the core, and its model under loom
 	@echo "tests in Rust"
