@@ -65,18 +65,18 @@ test-rust: $(environments)/tools/.requirements ## Test the core, and its model u
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
 		cargo test -q --locked --release --no-default-features --test loom
 
-# In a container (root, and no init system) what the tests of tests/web need is
-# installed. Elsewhere it is left to the administrator, and they are skipped
+# In a container (root, and no init system) what some tests need is installed. Elsewhere it is left to the administrator, and they are skipped
 # where it is missing.
 real-clients:
 	@if [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] \
 		&& command -v apt-get > /dev/null \
-		&& ! { command -v chromium && command -v nginx; } > /dev/null; \
+		&& ! { command -v chromium && command -v nginx \
+			&& command -v pgbouncer; } > /dev/null; \
 	then \
-		echo "chromium and nginx"; \
+		echo "chromium, nginx and PgBouncer"; \
 		{ apt-get -q update && DEBIAN_FRONTEND=noninteractive \
 			apt-get -q install -y --no-install-recommends \
-			chromium nginx openssl; } > /dev/null 2>&1 \
+			chromium nginx openssl pgbouncer; } > /dev/null 2>&1 \
 			|| echo "not installed: some tests are skipped"; \
 	fi
 
