@@ -65,8 +65,9 @@ test-rust: $(environments)/tools/.requirements ## Test the core, and its model u
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
 		cargo test -q --locked --release --no-default-features --test loom
 
-# In a container (root, and no init system) what some tests need is installed. Elsewhere it is left to the administrator, and they are skipped
-# where it is missing.
+# In a container (root, and no init system) what some tests need is installed.
+# Elsewhere it is left to the administrator, and they are skipped where it is
+# missing.
 real-clients:
 	@if [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] \
 		&& command -v apt-get > /dev/null \
