@@ -32,7 +32,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint test-rust real-clients test-python test-compat soak bench bench-server dist audit clean
+.PHONY: help demo test lint docs test-rust real-clients test-python test-compat soak bench bench-server dist audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,7 +40,7 @@ help: ## List the targets
 demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
 	@$(demo)/bin/python examples/demo.py $(DB)
 
-test: lint test-rust real-clients test-python test-compat ## Run all checks and tests
+test: lint docs test-rust real-clients test-python test-compat ## Run all checks and tests
 	@echo "all passed"
 
 lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check form, lints and stubs
@@ -56,24 +56,30 @@ lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check 
 	@$(call quiet,$(environments)/8.2/bin/python -m mypy.stubtest \
 		trytond_fastbus._native)
 
+docs: $(environments)/docs/.requirements ## Make the documentation as a site, in target/docs
+	@echo "docs"
+	@$(<D)/bin/sphinx-build -q -E -W --keep-going -d target/doctrees \
+		docs target/docs
+
 test-rust: $(environments)/tools/.requirements ## Test the core, and its model under loom
 	@echo "tests in Rust"
 	@cargo test -q --locked --no-default-features --features server
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
 		cargo test -q --locked --release --no-default-features --test loom
 
-# In a container (root, and no init system) what the tests of tests/web need is
-# installed. Elsewhere it is left to the administrator, and they are skipped
-# where it is missing.
+# In a container (root, and no init system) what some tests need is installed.
+# Elsewhere it is left to the administrator, and they are skipped where it is
+# missing.
 real-clients:
 	@if [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] \
 		&& command -v apt-get > /dev/null \
-		&& ! { command -v chromium && command -v nginx; } > /dev/null; \
+		&& ! { command -v chromium && command -v nginx \
+			&& command -v pgbouncer; } > /dev/null; \
 	then \
-		echo "chromium and nginx"; \
+		echo "chromium, nginx and PgBouncer"; \
 		{ apt-get -q update && DEBIAN_FRONTEND=noninteractive \
 			apt-get -q install -y --no-install-recommends \
-			chromium nginx openssl; } > /dev/null 2>&1 \
+			chromium nginx openssl pgbouncer; } > /dev/null 2>&1 \
 			|| echo "not installed: some tests are skipped"; \
 	fi
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.front import Front
 from support.nginx import make_certificate
-from support.pooler import Pooler
+from support.pgbouncer import PgBouncer, find_pgbouncer
 from support.postgresql import free_port
 from support.server import BusServer, TrytondServer, environment, write_config
 
@@ -214,11 +214,16 @@ def test_unknown_database(check):
     failed(done, 'database', "'unknown'", 'does not exist', 'name')
 
 
-def test_pooler_that_loses_notifications(check, postgresql):
-    with Pooler(postgresql.port) as pooler:
-        uri = f'postgresql://postgres@127.0.0.1:{pooler.port}'
+@pytest.mark.skipif(not find_pgbouncer(), reason="there is no PgBouncer")
+@pytest.mark.parametrize('mode', ['session', 'transaction'])
+def test_pgbouncer(check, postgresql, mode):
+    with PgBouncer(postgresql.port, mode) as pgbouncer:
+        uri = f'postgresql://postgres@127.0.0.1:{pgbouncer.port}'
         done = check(sections={'database': {'uri': uri}})
-    failed(done, 'LISTEN', 'PgBouncer', 'session mode')
+    if mode == 'session':
+        assert done.returncode == 0, done.stdout
+    else:
+        failed(done, 'LISTEN', 'PgBouncer', 'session mode')
 
 
 def test_no_rights_for_the_journal(check, postgresql, database):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, final
 
 __all__ = [
-    'Bus', 'BusServer', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX',
+    'Assembly', 'Bus', 'BusServer', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX',
     'SessionRequest', 'WokenQueue', '_MessageQueue', 'close', 'forked',
     'notify', 'split', 'statistics', 'watch']
 
@@ -265,6 +265,18 @@ def watch(fd: int, seconds: float) -> Deadline:
 
 def split(payload: str) -> list[str]:
     """Cut a payload that is too large for a NOTIFY into parts."""
+
+@final
+class Assembly:
+    """Puts parts together again."""
+
+    def __new__(cls) -> Assembly: ...
+    def push(self, part: str, limit: int) -> str | None:
+        """Take the next part; returns the payload after its last one.
+
+        Raises ValueError for what is no part or does not follow the one
+        before, and for a payload of more than `limit` bytes.
+        """
 
 def forked() -> None:
     """Begin anew in the child of a fork."""

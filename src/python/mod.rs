@@ -10,6 +10,7 @@ mod decode;
 mod encode;
 mod imports;
 mod notify;
+mod parts;
 mod process;
 mod queue;
 mod server;
@@ -31,7 +32,9 @@ mod _native {
     #[pymodule_export]
     use super::notify::notify;
     #[pymodule_export]
-    use super::process::{PyDeadline, close, forked, split, statistics, watch};
+    use super::parts::{PyAssembly, split};
+    #[pymodule_export]
+    use super::process::{PyDeadline, close, forked, statistics, watch};
     #[pymodule_export]
     use super::queue::PyMessageQueue;
     #[pymodule_export]
