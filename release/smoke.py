@@ -116,9 +116,11 @@ def attempt(executable, number, dist, kind):
 
 
 def run(*command, **environ):
+    # Compiled crates are taken from there, what is of the file is not
+    environ['CARGO_TARGET_DIR'] = str(ROOT / 'target')
     return subprocess.run(
         command, env={**os.environ, **environ}, text=True,
-        capture_output=True, timeout=1200)
+        capture_output=True, timeout=1800)
 
 
 if __name__ == '__main__':
