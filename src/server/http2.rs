@@ -76,7 +76,7 @@ where
             (Activity::Waiting, _) => Instant::now() + NEVER,
             (Activity::Writing(since), _) => since + limits.write_time,
             (Activity::Idle(since), None) => since + idle_time,
-            (Activity::Idle(since), Some(told)) => since.max(told) + limits.write_time,
+            (Activity::Idle(since), Some(told)) => since.max(told) + limits.header_time,
         };
         let is_idle = matches!(activity, Activity::Idle(_));
         if !is_idle {
