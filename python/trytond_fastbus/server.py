@@ -164,7 +164,7 @@ def _reload(server):
         if server.reload():
             logger.info("bus server has read its certificate again")
         else:
-            logger.info(
+            logger.warning(
                 "bus server speaks no TLS: there is no certificate to read")
     except ValueError as error:
         logger.error(
