@@ -129,7 +129,8 @@ impl PyServer {
         let Some(tls) = &self.tls else {
             return Ok(false);
         };
-        py.detach(|| tls.reload()).map_err(ssl_error)?;
+        py.detach(|| tls.reload())
+            .map_err(|error| ssl_error(&error))?;
         Ok(true)
     }
 
@@ -152,6 +153,7 @@ impl PyServer {
 
 /// Raise `ValueError` for a certificate and a key that can't be used.
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "pyo3 gives values")]
 pub(super) fn check_certificate(
     py: Python<'_>,
     certificate: PathBuf,
@@ -159,7 +161,7 @@ pub(super) fn check_certificate(
 ) -> PyResult<()> {
     py.detach(|| Tls::read(&certificate, &privatekey))
         .map(|_| ())
-        .map_err(ssl_error)
+        .map_err(|error| ssl_error(&error))
 }
 
 #[pymethods]
@@ -244,10 +246,9 @@ impl Options {
     }
 
     fn config(&self) -> PyResult<Config> {
-        let tls = self
-            .ssl
-            .as_ref()
-            .map(|(certificate, key)| Tls::read(certificate, key).map_err(ssl_error));
+        let tls = self.ssl.as_ref().map(|(certificate, key)| {
+            Tls::read(certificate, key).map_err(|error| ssl_error(&error))
+        });
         Ok(Config {
             tls: tls.transpose()?.map(Arc::new),
             allow_subscribe: self.allow_subscribe,
@@ -324,7 +325,7 @@ fn bind(option: &str, addresses: &[String]) -> PyResult<Vec<Listener>> {
     Ok(listeners)
 }
 
-fn ssl_error(error: String) -> PyErr {
+fn ssl_error(error: &str) -> PyErr {
     PyValueError::new_err(format!("[ssl] in the configuration: {error}"))
 }
 
