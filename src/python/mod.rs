@@ -38,7 +38,7 @@ mod _native {
     #[pymodule_export]
     use super::queue::PyMessageQueue;
     #[pymodule_export]
-    use super::server::{PyRequest, PyServer};
+    use super::server::{PyRequest, PyServer, check_certificate};
 
     #[pymodule_export]
     const PAYLOAD_MAX: usize = crate::parts::PAYLOAD_MAX;

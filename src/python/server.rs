@@ -3,6 +3,7 @@
 //! The server runs on threads of its own that never call Python; threads of
 //! Python take what it asks for, and answer.
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::history::Bounds;
 use crate::registry;
 use crate::server::{
     Address, Check, CheckFuture, Config, Limits, Listener, Server, Session, Sessions,
-    inherited, notify_ready, notify_stopping, raise_descriptor_limit,
+    Tls, inherited, notify_ready, notify_stopping, raise_descriptor_limit,
 };
 use crate::sync::{Mutex, lock};
 
@@ -54,6 +55,8 @@ struct Options {
     max_polls: usize,
     max_connections: usize,
     hold_time: f64,
+    /// The paths of the certificate and of its key, none without TLS.
+    ssl: Option<(PathBuf, PathBuf)>,
 }
 
 /// The bus server.
@@ -65,6 +68,8 @@ pub(super) struct PyServer {
     /// What it listens on, as text.
     addresses: Vec<String>,
     descriptors: u64,
+    /// None where it does not speak TLS.
+    tls: Option<Arc<Tls>>,
 }
 
 /// What the server wants to know of trytond.
@@ -119,6 +124,16 @@ impl PyServer {
         Ok(notify_ready()?)
     }
 
+    /// Read the certificate and its key again; whether there are any.
+    fn reload(&self, py: Python<'_>) -> PyResult<bool> {
+        let Some(tls) = &self.tls else {
+            return Ok(false);
+        };
+        py.detach(|| tls.reload())
+            .map_err(|error| ssl_error(&error))?;
+        Ok(true)
+    }
+
     /// Begin to answer the waiting polls, and then end.
     fn drain(&self) -> PyResult<()> {
         self.server.drain();
@@ -134,6 +149,19 @@ impl PyServer {
             Some(result) => Ok(result.map(|()| true)?),
         }
     }
+}
+
+/// Raise `ValueError` for a certificate and a key that can't be used.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "pyo3 gives values")]
+pub(super) fn check_certificate(
+    py: Python<'_>,
+    certificate: PathBuf,
+    privatekey: PathBuf,
+) -> PyResult<()> {
+    py.detach(|| Tls::read(&certificate, &privatekey))
+        .map(|_| ())
+        .map_err(|error| ssl_error(&error))
 }
 
 #[pymethods]
@@ -185,6 +213,7 @@ impl PyRequest {
 impl Options {
     fn start(self) -> PyResult<PyServer> {
         let config = self.config()?;
+        let tls = config.tls.clone();
         let mut listeners = inherited()
             .map_err(|error| io_error("a socket of the service manager", &error))?;
         if listeners.is_empty() {
@@ -212,11 +241,16 @@ impl Options {
             requests,
             addresses,
             descriptors,
+            tls,
         })
     }
 
     fn config(&self) -> PyResult<Config> {
+        let tls = self.ssl.as_ref().map(|(certificate, key)| {
+            Tls::read(certificate, key).map_err(|error| ssl_error(&error))
+        });
         Ok(Config {
+            tls: tls.transpose()?.map(Arc::new),
             allow_subscribe: self.allow_subscribe,
             relay_user: self.relay_user,
             long_polling_timeout: seconds(
@@ -289,6 +323,10 @@ fn bind(option: &str, addresses: &[String]) -> PyResult<Vec<Listener>> {
         listeners.extend(bound);
     }
     Ok(listeners)
+}
+
+fn ssl_error(error: &str) -> PyErr {
+    PyValueError::new_err(format!("[ssl] in the configuration: {error}"))
 }
 
 fn io_error(what: &str, error: &io::Error) -> PyErr {

@@ -19,6 +19,7 @@ const LATENCIES: [f64; 14] = [
 pub(super) struct Metrics {
     registry: Registry,
     pub(super) connections: IntGauge,
+    pub(super) tls_failures: IntCounter,
     pub(super) polls: IntGauge,
     requests: IntCounterVec,
     /// That of the status 200, which nearly all have.
@@ -57,6 +58,11 @@ impl Metrics {
             requests_good: requests.with_label_values(&["200"]),
             requests,
             connections: gauge(&registry, "connections", "Open connections"),
+            tls_failures: counter(
+                &registry,
+                "tls_failures_total",
+                "Connections that did not come to speak TLS",
+            ),
             polls: gauge(&registry, "polls_waiting", "Polls that wait"),
             delivered: counter(&registry, "delivered_total", "Messages answered"),
             replayed: counter(

@@ -8,7 +8,8 @@
 //! A request passes through the files in this order: `accept`, `connection`,
 //! `park` (hyper reads it), `app`, which asks `route`, `cors`, `question`,
 //! `credential`, `address` and `sessions`, then `wait` (for what `clients`,
-//! or the bus, gives the poll) and `reply`.
+//! or the bus, gives the poll) and `reply`. Where there is a certificate `tls`
+//! comes before `connection`, or before `http2`, which takes its place.
 mod accept;
 mod address;
 mod admin;
@@ -24,6 +25,7 @@ mod credential;
 mod database;
 mod drain;
 mod handle;
+mod http2;
 mod listen;
 mod metrics;
 mod park;
@@ -34,7 +36,9 @@ mod reply;
 mod route;
 mod run;
 mod sessions;
+mod streams;
 mod systemd;
+mod tls;
 mod wait;
 
 pub use config::{Config, Limits};
@@ -43,3 +47,4 @@ pub use listen::{Address, Listener, inherited, raise_descriptor_limit};
 pub use run::{Stop, run};
 pub use sessions::{Check, CheckFuture, Session, Sessions};
 pub use systemd::{notify_ready, notify_stopping};
+pub use tls::Tls;

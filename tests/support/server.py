@@ -3,6 +3,7 @@ own."""
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -106,7 +107,9 @@ class TrytondServer:
             self, directory, sections, databases=(), kind='threaded',
             workers=2, threads=8, wsgi='trytond.application:app'):
         self.port = free_port()
-        self.url = f'http://127.0.0.1:{self.port}'
+        self.url = (
+            f'https://localhost:{self.port}' if 'ssl' in sections
+            else f'http://127.0.0.1:{self.port}')
         self._log = Path(directory) / f'trytond-{self.port}.log'
         config = write_config(
             Path(directory) / f'trytond-{self.port}.conf', {
@@ -158,7 +161,10 @@ class TrytondServer:
             return False
 
     def _is_ready(self):
-        get(self.port, '/')
+        if self.url.startswith('https:'):
+            ssl.get_server_certificate(('localhost', self.port), timeout=5)
+        else:
+            get(self.port, '/')
         return True
 
     @property

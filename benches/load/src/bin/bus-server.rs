@@ -1,6 +1,7 @@
 //! The bus server without Python: every session is valid, and messages come
 //! from standard input, one in a line: `channel json`. The line `waiting`
-//! prints how many polls wait.
+//! prints how many polls wait. With the paths of a certificate and of its key
+//! it speaks TLS: `bus-server [CERTIFICATE KEY]`.
 use std::io::{BufRead, Write, stdin, stdout};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::thread::available_parallelism;
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{
-    Address, Check, CheckFuture, Config, Listener, Server, Session, Sessions,
+    Address, Check, CheckFuture, Config, Listener, Server, Session, Sessions, Tls,
     raise_descriptor_limit,
 };
 
@@ -36,7 +37,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = listener.local_addr()?;
     let admin = TcpListener::bind("127.0.0.1:0")?;
     let admin_address = admin.local_addr()?;
-    let config = Config::default();
+    let files: Vec<_> = std::env::args().skip(1).collect();
+    let tls = match &files[..] {
+        [certificate, key] => Some(Tls::read(certificate.as_ref(), key.as_ref())?),
+        _ => None,
+    };
+    let config = Config {
+        tls: tls.map(Arc::new),
+        ..Config::default()
+    };
     let process = registry::current();
     let bus = process.open("db", config.history);
     let _server = Server::start(
