@@ -23,6 +23,8 @@ mod cors;
 mod credential;
 mod database;
 mod drain;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod handle;
 mod listen;
 mod metrics;
