@@ -202,10 +202,11 @@ fn task_that_is_woken_by_another_thread_runs() {
             let waiter = waiter.clone();
             move || waiter.wake(Wake::Closed)
         });
-        // The relay and the task, of one runtime
+        // The task, and then the relay, of one runtime
         let wake = block_on(poll_fn(|context| {
+            let wake = waiter.poll(context);
             tasks.poll(context);
-            waiter.poll(context)
+            wake
         }));
         assert!(matches!(wake, Wake::Closed));
         waker.join().expect("no panic");
