@@ -1,7 +1,7 @@
 //! What holds for whatever comes from outside, as functions of arbitrary
 //! bytes: `make fuzz` looks for bytes for which one of them panics, and the
 //! tests try those of `fuzz/seeds`.
-#![allow(missing_docs, reason = "each name is what it feeds")]
+#![allow(clippy::missing_panics_doc, reason = "that is what they are for")]
 use std::str::from_utf8;
 
 use serde_json::Value;
@@ -65,7 +65,12 @@ pub fn parts(data: &[u8]) {
         let fields = |line: &str| {
             let mut fields = line.splitn(4, ' ').map(str::to_owned);
             let mut field = || fields.next().expect("it was taken");
-            (field(), field().parse().expect("a number"), field(), field())
+            (
+                field(),
+                field().parse().expect("a number"),
+                field(),
+                field(),
+            )
         };
         let (id, last, count, _): (_, usize, _, _) = fields(lines[end - 1]);
         assert_eq!(count.parse(), Ok(last + 1));
@@ -100,8 +105,9 @@ mod tests {
         let mut count = 0;
         for seed in fs::read_dir(seeds.join(name)).expect("a directory") {
             let path = seed.expect("a file").path();
-            println!("{}", path.display());
-            target(&fs::read(path).expect("bytes"));
+            let seed = fs::read(&path).expect("bytes");
+            let passed = std::panic::catch_unwind(|| target(&seed));
+            assert!(passed.is_ok(), "{}", path.display());
             count += 1;
         }
         assert!(count > 0, "{name} has no seeds");

@@ -169,13 +169,8 @@ fn poll_waits_for_a_look_that_begins_after_it_came() {
         let last = Id::from_json("2");
         let mut settling = Settling::default();
         let next = loop {
-            let found = bus.subscribe(
-                &["a"],
-                Some(&last),
-                &mut settling,
-                0.0,
-                Signal::thread,
-            );
+            let found =
+                bus.subscribe(&["a"], Some(&last), &mut settling, 0.0, Signal::thread);
             bell.notify();
             match found {
                 Subscription::Message(message) => break message,

@@ -1,4 +1,5 @@
 //! What holds for whatever a client sends; see `src/fuzz.rs`.
+#![allow(clippy::missing_panics_doc, reason = "that is what they are for")]
 use std::collections::BTreeSet;
 use std::str::from_utf8;
 use std::sync::Arc;
@@ -95,14 +96,14 @@ async fn talk(app: &Arc<App>, sent: &[u8], how: u8) -> Vec<u8> {
     let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
     let open = Open::new(app, place.expect("it is the first"));
     let (client, stream) = duplex(1 << 16);
-    let serving = tokio::spawn(serve(stream, Peer::Local, open));
+    let served = tokio::spawn(serve(stream, Peer::Local, open));
     let (mut from, mut to) = split(client);
-    let pieces = match how >> 1 {
+    let length = match how >> 1 {
         0 => sent.len().max(1),
         size => usize::from(size),
     };
     let send = async {
-        for piece in sent.chunks(pieces) {
+        for piece in sent.chunks(length) {
             // The server may have closed.
             if to.write_all(piece).await.is_err() {
                 break;
@@ -114,9 +115,9 @@ async fn talk(app: &Arc<App>, sent: &[u8], how: u8) -> Vec<u8> {
         }
     };
     let mut answers = Vec::new();
-    let (_, read) = tokio::join!(send, from.read_to_end(&mut answers));
+    let ((), read) = tokio::join!(send, from.read_to_end(&mut answers));
     read.expect("a stream in memory");
-    serving.await.expect("it does not panic");
+    served.await.expect("it does not panic");
     answers
 }
 
@@ -204,7 +205,9 @@ pub fn question(data: &[u8]) {
     let Ok(question) = Question::read(data, 1, &limits) else {
         // It is not refused in other words.
         if let (Some(value), Some(asked)) = (&value, asked) {
-            let is_within = value["channels"].as_array().is_none_or(|all| all.len() <= 5)
+            let is_within = value["channels"]
+                .as_array()
+                .is_none_or(|all| all.len() <= 5)
                 && asked.iter().all(|channel| channel.len() <= 20);
             if is_within {
                 let again = Question::read(value.to_string().as_bytes(), 1, &limits);
@@ -213,7 +216,12 @@ pub fn question(data: &[u8]) {
         }
         return;
     };
-    let found: Vec<&str> = question.poll.channels().iter().map(|name| &**name).collect();
+    let found: Vec<&str> = question
+        .poll
+        .channels()
+        .iter()
+        .map(|name| &**name)
+        .collect();
     assert!(found.len() <= 6);
     assert!(found.iter().all(|channel| channel.len() <= 20));
     assert!(found.is_sorted_by(|one, other| one < other));

@@ -21,7 +21,9 @@ from .log import Log, rest
 THREADS = 8
 # Seconds that a client stays at the most, a half of a request too
 STAY = 2
-HEAD = 'POST {path} HTTP/1.1\r\nHost: bus\r\nAuthorization: {authorization}\r\n'
+HEAD = (
+    'POST {path} HTTP/1.1\r\nHost: bus\r\n'
+    'Authorization: {authorization}\r\n')
 JSON = 'Content-Type: application/json\r\n'
 GARBAGE = [
     'GET / HTTP/1.1\r\nHost: bus\r\n\r\n',
