@@ -102,7 +102,7 @@ async fn talk(app: &Arc<App>, sent: &[u8], how: u8) -> Vec<u8> {
         0 => sent.len().max(1),
         size => usize::from(size),
     };
-    let send = async {
+    let write = async {
         for piece in sent.chunks(length) {
             // The server may have closed.
             if to.write_all(piece).await.is_err() {
@@ -115,7 +115,7 @@ async fn talk(app: &Arc<App>, sent: &[u8], how: u8) -> Vec<u8> {
         }
     };
     let mut answers = Vec::new();
-    let ((), read) = tokio::join!(send, from.read_to_end(&mut answers));
+    let ((), read) = tokio::join!(write, from.read_to_end(&mut answers));
     read.expect("a stream in memory");
     served.await.expect("it does not panic");
     answers
