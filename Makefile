@@ -107,7 +107,7 @@ fuzz: ## Look for bytes that break what reads them (SECONDS=60 TARGETS=request)
 		mkdir -p fuzz/corpus/$$target && \
 		cargo +nightly fuzz run $$target fuzz/corpus/$$target \
 			fuzz/seeds/$$target -- -max_total_time=$(SECONDS) \
-			-max_len=8192 -rss_limit_mb=1024 -timeout=10 \
+			-detect_leaks=0 -max_len=8192 -rss_limit_mb=1024 -timeout=20 \
 			-dict=fuzz/dictionary -print_final_stats=1 || exit 1; \
 	done
 

@@ -77,9 +77,13 @@ def exceeded(account, first):
 
 def check(name, accounts):
     "Return what is wrong with the accounts of a server, as sentences"
+    # What one rest finds may still be on its way; what is lost stays.
+    kept = [
+        {key: min(value, before[key]) for key, value in account.items()}
+        for before, account in zip(accounts, accounts[1:], strict=False)]
     violations = [
-        f"The rest {number} found {excess} in {name}."
-        for number, account in enumerate(accounts, 1)
+        f"The rests {number} and {number + 1} found {excess} in {name}."
+        for number, account in enumerate(kept, 1)
         for excess in exceeded(account, accounts[0])]
     third = len(accounts) // 3
     if third >= 3:
