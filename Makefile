@@ -32,7 +32,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint docs test-rust real-clients test-python test-compat soak bench bench-server dist audit clean
+.PHONY: help demo test lint docs test-rust real-clients test-python test-compat soak fuzz tsan bench bench-server dist audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -103,6 +103,33 @@ RUN ?=
 soak: $(environments)/8.2/.product ## Look for lost messages under random faults (SECONDS=600 SEED=7 RUN="--database sqlite")
 	@cd tests && PYTHONPATH=.:.. ../$(environments)/8.2/bin/python -m faults \
 		--seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(RUN)
+
+# With cargo-fuzz and a nightly toolchain. What is found lands in
+# fuzz/artifacts, and belongs into fuzz/seeds once it is fixed.
+TARGETS ?= credential parts payload question request
+
+fuzz: SECONDS := $(if $(filter file,$(origin SECONDS)),60,$(SECONDS))
+fuzz: ## Look for bytes that break what reads them (SECONDS=60 TARGETS=request)
+	@for target in $(TARGETS); do \
+		echo "fuzz $$target"; \
+		mkdir -p fuzz/corpus/$$target && \
+		cargo +nightly fuzz run $$target fuzz/corpus/$$target \
+			fuzz/seeds/$$target -- -max_total_time=$(SECONDS) \
+			-detect_leaks=0 -max_len=8192 -rss_limit_mb=1024 -timeout=20 \
+			-dict=fuzz/dictionary -print_final_stats=1 || exit 1; \
+	done
+
+# Without Python, whose interpreter would have to be built for it, and without
+# the tests that measure time: everything takes some ten times as long.
+tsan: ## Run the tests in Rust under ThreadSanitizer (nightly, with rust-src)
+	@RUSTFLAGS=-Zsanitizer=thread RUSTDOCFLAGS=-Zsanitizer=thread \
+		CARGO_TARGET_DIR=target/tsan PROPTEST_CASES=16 \
+		TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp \
+		cargo +nightly test -q --locked -Zbuild-std \
+		--target $$(rustc -vV | sed -n 's/^host: //p') \
+		--no-default-features --features server --lib --tests -- \
+		--skip drain_answers_a_thousand_polls_one_after_the_other \
+		--skip clients_that_send_a_byte_at_a_time
 
 bench: $(environments)/8.2/.product ## Compare with the stock bus
 	@$(environments)/8.2/bin/python -m benches

@@ -24,6 +24,8 @@ mod cors;
 mod credential;
 mod database;
 mod drain;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod handle;
 mod http2;
 mod listen;
