@@ -248,6 +248,10 @@ def kernel_memory():
 
 
 def build():
+    "Make the program of the clients, unless it is there"
+    source = HOLD.parents[2] / 'src' / 'bin' / 'hold.rs'
+    if HOLD.exists() and HOLD.stat().st_mtime > source.stat().st_mtime:
+        return
     subprocess.run(
         ['cargo', 'build', '-q', '--release', '--locked'],
         cwd=HOLD.parents[2], check=True, stdout=sys.stderr)
