@@ -41,12 +41,11 @@ class Storm:
     hold_time: float = 20
     seed: int = 1
 
-    @property
-    def check_rate(self):
-        "Checks a second of one server, while all of them check"
+    def check_rate(self, busy):
+        "Checks a second of one server, while so many of them check"
         cores = 1
         if self.server_cores:
-            cores = min(1, self.server_cores / self.servers)
+            cores = min(1, self.server_cores / busy)
         rate = cores / self.check_cpu
         return max(rate - self.background / self.servers, 0)
 
@@ -133,7 +132,7 @@ def run(storm, limit=3600):
         random_.shuffle(busy)
         for number, place in enumerate(busy):
             able = min(
-                storm.check_rate * STEP,
+                storm.check_rate(len(busy)) * STEP,
                 (database - checked) / (len(busy) - number))
             # What is no whole client is left to chance.
             able = int(able) + (random_.random() < able % 1)
