@@ -7,9 +7,11 @@ import sys
 import time
 
 from .. import report
-from .site import CLIENTS_MAX, DATABASE, Site, build
+from .site import DATABASE, Site, build
 
 ROUNDS = 5
+# What a server holds, below the limit of descriptors
+POLLS_MAX = 17_000
 # How many clients come a second
 RATE = 3000
 
@@ -33,7 +35,7 @@ def main():
     print(report.machine_line())
     rows = []
     for clients in options.clients:
-        servers = options.servers or max(2, -(-clients // CLIENTS_MAX))
+        servers = options.servers or max(2, -(-clients // POLLS_MAX))
         with Site(
                 clients, servers, not options.no_index, options.sockets,
                 session_cache=600) as site:

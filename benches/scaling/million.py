@@ -12,14 +12,14 @@ DESCRIPTORS_MAX = 1_048_576
 
 # Measured on the machine of docs/scaling.md: bytes, and seconds of CPU
 MEASURED = {
-    'poll_bytes': 2_500,
-    'kernel_bytes': 4_000,
+    'poll_bytes': 9_300,
+    'kernel_bytes': 4_300,
     'server_bytes': 45_000_000,
-    'delivery_cpu': 35e-6,
-    'check_cpu': .9e-3,
-    'check_database': .45e-3,
-    'notify_cpu': 60e-6,
-    'notify_listener_cpu': 20e-6,
+    'delivery_cpu': 39e-6,
+    'check_cpu': 1.3e-3,
+    'check_database': .54e-3,
+    'notify_cpu': 50e-6,
+    'notify_listener_cpu': 54e-6,
     }
 
 
@@ -56,7 +56,8 @@ def compute(
     and one more; times in seconds, sizes in bytes"""
     polls = -(-clients // servers)
     # A session is checked when a poll begins, unless it was a while ago.
-    again = long_polling_timeout * (1 + session_cache // long_polling_timeout)
+    again = long_polling_timeout * max(
+        1, -(-session_cache // long_polling_timeout))
     checks = clients / again
     storm = Storm(
         clients, servers, check_cpu=measured['check_cpu'],

@@ -21,8 +21,9 @@ HOLD = Path(__file__).parents[1] / 'load' / 'target' / 'release' / 'hold'
 TICKS = os.sysconf('SC_CLK_TCK')
 # The ids of the clients' users begin here
 FIRST = 1000
-# What a process of clients holds, below the limit of descriptors
-CLIENTS_MAX = 17_000
+# What a process of clients holds: the kernel looks for a free port the longer,
+# the fewer of the address are left, and it looks at every other one only
+CLIENTS_MAX = 10_000
 
 # A user with a session for each client, from the address that it polls from
 USERS = """
