@@ -91,7 +91,8 @@ def print_head():
 
 
 def print_part(title, rows):
-    print(title)
+    if title:
+        print(title)
     for row in rows:
         _print_cells(row.cells())
 

@@ -39,7 +39,7 @@ KNOWN = {
     'class', 'allow_subscribe', 'url_host', 'long_polling_timeout',
     'cache_timeout', 'select_timeout', 'message_size', 'cache_size',
     'journal', 'journal_timeout', 'keep_alive_timeout', 'relay_user',
-    'listen', 'admin_listen', 'num_proxies', 'ssl', *SERVER}
+    'listen', 'reuse_port', 'admin_listen', 'num_proxies', 'ssl', *SERVER}
 
 
 def _number(section, option, default=None):
@@ -123,6 +123,7 @@ def server():
     options = {
         'listen': addresses(
             config.get('bus', 'listen', default='localhost:8001')),
+        'reuse_port': _boolean('bus', 'reuse_port', False),
         'admin_listen': addresses(
             config.get('bus', 'admin_listen', default='')),
         'allow_subscribe': _boolean('bus', 'allow_subscribe', False),

@@ -30,6 +30,7 @@ const REQUESTS_MAX: usize = 10_000;
 #[pyo3(from_item_all)]
 struct Options {
     listen: Vec<String>,
+    reuse_port: bool,
     admin_listen: Vec<String>,
     threads: usize,
     allow_subscribe: bool,
@@ -217,9 +218,14 @@ impl Options {
         let mut listeners = inherited()
             .map_err(|error| io_error("a socket of the service manager", &error))?;
         if listeners.is_empty() {
-            listeners = bind("listen", &self.listen)?;
+            let bind_one = if self.reuse_port {
+                Address::bind_beside
+            } else {
+                Address::bind
+            };
+            listeners = bind("listen", &self.listen, bind_one)?;
         }
-        let admin = bind("admin_listen", &self.admin_listen)?;
+        let admin = bind("admin_listen", &self.admin_listen, Address::bind)?;
         let addresses = listeners.iter().chain(&admin);
         let addresses = addresses.map(ToString::to_string).collect();
         let descriptors = raise_descriptor_limit()?;
@@ -311,14 +317,17 @@ impl Sessions for Trytond {
     }
 }
 
-fn bind(option: &str, addresses: &[String]) -> PyResult<Vec<Listener>> {
+fn bind(
+    option: &str,
+    addresses: &[String],
+    bind_one: fn(&Address) -> io::Result<Vec<Listener>>,
+) -> PyResult<Vec<Listener>> {
     let mut listeners = Vec::new();
     for text in addresses {
         let address: Address = text
             .parse()
             .map_err(|error| PyValueError::new_err(format!("{option}: {error}")))?;
-        let bound = address
-            .bind()
+        let bound = bind_one(&address)
             .map_err(|error| io_error(&format!("{option} {address}"), &error))?;
         listeners.extend(bound);
     }
