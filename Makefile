@@ -96,11 +96,11 @@ soak: $(environments)/8.2/.product ## Look for lost messages under random faults
 	@cd tests && PYTHONPATH=.:.. ../$(environments)/8.2/bin/python -m faults \
 		--seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(RUN)
 
-bench: $(environments)/8.2/.product ## Compare with the stock bus
-	@$(environments)/8.2/bin/python -m benches
+bench: $(environments)/8.2/.product ## Compare with the stock bus, and record it (PARTS="a g": some parts)
+	@$(environments)/8.2/bin/python -m benches $(PARTS) --record
 
-bench-server: ## Compare the bus server with nginx and nchan
-	@$(PYTHON) benches/load/compare.py
+bench-server: $(environments)/8.2/.product ## Compare servers of long polls, nginx with nchan too, and record it
+	@$(environments)/8.2/bin/python -m benches.server --record
 
 dist: dist/.built ## Build the wheel
 

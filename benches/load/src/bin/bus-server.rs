@@ -1,6 +1,6 @@
 //! The bus server without Python: every session is valid, and messages come
 //! from standard input, one in a line: `channel json`. The line `waiting`
-//! prints how many polls wait.
+//! prints how many polls wait, the line `end` ends it.
 use std::io::{BufRead, Write, stdin, stdout};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -35,7 +35,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let address = listener.local_addr()?;
     let admin = TcpListener::bind("127.0.0.1:0")?;
-    let admin_address = admin.local_addr()?;
     let config = Config::default();
     let process = registry::current();
     let bus = process.open("db", config.history);
@@ -48,12 +47,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         available_parallelism().map_or(2, std::num::NonZero::get),
     )?;
     let mut out = stdout();
-    writeln!(out, "{address} {admin_address}")?;
+    writeln!(out, "{address}")?;
     out.flush()?;
     for line in stdin().lock().lines() {
         let line = line?;
         if let Some((channel, json)) = line.split_once(' ') {
             process.publish(&bus, vec![Message::new(channel, json)?])?;
+        } else if line == "end" {
+            break;
         } else {
             writeln!(out, "{}", bus.statistics().waiting)?;
             out.flush()?;
