@@ -4,17 +4,9 @@ import os
 
 from tests.support.postgresql import PostgreSQL
 
-from . import (
-    drain,
-    journal,
-    memory,
-    poll,
-    publish,
-    record,
-    report,
-    serve,
-    wake,
-)
+from . import drain, journal, memory, poll, publish, serve, wake
+from .record import RESULTS, Run, add_options, parse
+from .report import print_head, print_part
 
 PARTS = {
     'a': poll, 'b': wake, 'c': drain, 'd': publish, 'e': memory, 'f': serve,
@@ -29,8 +21,8 @@ def main():
     parser.add_argument(
         'parts', nargs='*', metavar='PART',
         help="the parts to run, of %s (default: all)" % ' '.join(PARTS))
-    record.add_options(parser)
-    options = record.parse(parser)
+    add_options(parser)
+    options = parse(parser)
     if unknown := set(options.parts) - set(PARTS):
         parser.error("no such part: %s" % ' '.join(sorted(unknown)))
     for name in list(os.environ):
@@ -38,18 +30,18 @@ def main():
             del os.environ[name]
     rows = []
     with PostgreSQL(max_connections=100) as postgresql:
-        run = record.Run('benches', postgresql)
-        report.print_head(run)
+        run = Run('benches', postgresql)
+        print_head(run)
         for part in options.parts or PARTS:
             module = PARTS[part]
             measured = list(module.run(postgresql, options.quick))
-            report.print_part(module.TITLE, measured)
+            print_part(module.TITLE, measured)
             rows += measured
             if options.record:
                 # Each part has its own file, and may be measured again alone.
                 name = module.__name__.rpartition('.')[2]
                 run.write(
-                    record.RESULTS / f'{name}.json',
+                    RESULTS / f'{name}.json',
                     [row.asdict() for row in measured])
         if options.json:
             run.write(options.json, [row.asdict() for row in rows])
