@@ -18,6 +18,7 @@ sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 
 # On SQLite, or on a PostgreSQL that is thrown away
 DB ?= sqlite
+plots := $(environments)/plots/bin
 demo := $(environments)/$(if $(filter postgresql,$(DB)),8.2,demo)
 
 # Run a command and show what it said only if it fails
@@ -30,7 +31,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint test-rust real-clients test-python test-compat soak bench bench-server dist clean
+.PHONY: help demo test lint test-rust real-clients test-python test-compat soak bench bench-server plots dist clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,7 +42,7 @@ demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and
 test: lint test-rust real-clients test-python test-compat ## Run all checks and tests
 	@echo "all passed"
 
-lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check form, lints and stubs
+lint: $(environments)/tools/.requirements $(environments)/8.2/.product $(environments)/plots/.requirements ## Check form, lints, stubs and plots
 	@echo "lint"
 	@cargo fmt --check
 	@cargo clippy -q --locked --all-targets -- -D warnings
@@ -53,6 +54,7 @@ lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check 
 	@$(tools)/ruff check -q
 	@$(call quiet,$(environments)/8.2/bin/python -m mypy.stubtest \
 		trytond_fastbus._native)
+	@$(plots)/python -m tests.plots
 
 test-rust: $(environments)/tools/.requirements ## Test the core, and its model under loom
 	@echo "tests in Rust"
@@ -101,6 +103,9 @@ bench: $(environments)/8.2/.product ## Compare with the stock bus, and record it
 
 bench-server: $(environments)/8.2/.product ## Compare servers of long polls, nginx with nchan too, and record it
 	@$(environments)/8.2/bin/python -m benches.server --record
+
+plots: $(environments)/plots/.requirements ## Draw the plots of the docs from benches/results
+	@$(plots)/python -m benches.plots
 
 dist: dist/.built ## Build the wheel
 
