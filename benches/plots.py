@@ -161,7 +161,7 @@ def write(axes, ends):
     heights = {}
     for (x, y), colour, label in sorted(ends, key=lambda end: end[0][1]):
         place = axes.transData.transform((x, y))
-        height = max(place[1], heights.get(x, -1e9) + 14)
+        height = max(place[1], heights.get(x, -1e9) + 15)
         heights[x] = height
         axes.annotate(
             label, (x, y), (9, (height - place[1]) * 72 / 100 - 1),
@@ -171,7 +171,7 @@ def write(axes, ends):
 
 def start(title, x, y):
     figure = Figure(figsize=(7.2, 3.7), dpi=100)
-    axes = figure.add_axes((.1, .15, .66, .7))
+    axes = figure.add_axes((.12, .15, .64, .7))
     if not y:
         axes.set_position((.23, .15, .72, .7))
     figure.text(
