@@ -59,6 +59,8 @@ def main():
         help="only these numbers of polls")
     parser.add_argument(
         '--only', action='append', metavar='SERVER', help="only this server")
+    parser.add_argument(
+        '--turns', type=int, metavar='N', help="at most so many turns")
     record.add_options(parser)
     options = record.parse(parser)
     if options.record and (options.polls or options.only):
@@ -81,6 +83,10 @@ def main():
                 name: plans['slow' if is_slow(name) else 'fast'].get(polls)
                 for name in options.only or servers}
             plan = {name: planned for name, planned in plan.items() if planned}
+            if options.turns:
+                plan = {
+                    name: (min(turns, options.turns), rounds)
+                    for name, (turns, rounds) in plan.items()}
             measured = measure(release / 'load', servers, polls, plan)
             show(polls, measured)
             rows += measured
