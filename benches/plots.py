@@ -45,14 +45,14 @@ SERVERS = {
 
 def main(directory=IMAGES):
     with matplotlib.rc_context(STYLE):
-        servers = rows('server')
-        for name, figure in {
-                'memory': memory(servers),
-                'last': last(servers),
-                'deliveries': deliveries(servers),
-                'poll': poll(rows('poll')),
-                }.items():
-            save(figure, Path(directory) / f'plot-{name}.svg')
+        for draw, run in [
+                (memory, 'server'), (last, 'server'),
+                (deliveries, 'server'), (poll, 'poll')]:
+            # A part that was not recorded yet has no plot.
+            if (RESULTS / f'{run}.json').exists():
+                save(
+                    draw(rows(run)),
+                    Path(directory) / f'plot-{draw.__name__}.svg')
 
 
 def rows(name):
