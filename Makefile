@@ -20,6 +20,7 @@ sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 
 # On SQLite, or on a PostgreSQL that is thrown away
 DB ?= sqlite
+plots := $(environments)/plots/bin
 demo := $(environments)/$(if $(filter postgresql,$(DB)),8.2,demo)
 
 # Run a command and show what it said only if it fails
@@ -32,7 +33,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint docs test-rust real-clients test-python test-compat soak fuzz tsan bench bench-server dist audit clean
+.PHONY: help demo test lint docs test-rust real-clients test-python test-compat soak fuzz tsan bench bench-server plots dist audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,7 +44,7 @@ demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and
 test: lint docs test-rust real-clients test-python test-compat ## Run all checks and tests
 	@echo "all passed"
 
-lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check form, lints and stubs
+lint: $(environments)/tools/.requirements $(environments)/8.2/.product $(environments)/plots/.requirements ## Check form, lints, stubs and plots
 	@echo "lint"
 	@cargo fmt --check
 	@cargo clippy -q --locked --all-targets -- -D warnings
@@ -55,6 +56,7 @@ lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check 
 	@$(tools)/ruff check -q
 	@$(call quiet,$(environments)/8.2/bin/python -m mypy.stubtest \
 		trytond_fastbus._native)
+	@$(plots)/python -m tests.plots
 
 docs: $(environments)/docs/.requirements ## Make the documentation as a site, in target/docs
 	@echo "docs"
@@ -131,11 +133,14 @@ tsan: ## Run the tests in Rust under ThreadSanitizer (nightly, with rust-src)
 		--skip drain_answers_a_thousand_polls_one_after_the_other \
 		--skip clients_that_send_a_byte_at_a_time
 
-bench: $(environments)/8.2/.product ## Compare with the stock bus
-	@$(environments)/8.2/bin/python -m benches
+bench: $(environments)/8.2/.product ## Compare with the stock bus, and record it (PARTS="a g": some parts)
+	@$(environments)/8.2/bin/python -m benches $(PARTS) --record
 
-bench-server: ## Compare the bus server with nginx and nchan
-	@$(PYTHON) benches/load/compare.py
+bench-server: $(environments)/8.2/.product ## Compare servers of long polls, nginx with nchan too, and record it
+	@$(environments)/8.2/bin/python -m benches.server --record
+
+plots: $(environments)/plots/.requirements ## Draw the plots of the docs from benches/results
+	@$(plots)/python -m benches.plots
 
 dist: $(environments)/dist/.requirements ## Build, check and try the files of a release (REPOSITORY=https://… for PyPI)
 	@echo "build"

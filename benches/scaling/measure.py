@@ -1,13 +1,12 @@
 """The command that holds many polls on several servers and restarts them:
 python -m benches.scaling.measure 10000 50000 100000"""
 import argparse
-import shlex
 import signal
-import sys
 import time
 
-from .. import report
-from .site import DATABASE, Site, build
+from .. import record, report
+from ..programs import build
+from .site import DATABASE, Site
 
 ROUNDS = 5
 # What a server holds, below the limit of descriptors
@@ -32,13 +31,14 @@ def main():
     parser.add_argument('--json', metavar='FILE')
     options = parser.parse_args()
     build()
-    print(report.machine_line())
     rows = []
     for clients in options.clients:
         servers = options.servers or max(2, -(-clients // POLLS_MAX))
         with Site(
                 clients, servers, not options.no_index, options.sockets,
                 session_cache=600) as site:
+            recorded = record.Run('benches.scaling.measure', site.postgresql)
+            print(recorded)
             title = "%s polls, %d servers" % (format(clients, ','), servers)
             part = []
             for row in run(site, title):
@@ -46,10 +46,8 @@ def main():
                 part.append(row)
             rows += part
             if options.json:
-                report.write_json(
-                    options.json, rows, site.postgresql, shlex.join(
-                        ['python', '-m', 'benches.scaling.measure',
-                            *sys.argv[1:]]))
+                recorded.write(
+                    options.json, [row.asdict() for row in rows])
 
 
 def run(site, title):

@@ -9,7 +9,7 @@ import psycopg
 
 from tests.support.postgresql import PostgreSQL
 
-from .. import report
+from .. import record, report
 from .site import children, cpu
 
 LISTENERS = [0, 1, 8, 64]
@@ -25,15 +25,14 @@ def main():
     options = parser.parse_args()
     rows = []
     with PostgreSQL(max_connections=100) as postgresql:
-        print(report.machine_line())
+        recorded = record.Run('benches.scaling.notify', postgresql)
+        print(recorded)
         for listeners in LISTENERS:
             for row in run(postgresql, listeners, options.count):
                 report.print_part('', [row])
                 rows.append(row)
         if options.json:
-            report.write_json(
-                options.json, rows, postgresql,
-                'python -m benches.scaling.notify')
+            recorded.write(options.json, [row.asdict() for row in rows])
 
 
 def run(postgresql, listeners, count):

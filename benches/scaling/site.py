@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import psycopg
 
@@ -16,8 +15,9 @@ from tests.support.postgresql import PostgreSQL, free_port
 from tests.support.server import BusServer
 from tests.support.template import create_on_postgresql
 
+from ..programs import LOAD
+
 DATABASE = 'scale'
-HOLD = Path(__file__).parents[1] / 'load' / 'target' / 'release' / 'hold'
 TICKS = os.sysconf('SC_CLK_TCK')
 # The ids of the clients' users begin here
 FIRST = 1000
@@ -205,7 +205,7 @@ class Load:
 
     def __init__(self, port, source, first, clients, rate):
         self.process = subprocess.Popen(
-            [HOLD, '127.0.0.1:%d' % port, source, str(first), str(clients),
+            [LOAD / 'target' / 'release' / 'hold', '127.0.0.1:%d' % port, source, str(first), str(clients),
                 str(rate)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             bufsize=1)
@@ -246,13 +246,3 @@ def kernel_memory():
     "Bytes of the kernel's slabs, where connections are for the most part"
     with open('/proc/meminfo') as file:
         return int(re.search(r'^Slab: +(\d+)', file.read(), re.M)[1]) * 1024
-
-
-def build():
-    "Make the program of the clients, unless it is there"
-    source = HOLD.parents[2] / 'src' / 'bin' / 'hold.rs'
-    if HOLD.exists() and HOLD.stat().st_mtime > source.stat().st_mtime:
-        return
-    subprocess.run(
-        ['cargo', 'build', '-q', '--release', '--locked'],
-        cwd=HOLD.parents[2], check=True, stdout=sys.stderr)

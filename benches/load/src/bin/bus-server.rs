@@ -1,7 +1,7 @@
 //! The bus server without Python: every session is valid, and messages come
 //! from standard input, one in a line: `channel json`. The line `waiting`
-//! prints how many polls wait. With the paths of a certificate and of its key
-//! it speaks TLS: `bus-server [CERTIFICATE KEY]`.
+//! prints how many polls wait, the line `end` ends it. With the paths of a
+//! certificate and of its key it speaks TLS: `bus-server [CERTIFICATE KEY]`.
 use std::io::{BufRead, Write, stdin, stdout};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -36,7 +36,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let address = listener.local_addr()?;
     let admin = TcpListener::bind("127.0.0.1:0")?;
-    let admin_address = admin.local_addr()?;
     let files: Vec<_> = std::env::args().skip(1).collect();
     let tls = match &files[..] {
         [certificate, key] => Some(Tls::read(certificate.as_ref(), key.as_ref())?),
@@ -57,12 +56,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         available_parallelism().map_or(2, std::num::NonZero::get),
     )?;
     let mut out = stdout();
-    writeln!(out, "{address} {admin_address}")?;
+    writeln!(out, "{address}")?;
     out.flush()?;
     for line in stdin().lock().lines() {
         let line = line?;
         if let Some((channel, json)) = line.split_once(' ') {
             process.publish(&bus, vec![Message::new(channel, json)?])?;
+        } else if line == "end" {
+            break;
         } else {
             writeln!(out, "{}", bus.statistics().waiting)?;
             out.flush()?;

@@ -1,6 +1,6 @@
 """Measure the memory of a waiting poll: plain, over TLS, and over HTTP/2.
 
-    python3 benches/load/tls.py [POLLS]
+    python -m benches.tls [POLLS]
 
 Each poll has a connection, but for those of the last line, which share one
 by 100. It needs openssl.
@@ -17,19 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from compare import build
+from tests.support.nginx import make_certificate
+
+from .programs import build
 
 PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
-
-
-def make_certificate(directory):
-    files = [directory / 'certificate.pem', directory / 'key.pem']
-    subprocess.run(
-        ['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt',
-            'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=localhost',
-            '-out', files[0], '-keyout', files[1]],
-        check=True, capture_output=True)
-    return files
 
 
 def question(number):
@@ -70,8 +62,7 @@ class Server:
         self._process = subprocess.Popen(
             [program, *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             text=True)
-        address, _ = self._process.stdout.readline().split()
-        host, port = address.rsplit(':', 1)
+        host, port = self._process.stdout.readline().strip().rsplit(':', 1)
         self.address = host, int(port)
 
     @property
