@@ -4,7 +4,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -205,8 +204,8 @@ class Load:
 
     def __init__(self, port, source, first, clients, rate):
         self.process = subprocess.Popen(
-            [LOAD / 'target' / 'release' / 'hold', '127.0.0.1:%d' % port, source, str(first), str(clients),
-                str(rate)],
+            [LOAD / 'target' / 'release' / 'hold', '127.0.0.1:%d' % port,
+                source, str(first), str(clients), str(rate)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             bufsize=1)
 
