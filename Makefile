@@ -16,6 +16,9 @@ tools := $(environments)/tools/bin
 sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
 
+# A Python without the GIL
+FREE_THREADED ?= $(shell command -v python3.14t)
+
 # On SQLite, or on a PostgreSQL that is thrown away
 DB ?= sqlite
 demo := $(environments)/$(if $(filter postgresql,$(DB)),8.2,demo)
@@ -30,15 +33,16 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint test-rust real-clients test-python test-compat soak bench bench-server dist clean
+.PHONY: help demo test lint test-rust real-clients test-python test-compat test-free-threaded \
+	soak bench bench-server dist clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
 	@$(demo)/bin/python examples/demo.py $(DB)
 
-test: lint test-rust real-clients test-python test-compat ## Run all checks and tests
+test: lint test-rust real-clients test-python test-compat test-free-threaded ## Run all checks and tests
 	@echo "all passed"
 
 lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check form, lints and stubs
@@ -87,6 +91,20 @@ test-compat: $(SERIES:%=$(environments)/%/.product) ## Run trytond's own tests o
 	@$(environments)/$(lastword $(SERIES))/bin/python \
 		tests/compat/upstream.py $(SERIES)
 
+# lxml, which trytond imports, would switch the GIL on.
+test-free-threaded: ## Run both on a Python without the GIL, if there is one (FREE_THREADED=python3.14t)
+ifeq ($(FREE_THREADED),)
+	@echo "tests without the GIL: skipped, there is no python3.14t"
+else
+	@$(MAKE) $(environments)/free-threaded/.product
+	@echo "tests in Python, without the GIL"
+	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python -m pytest -q \
+		tests --ignore tests/web
+	@echo "trytond's own tests, without the GIL"
+	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python \
+		tests/compat/upstream.py free-threaded
+endif
+
 # Nothing committed is lost, however often a process is killed. A run can be
 # made again by its seed; RUN holds other options (see python -m faults -h).
 SECONDS ?= 600
@@ -113,6 +131,21 @@ dist/.built: $(sources) | $(environments)/tools/.requirements
 	@$(call quiet,$(tools)/maturin build -q --release --locked --out dist \
 		--interpreter $(tools)/python)
 	@touch $@
+
+# The wheel for other Pythons is none for this one.
+dist/free-threaded/.built: $(sources) | $(environments)/tools/.requirements
+	@echo "build for $(FREE_THREADED)"
+	@rm -f $(@D)/*.whl
+	@$(call quiet,PYO3_PYTHON=$(FREE_THREADED) $(tools)/maturin build -q \
+		--release --locked --out $(@D) --interpreter $(FREE_THREADED))
+	@touch $@
+
+$(environments)/free-threaded/.product: dist/free-threaded/.built \
+		$(environments)/free-threaded/.requirements
+	@$(@D)/bin/pip install -q --force-reinstall --no-deps $(<D)/*.whl
+	@touch $@
+
+$(environments)/free-threaded/.requirements: PYTHON = $(FREE_THREADED)
 
 # The product in an environment
 $(environments)/%/.product: dist/.built $(environments)/%/.requirements

@@ -116,12 +116,12 @@ def poll():
     for _ in range(100):
         Bus.subscribe(database, ['c'])
 
-before = settings.database_timeout, settings.long_polling_timeout
+database_timeout, polling_timeout = .05, .01
 settings.select_timeout = lambda: .01
-settings.database_timeout = lambda: .05
-settings.long_polling_timeout = lambda: .01
+settings.database_timeout = lambda: database_timeout
+settings.long_polling_timeout = lambda: polling_timeout
 join(at_once(*8 * [poll]))
-settings.database_timeout, settings.long_polling_timeout = before
+database_timeout = polling_timeout = 300
 works(database)
 ''', {'database': {'uri': postgresql.uri}}, database)
 
