@@ -13,11 +13,14 @@ WEB_8.0 := tests/web
 
 environments := .environments
 tools := $(environments)/tools/bin
+wheel := target/wheels/.built
+cargo-deny := $(environments)/cargo/bin/cargo-deny
 sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
 
 # On SQLite, or on a PostgreSQL that is thrown away
 DB ?= sqlite
+plots := $(environments)/plots/bin
 demo := $(environments)/$(if $(filter postgresql,$(DB)),8.2,demo)
 
 # Run a command and show what it said only if it fails
@@ -30,7 +33,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint test-rust real-clients test-python test-compat soak bench bench-server dist clean
+.PHONY: help demo test lint docs test-rust real-clients test-python test-compat soak fuzz tsan bench bench-server plots dist audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,10 +41,10 @@ help: ## List the targets
 demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
 	@$(demo)/bin/python examples/demo.py $(DB)
 
-test: lint test-rust real-clients test-python test-compat ## Run all checks and tests
+test: lint docs test-rust real-clients test-python test-compat ## Run all checks and tests
 	@echo "all passed"
 
-lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check form, lints and stubs
+lint: $(environments)/tools/.requirements $(environments)/8.2/.product $(environments)/plots/.requirements ## Check form, lints, stubs and plots
 	@echo "lint"
 	@cargo fmt --check
 	@cargo clippy -q --locked --all-targets -- -D warnings
@@ -53,6 +56,12 @@ lint: $(environments)/tools/.requirements $(environments)/8.2/.product ## Check 
 	@$(tools)/ruff check -q
 	@$(call quiet,$(environments)/8.2/bin/python -m mypy.stubtest \
 		trytond_fastbus._native)
+	@$(plots)/python -m tests.plots
+
+docs: $(environments)/docs/.requirements ## Make the documentation as a site, in target/docs
+	@echo "docs"
+	@$(<D)/bin/sphinx-build -q -E -W --keep-going -d target/doctrees \
+		docs target/docs
 
 test-rust: $(environments)/tools/.requirements ## Test the core, and its model under loom
 	@echo "tests in Rust"
@@ -60,18 +69,19 @@ test-rust: $(environments)/tools/.requirements ## Test the core, and its model u
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
 		cargo test -q --locked --release --no-default-features --test loom
 
-# In a container (root, and no init system) what the tests of tests/web need is
-# installed. Elsewhere it is left to the administrator, and they are skipped
-# where it is missing.
+# In a container (root, and no init system) what some tests need is installed.
+# Elsewhere it is left to the administrator, and they are skipped where it is
+# missing.
 real-clients:
 	@if [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] \
 		&& command -v apt-get > /dev/null \
-		&& ! { command -v chromium && command -v nginx; } > /dev/null; \
+		&& ! { command -v chromium && command -v nginx \
+			&& command -v pgbouncer; } > /dev/null; \
 	then \
-		echo "chromium and nginx"; \
+		echo "chromium, nginx and PgBouncer"; \
 		{ apt-get -q update && DEBIAN_FRONTEND=noninteractive \
 			apt-get -q install -y --no-install-recommends \
-			chromium nginx openssl; } > /dev/null 2>&1 \
+			chromium nginx openssl pgbouncer; } > /dev/null 2>&1 \
 			|| echo "not installed: some tests are skipped"; \
 	fi
 
@@ -96,27 +106,73 @@ soak: $(environments)/8.2/.product ## Look for lost messages under random faults
 	@cd tests && PYTHONPATH=.:.. ../$(environments)/8.2/bin/python -m faults \
 		--seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(RUN)
 
-bench: $(environments)/8.2/.product ## Compare with the stock bus
-	@$(environments)/8.2/bin/python -m benches
+# With cargo-fuzz and a nightly toolchain. What is found lands in
+# fuzz/artifacts, and belongs into fuzz/seeds once it is fixed.
+TARGETS ?= credential parts payload question request
 
-bench-server: ## Compare the bus server with nginx and nchan
-	@$(PYTHON) benches/load/compare.py
+fuzz: SECONDS := $(if $(filter file,$(origin SECONDS)),60,$(SECONDS))
+fuzz: ## Look for bytes that break what reads them (SECONDS=60 TARGETS=request)
+	@for target in $(TARGETS); do \
+		echo "fuzz $$target"; \
+		mkdir -p fuzz/corpus/$$target && \
+		cargo +nightly fuzz run $$target fuzz/corpus/$$target \
+			fuzz/seeds/$$target -- -max_total_time=$(SECONDS) \
+			-detect_leaks=0 -max_len=8192 -rss_limit_mb=1024 -timeout=20 \
+			-dict=fuzz/dictionary -print_final_stats=1 || exit 1; \
+	done
 
-dist: dist/.built ## Build the wheel
+# Without Python, whose interpreter would have to be built for it, and without
+# the tests that measure time: everything takes some ten times as long.
+tsan: ## Run the tests in Rust under ThreadSanitizer (nightly, with rust-src)
+	@RUSTFLAGS=-Zsanitizer=thread RUSTDOCFLAGS=-Zsanitizer=thread \
+		CARGO_TARGET_DIR=target/tsan PROPTEST_CASES=16 \
+		TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp \
+		cargo +nightly test -q --locked -Zbuild-std \
+		--target $$(rustc -vV | sed -n 's/^host: //p') \
+		--no-default-features --features server --lib --tests -- \
+		--skip drain_answers_a_thousand_polls_one_after_the_other \
+		--skip clients_that_send_a_byte_at_a_time
+
+bench: $(environments)/8.2/.product ## Compare with the stock bus, and record it (PARTS="a g": some parts)
+	@$(environments)/8.2/bin/python -m benches $(PARTS) --record
+
+bench-server: $(environments)/8.2/.product ## Compare servers of long polls, nginx with nchan too, and record it
+	@$(environments)/8.2/bin/python -m benches.server --record
+
+plots: $(environments)/plots/.requirements ## Draw the plots of the docs from benches/results
+	@$(plots)/python -m benches.plots
+
+dist: $(environments)/dist/.requirements ## Build, check and try the files of a release (REPOSITORY=https://… for PyPI)
+	@echo "build"
+	@$(environments)/dist/bin/python -m release.build
+	@echo "check"
+	@$(environments)/dist/bin/python -m release.check
+	@echo "try"
+	@$(environments)/dist/bin/python -m release.smoke
+
+audit: $(cargo-deny) $(environments)/audit/.requirements ## Check licences, sources and known vulnerabilities of dependencies
+	@$(environments)/audit/bin/python -m release.audit
 
 clean: ## Remove what was made
 	rm -rf dist target $(environments)
 
-dist/.built: $(sources) | $(environments)/tools/.requirements
+# The wheel that is tested, for this machine only
+$(wheel): $(sources) | $(environments)/tools/.requirements
 	@echo "build"
-	@rm -f dist/*.whl
-	@$(call quiet,$(tools)/maturin build -q --release --locked --out dist \
+	@rm -f $(@D)/*.whl
+	@$(call quiet,$(tools)/maturin build -q --release --locked --out $(@D) \
 		--interpreter $(tools)/python)
 	@touch $@
 
+# It compiles for some minutes
+$(cargo-deny):
+	@echo "cargo-deny"
+	@$(call quiet,cargo install -q --locked --root $(environments)/cargo \
+		cargo-deny@0.20.2)
+
 # The product in an environment
-$(environments)/%/.product: dist/.built $(environments)/%/.requirements
-	@$(@D)/bin/pip install -q --force-reinstall --no-deps dist/*.whl
+$(environments)/%/.product: $(wheel) $(environments)/%/.requirements
+	@$(@D)/bin/pip install -q --force-reinstall --no-deps $(<D)/*.whl
 	@touch $@
 
 # An environment; those of the series need a PostgreSQL

@@ -1,12 +1,12 @@
 """The command that measures both sides and prints a table."""
 import argparse
 import os
-import shlex
-import sys
 
 from tests.support.postgresql import PostgreSQL
 
-from . import drain, journal, memory, poll, publish, report, serve, wake
+from . import drain, journal, memory, poll, publish, serve, wake
+from .record import RESULTS, Run, add_options, parse
+from .report import print_head, print_part
 
 PARTS = {
     'a': poll, 'b': wake, 'c': drain, 'd': publish, 'e': memory, 'f': serve,
@@ -21,12 +21,8 @@ def main():
     parser.add_argument(
         'parts', nargs='*', metavar='PART',
         help="the parts to run, of %s (default: all)" % ' '.join(PARTS))
-    parser.add_argument(
-        '--quick', action='store_true',
-        help="fewer rounds and sizes: a look, no figures to quote")
-    parser.add_argument(
-        '--json', metavar='FILE', help="write the figures to this file, too")
-    options = parser.parse_args()
+    add_options(parser)
+    options = parse(parser)
     if unknown := set(options.parts) - set(PARTS):
         parser.error("no such part: %s" % ' '.join(sorted(unknown)))
     for name in list(os.environ):
@@ -34,16 +30,21 @@ def main():
             del os.environ[name]
     rows = []
     with PostgreSQL(max_connections=100) as postgresql:
-        report.print_head()
+        run = Run('benches', postgresql)
+        print_head(run)
         for part in options.parts or PARTS:
             module = PARTS[part]
             measured = list(module.run(postgresql, options.quick))
-            report.print_part(module.TITLE, measured)
+            print_part(module.TITLE, measured)
             rows += measured
+            if options.record:
+                # Each part has its own file, and may be measured again alone.
+                name = module.__name__.rpartition('.')[2]
+                run.write(
+                    RESULTS / f'{name}.json',
+                    [row.asdict() for row in measured])
         if options.json:
-            report.write_json(
-                options.json, rows, postgresql,
-                shlex.join(['python', '-m', 'benches', *sys.argv[1:]]))
+            run.write(options.json, [row.asdict() for row in rows])
     missed = [row for row in rows if row.reached is False]
     if missed:
         print("%d of %d not reached" % (

@@ -1,11 +1,5 @@
-"""The figures of a run, as a table and as JSON."""
-import datetime
-import importlib.metadata
-import json
-import os
-import platform
+"""The figures of a run, as a table."""
 import statistics
-import subprocess
 from dataclasses import asdict, dataclass, field
 
 WIDTH = 66
@@ -59,6 +53,10 @@ class Row:
             and (self.most is None or self.figures['ours'] <= self.most)
             and (self.floor is None or self.figures['ours'] >= self.floor))
 
+    def asdict(self):
+        return {
+            **asdict(self), 'ratio': self.ratio, 'reached': self.reached}
+
     def cells(self):
         goals = []
         if self.most is not None:
@@ -85,13 +83,14 @@ def _number(value):
     return '%.3g' % value
 
 
-def print_head():
-    print(machine_line())
+def print_head(run):
+    print(run)
     _print_cells(["", "stock", "ours", "ratio", "to reach", ""])
 
 
 def print_part(title, rows):
-    print(title)
+    if title:
+        print(title)
     for row in rows:
         _print_cells(row.cells())
 
@@ -100,70 +99,3 @@ def _print_cells(cells):
     text, stock, ours, ratio, goal, reached = cells
     print(f"  {text:<{WIDTH}}{stock:>9}{ours:>9}{ratio:>9}  "
         f"{goal:<16}{reached}".rstrip(), flush=True)
-
-
-def machine():
-    "What the figures depend on"
-    model = platform.processor()
-    try:
-        with open('/proc/cpuinfo') as file:
-            model = next(
-                line.split(':', 1)[1].strip() for line in file
-                if line.startswith('model name'))
-    except (OSError, StopIteration):
-        pass
-    return {
-        'processor': model,
-        'cores': len(os.sched_getaffinity(0)),
-        'load': round(os.getloadavg()[0], 2),
-        'system': platform.platform(),
-        'python': platform.python_version(),
-        }
-
-
-def versions(postgresql):
-    "The versions of what takes part"
-    packages = [
-        'trytond', 'trytond-fastbus', 'psycopg', 'psycopg-c',
-        'psycopg-binary']
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    found['postgresql'] = postgresql.execute('SHOW server_version')[0][0]
-    return found
-
-
-def machine_line():
-    values = machine()
-    return ("%(processor)s, %(cores)s cores, load %(load)s, "
-        "Python %(python)s" % values)
-
-
-def commit():
-    "The commit of the repository, with + if files were changed since"
-    try:
-        return subprocess.run(
-            ['git', 'describe', '--always', '--dirty=+'], check=True,
-            text=True, capture_output=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def write_json(path, rows, postgresql, command):
-    with open(path, 'w') as file:
-        json.dump({
-                'date': datetime.datetime.now(
-                    datetime.timezone.utc).isoformat(timespec='seconds'),
-                'command': command,
-                'commit': commit(),
-                'machine': machine(),
-                'versions': versions(postgresql),
-                'rows': [
-                    {**asdict(row), 'ratio': row.ratio,
-                        'reached': row.reached}
-                    for row in rows],
-                }, file, indent=1)
-        file.write('\n')

@@ -29,6 +29,9 @@ pub mod access;
 pub mod bus;
 pub mod error;
 pub mod fanout;
+#[cfg(all(feature = "server", any(fuzzing, all(test, not(loom)))))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gate;
 mod gone;
 pub mod history;

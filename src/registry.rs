@@ -79,7 +79,7 @@ fn renew(parent: Arc<Process>) -> Arc<Process> {
 }
 
 impl Process {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             id: std::process::id(),
             started: Instant::now(),

@@ -1,8 +1,10 @@
 //! The locks of the core: those of the standard library, or loom's when the
 //! model checker runs them.
 #[cfg(loom)]
-pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic::AtomicBool};
 use std::sync::PoisonError;
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::AtomicBool;
 #[cfg(not(loom))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 

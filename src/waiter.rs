@@ -1,12 +1,12 @@
 //! A subscriber that waits for a message, and the ways to wake it.
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::message::Message;
-use crate::sync::{Condvar, Mutex, lock};
+use crate::sync::{AtomicBool, Condvar, Mutex, lock};
 
 /// Why a wait has ended.
 #[derive(Clone, Debug)]

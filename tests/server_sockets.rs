@@ -233,3 +233,51 @@ fn another_server_takes_over_a_socket_without_a_failed_request() {
         );
     });
 }
+
+/// A listener of that port, beside others.
+fn beside(port: u16) -> TcpListener {
+    let address = Address::Tcp(Some("127.0.0.1".into()), port);
+    match address.bind_beside().expect("a port").pop() {
+        Some(Listener::Tcp(listener)) => listener,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn servers_beside_each_other_share_the_clients_of_a_port() {
+    let config = Config {
+        drain: Duration::from_millis(100),
+        ..Config::default()
+    };
+    let first = start_on(config.clone(), beside(0));
+    let port = first.address.port();
+    let second = start_on(config, beside(port));
+    let status = |site: &server_support::Site| {
+        site.metric("trytond_bus_requests_total{status=\"401\"}")
+            .unwrap_or_default()
+    };
+    let refused = first.post(JSON, "{}");
+    let ask = || first.connect().ask(&refused).status;
+    let until = Instant::now() + Duration::from_secs(20);
+    while status(&first) == 0.0 || status(&second) == 0.0 {
+        assert!(Instant::now() < until, "one of them gets no client");
+        assert_eq!(ask(), 401);
+    }
+    first.server.drain();
+    let ended = first.server.wait(Duration::from_secs(10));
+    ended.expect("it ends").expect("without an error");
+    let before = status(&second);
+    for _ in 0..50 {
+        assert_eq!(ask(), 401);
+    }
+    assert!(status(&second) >= before + 50.0);
+    // One by mistake is one too many, in either way.
+    let plain = Address::Tcp(Some("127.0.0.1".into()), port);
+    let error = plain.bind().expect_err("it is in use");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    let alone = bind();
+    let port = alone.local_addr().expect("an address").port();
+    let beside = Address::Tcp(Some("127.0.0.1".into()), port);
+    let error = beside.bind_beside().expect_err("it is in use");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}

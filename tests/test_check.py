@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.front import Front
 from support.nginx import make_certificate
-from support.pooler import Pooler
+from support.pgbouncer import PgBouncer, find_pgbouncer
 from support.postgresql import free_port
 from support.server import BusServer, TrytondServer, environment, write_config
 
@@ -176,6 +176,38 @@ def test_options_that_are_read_are_known():
     assert {'allow_subscribe', 'journal', 'listen'} < read <= settings.KNOWN
 
 
+@pytest.mark.parametrize('days, status', [(30, 'ok'), (13, 'warning')])
+def test_certificate(check, serve, tmp_path, monkeypatch, days, status):
+    path, key = make_certificate(tmp_path, days)
+    monkeypatch.setenv('SSL_CERT_FILE', str(path))
+    sections = {'ssl': {'certificate': path, 'privatekey': key}}
+    with serve(sections) as server:
+        done = check(
+            '--url', f'https://localhost:{server.port}', sections=sections)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    for thing in ['certificate', 'https']:
+        text = line(done, thing)
+        assert text.startswith(status)
+        assert f'{days - 1} days' in text
+        assert ('SIGHUP' in text) == (status == 'warning')
+    assert line(done, 'POST').startswith('ok ')
+
+
+def test_certificate_that_can_not_be_used(check, tmp_path):
+    path, key = make_certificate(tmp_path)
+    subprocess.run(
+        ['openssl', 'x509', '-in', path, '-signkey', key, '-days', '-1',
+            '-out', path], check=True, capture_output=True)
+    sections = {'ssl': {'certificate': path, 'privatekey': key}}
+    failed(check(sections=sections), 'certificate', 'has expired', str(path))
+    done = check(sections=sections, ssl=False)
+    assert 'certificate:' not in done.stdout
+    key.unlink()
+    failed(check(sections=sections), 'certificate', f"'{key}' can not be read")
+    del sections['ssl']['certificate']
+    failed(check(sections=sections), 'configuration', '[ssl] certificate')
+
+
 def test_class(check):
     failed(check(**{'class': 'none.Bus'}), 'class', 'none.Bus')
     warned(check(**{'class': 'trytond.bus.LongPollingBus'}), 'class',
@@ -214,11 +246,16 @@ def test_unknown_database(check):
     failed(done, 'database', "'unknown'", 'does not exist', 'name')
 
 
-def test_pooler_that_loses_notifications(check, postgresql):
-    with Pooler(postgresql.port) as pooler:
-        uri = f'postgresql://postgres@127.0.0.1:{pooler.port}'
+@pytest.mark.skipif(not find_pgbouncer(), reason="there is no PgBouncer")
+@pytest.mark.parametrize('mode', ['session', 'transaction'])
+def test_pgbouncer(check, postgresql, mode):
+    with PgBouncer(postgresql.port, mode) as pgbouncer:
+        uri = f'postgresql://postgres@127.0.0.1:{pgbouncer.port}'
         done = check(sections={'database': {'uri': uri}})
-    failed(done, 'LISTEN', 'PgBouncer', 'session mode')
+    if mode == 'session':
+        assert done.returncode == 0, done.stdout
+    else:
+        failed(done, 'LISTEN', 'PgBouncer', 'session mode')
 
 
 def test_no_rights_for_the_journal(check, postgresql, database):

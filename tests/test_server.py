@@ -16,6 +16,7 @@ from support import wait_until
 from support.bus import publish
 from support.client import TrytonClient
 from support.polls import Polls
+from support.postgresql import free_port
 from support.server import BusServer, TrytondServer, environment, write_config
 
 EMPTY = {'message': None, 'channel': None}
@@ -333,6 +334,51 @@ def test_upgrade_by_an_inherited_socket_fails_no_request(
                     polls.wait(answered + 200)
                     assert not polls.failures
                     assert {code for _, code, *_ in polls.answers} == {200}
+
+
+def test_servers_beside_each_other_on_one_port(serve, client, database):
+    port = free_port()
+
+    def beside():
+        server = serve(listen=f'127.0.0.1:{port}', reuse_port=True,
+            session_polls=1000)
+        server.port, server.url = port, f'http://127.0.0.1:{port}'
+        return server
+
+    def all_waiting():
+        polls.look(.01)
+        return sum(
+            server.metric('polls_waiting') or 0 for server in servers) == 100
+
+    def come_back():
+        # As real clients do, be it after an answer or without one
+        while polls.answers or polls.failures:
+            done = polls.answers + [(channel,) for channel in polls.failures]
+            polls.answers.clear()
+            polls.failures.clear()
+            for channel, *_ in done:
+                polls.poll(channel)
+
+    with beside() as first, beside() as second:
+        servers = [first, second]
+        poller = client(first)
+        channels = [f'client:{number}' for number in range(100)]
+        with Polls(port, database, poller._headers, channels) as polls:
+            wait_until(all_waiting, 30)
+            assert all(
+                server.metric('polls_waiting') > 10 for server in servers)
+            first.signal(signal.SIGTERM)
+            while first.process.poll() is None:
+                polls.look(.05)
+                assert {status for _, status, *_ in polls.answers} <= {200}
+                come_back()
+            servers.remove(first)
+            polls.look(.1)
+            come_back()
+            wait_until(all_waiting, 30)
+            publish(database, f'user:{poller.user_id}', {'type': 'all'})
+            polls.wait(100)
+            assert not polls.failures
 
 
 @pytest.mark.parametrize('options, named', [

@@ -1,12 +1,13 @@
 """The engine of trytond-fastbus."""
 import threading
 from collections.abc import Callable, Iterable
+from os import PathLike
 from typing import Any, ClassVar, final
 
 __all__ = [
-    'Bus', 'BusServer', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX',
-    'SessionRequest', 'WokenQueue', '_MessageQueue', 'close', 'forked',
-    'notify', 'split', 'statistics', 'watch']
+    'Assembly', 'Bus', 'BusServer', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX',
+    'SessionRequest', 'WokenQueue', '_MessageQueue', 'check_certificate',
+    'close', 'forked', 'notify', 'split', 'statistics', 'watch']
 
 # The most bytes that PostgreSQL takes as the payload of a NOTIFY
 PAYLOAD_MAX: int
@@ -203,8 +204,8 @@ class BusServer:
 
     `options` has the keys that `trytond_fastbus.settings.server` returns.
 
-    Raises ValueError for an address that can't be read, OSError for one that
-    can't be listened on.
+    Raises ValueError for an address that can't be read and a certificate or
+    key that can't be used, OSError for an address that can't be listened on.
     """
 
     def __new__(cls, options: dict[str, Any]) -> BusServer: ...
@@ -218,6 +219,10 @@ class BusServer:
         """What is to be answered next, or None after `timeout` seconds."""
     def ready(self) -> None:
         """Tell the service manager that the server is ready."""
+    def reload(self) -> bool:
+        """Read the certificate and its key again, for the connections to
+        come; whether there are any. Raises ValueError where they can't be
+        used: the old ones stay."""
     def drain(self) -> None:
         """Begin to answer the waiting polls, and then end."""
     def wait(self, timeout: float) -> bool:
@@ -274,6 +279,24 @@ def watch(fd: int, seconds: float) -> Deadline:
 
 def split(payload: str) -> list[str]:
     """Cut a payload that is too large for a NOTIFY into parts."""
+
+@final
+class Assembly:
+    """Puts parts together again."""
+
+    def __new__(cls) -> Assembly: ...
+    def push(self, part: str, limit: int) -> str | None:
+        """Take the next part; returns the payload after its last one.
+
+        Raises ValueError for what is no part or does not follow the one
+        before, and for a payload of more than `limit` bytes.
+        """
+
+def check_certificate(
+        certificate: str | PathLike[str],
+        privatekey: str | PathLike[str]) -> None:
+    """Raise ValueError for a certificate and a key, the paths of files in
+    PEM, that the bus server can't use."""
 
 def forked() -> None:
     """Begin anew in the child of a fork."""

@@ -22,6 +22,9 @@ logger = logging.getLogger('trytond.bus')
 
 TABLE = 'trytond_fastbus_journal'
 
+# Numbers are negative until their transaction commits.
+NEWEST = f'SELECT coalesce(max(seq), 0) FROM {TABLE} WHERE seq > 0'
+
 # How many rows and bytes are read at a time
 ROWS, BYTES = 2000, 16 * 1024 * 1024
 
@@ -237,6 +240,12 @@ AND created < clock_timestamp() - %s * interval '1 second'
         cursor.execute(self.READ, (after, until))
         return cursor.fetchall()
 
+    def newest(self, connection):
+        "Return the greatest number, 0 if there is none"
+        cursor = connection.cursor()
+        cursor.execute(NEWEST)
+        return cursor.fetchone()[0]
+
     def first(self, connection, channels, after, until):
         "Return the first row in the channels likewise, None if there is none"
         cursor = connection.cursor()
@@ -381,6 +390,10 @@ AND created < {NOW} - ?
             if size > BYTES:
                 break
         return rows
+
+    def newest(self, connection):
+        "Return the greatest number, 0 if there is none"
+        return connection.execute(NEWEST).fetchone()[0]
 
     def first(self, connection, channels, after, until):
         "Return the first row in the channels likewise, None if there is none"

@@ -12,7 +12,7 @@ from .sessions import Sessions
 
 logger = logging.getLogger('trytond.bus')
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 # Seconds for which the main thread waits for a signal before it looks
 # whether the server is still there
@@ -28,13 +28,14 @@ LISTEN_EVERY = 60
 
 def serve(databases=(), listen=None, admin_listen=None):
     """Serve until SIGTERM or SIGINT, and return the exit status of the
-    process.
+    process. SIGHUP has it read its certificate again.
 
     databases are listened to from the beginning, the others from the first
     poll on. listen and admin_listen, of addresses with commas between them,
     take the place of the options of that name in the configuration.
 
-    Raises ValueError for a configuration that can't be used, OSError for an
+    Raises ValueError for a configuration that can't be used, such as a
+    certificate, OSError for an
     address that can't be listened on and RuntimeError where messages can't
     reach the server: without a journal the database backend needs channels.
     """
@@ -49,6 +50,8 @@ def serve(databases=(), listen=None, admin_listen=None):
     if admin_listen is not None:
         options['admin_listen'] = settings.addresses(admin_listen)
     bus = bus_class()
+    if options['ssl']:
+        _native.check_certificate(*options['ssl'])
     # Nothing is made for a configuration that can't be used.
     _prepare(databases)
     signals = queue.SimpleQueue()
@@ -59,6 +62,10 @@ def serve(databases=(), listen=None, admin_listen=None):
     with sessions.threads(options['session_threads']):
         for address in server.addresses:
             logger.info("bus server listens on %s", address)
+        if options['ssl']:
+            logger.info(
+                "bus server speaks TLS, with the certificate '%s'",
+                options['ssl'][0])
         _warn(options, server)
         _listen(bus, databases)
         server.ready()
@@ -134,11 +141,14 @@ def _wait(server, signals, bus, databases):
     listened = time.monotonic()
     while not server.wait(0):
         try:
-            signals.get(timeout=LOOK_EVERY)
+            number = signals.get(timeout=LOOK_EVERY)
         except queue.Empty:
             if time.monotonic() - listened > LISTEN_EVERY:
                 listened = time.monotonic()
                 _listen(bus, databases)
+            continue
+        if number == signal.SIGHUP:
+            _reload(server)
             continue
         if draining:
             logger.warning("bus server ends at once")
@@ -147,3 +157,15 @@ def _wait(server, signals, bus, databases):
         logger.info("bus server answers the waiting polls and ends")
         server.drain()
     return 0
+
+
+def _reload(server):
+    try:
+        if server.reload():
+            logger.info("bus server has read its certificate again")
+        else:
+            logger.warning(
+                "bus server speaks no TLS: there is no certificate to read")
+    except ValueError as error:
+        logger.error(
+            "bus server stays with the certificate it has: %s", error)

@@ -40,8 +40,8 @@ KNOWN = {
     'class', 'allow_subscribe', 'url_host', 'long_polling_timeout',
     'cache_timeout', 'select_timeout', 'message_size', 'cache_size',
     'journal', 'journal_timeout', 'keep_alive_timeout', 'relay_user',
-    'check_access',
-    'listen', 'admin_listen', 'num_proxies', *SERVER}
+    'check_access', 'listen', 'reuse_port', 'admin_listen', 'num_proxies',
+    'ssl', *SERVER}
 
 
 def _number(section, option, default=None):
@@ -142,6 +142,7 @@ def server():
     options = {
         'listen': addresses(
             config.get('bus', 'listen', default='localhost:8001')),
+        'reuse_port': _boolean('bus', 'reuse_port', False),
         'admin_listen': addresses(
             config.get('bus', 'admin_listen', default='')),
         'allow_subscribe': _boolean('bus', 'allow_subscribe', False),
@@ -152,6 +153,7 @@ def server():
         'cache_size': cache_size(),
         'journal_timeout': journal_timeout() if journal() else None,
         'cors': config.get('web', 'cors', default='').split(),
+        'ssl': ssl(),
         }
     bounds = {**SERVER, 'num_proxies': (num_proxies, 0)}
     for option, (default, least) in bounds.items():
@@ -163,6 +165,31 @@ def server():
     if not options['listen']:
         raise ValueError("[bus] listen in the configuration is empty")
     return options
+
+
+def ssl():
+    """The paths of the certificate and of its private key with which the bus
+    server speaks TLS, or None.
+
+    Raises ValueError where there is a path of one only.
+    """
+    certificate, privatekey = map(_path_of_ssl, ['certificate', 'privatekey'])
+    if not _boolean('bus', 'ssl', bool(certificate or privatekey)):
+        return None
+    if not certificate:
+        raise ValueError(
+            "[ssl] certificate in the configuration names no file: "
+            "trytond-bus needs it for TLS, or [bus] ssl = False")
+    # As for trytond, the key may be in the same file.
+    return certificate, privatekey or certificate
+
+
+def _path_of_ssl(option):
+    try:
+        # trytond takes a boolean for TLS that a proxy speaks.
+        config.getboolean('ssl', option)
+    except ValueError:
+        return config.get('ssl', option)
 
 
 def options():

@@ -11,6 +11,7 @@ mod decode;
 mod encode;
 mod imports;
 mod notify;
+mod parts;
 mod process;
 mod queue;
 mod server;
@@ -32,11 +33,13 @@ mod _native {
     #[pymodule_export]
     use super::notify::notify;
     #[pymodule_export]
-    use super::process::{PyDeadline, close, forked, split, statistics, watch};
+    use super::parts::{PyAssembly, split};
+    #[pymodule_export]
+    use super::process::{PyDeadline, close, forked, statistics, watch};
     #[pymodule_export]
     use super::queue::PyMessageQueue;
     #[pymodule_export]
-    use super::server::{PyRequest, PyServer};
+    use super::server::{PyRequest, PyServer, check_certificate};
 
     #[pymodule_export]
     const PAYLOAD_MAX: usize = crate::parts::PAYLOAD_MAX;

@@ -8,7 +8,6 @@ use pyo3::types::PyDict;
 
 use super::imports::IS_PATCHED;
 use crate::error::Error;
-use crate::parts;
 use crate::registry;
 use crate::sync::{Mutex, lock};
 use crate::watchdog::Guard;
@@ -38,12 +37,6 @@ pub(super) fn close(py: Python<'_>) -> PyResult<()> {
         py.detach(|| process.wait_for_visits());
     }
     Ok(())
-}
-
-/// Cut a payload that is too large for a NOTIFY into parts.
-#[pyfunction]
-pub(super) fn split(payload: &str) -> Vec<String> {
-    parts::split(payload)
 }
 
 /// What is on the buses of this process, and what has happened there.

@@ -3,6 +3,7 @@
 //! The server runs on threads of its own that never call Python; threads of
 //! Python take what it asks for, and answer.
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
@@ -17,7 +18,7 @@ use crate::history::Bounds;
 use crate::registry;
 use crate::server::{
     Address, Asked, Check, CheckFuture, Config, Limits, Listener, ReadableFuture,
-    Server, Session, Sessions, inherited, notify_ready, notify_stopping,
+    Server, Session, Sessions, Tls, inherited, notify_ready, notify_stopping,
     raise_descriptor_limit,
 };
 use crate::sync::{Mutex, lock};
@@ -32,8 +33,10 @@ const CHATS_MAX: usize = 10_000;
 /// The configuration, from a dictionary. Times are in seconds.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 struct Options {
     listen: Vec<String>,
+    reuse_port: bool,
     admin_listen: Vec<String>,
     threads: usize,
     allow_subscribe: bool,
@@ -60,6 +63,8 @@ struct Options {
     max_polls: usize,
     max_connections: usize,
     hold_time: f64,
+    /// The paths of the certificate and of its key, none without TLS.
+    ssl: Option<(PathBuf, PathBuf)>,
 }
 
 /// The bus server.
@@ -71,6 +76,8 @@ pub(super) struct PyServer {
     /// What it listens on, as text.
     addresses: Vec<String>,
     descriptors: u64,
+    /// None where it does not speak TLS.
+    tls: Option<Arc<Tls>>,
 }
 
 /// What the server wants to know of trytond.
@@ -162,6 +169,16 @@ impl PyServer {
         Ok(notify_ready()?)
     }
 
+    /// Read the certificate and its key again; whether there are any.
+    fn reload(&self, py: Python<'_>) -> PyResult<bool> {
+        let Some(tls) = &self.tls else {
+            return Ok(false);
+        };
+        py.detach(|| tls.reload())
+            .map_err(|error| ssl_error(&error))?;
+        Ok(true)
+    }
+
     /// Begin to answer the waiting polls, and then end.
     fn drain(&self) -> PyResult<()> {
         self.server.drain();
@@ -177,6 +194,19 @@ impl PyServer {
             Some(result) => Ok(result.map(|()| true)?),
         }
     }
+}
+
+/// Raise `ValueError` for a certificate and a key that can't be used.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "pyo3 gives values")]
+pub(super) fn check_certificate(
+    py: Python<'_>,
+    certificate: PathBuf,
+    privatekey: PathBuf,
+) -> PyResult<()> {
+    py.detach(|| Tls::read(&certificate, &privatekey))
+        .map(|_| ())
+        .map_err(|error| ssl_error(&error))
 }
 
 #[pymethods]
@@ -278,12 +308,18 @@ fn reply<T>(answer: &Mutex<Option<oneshot::Sender<T>>>, with: T) {
 impl Options {
     fn start(self) -> PyResult<PyServer> {
         let config = self.config()?;
+        let tls = config.tls.clone();
         let mut listeners = inherited()
             .map_err(|error| io_error("a socket of the service manager", &error))?;
         if listeners.is_empty() {
-            listeners = bind("listen", &self.listen)?;
+            let bind_one = if self.reuse_port {
+                Address::bind_beside
+            } else {
+                Address::bind
+            };
+            listeners = bind("listen", &self.listen, bind_one)?;
         }
-        let admin = bind("admin_listen", &self.admin_listen)?;
+        let admin = bind("admin_listen", &self.admin_listen, Address::bind)?;
         let addresses = listeners.iter().chain(&admin);
         let addresses = addresses.map(ToString::to_string).collect();
         let descriptors = raise_descriptor_limit()?;
@@ -308,11 +344,16 @@ impl Options {
             requests,
             addresses,
             descriptors,
+            tls,
         })
     }
 
     fn config(&self) -> PyResult<Config> {
+        let tls = self.ssl.as_ref().map(|(certificate, key)| {
+            Tls::read(certificate, key).map_err(|error| ssl_error(&error))
+        });
         Ok(Config {
+            tls: tls.transpose()?.map(Arc::new),
             allow_subscribe: self.allow_subscribe,
             relay_user: self.relay_user,
             long_polling_timeout: seconds(
@@ -394,18 +435,25 @@ impl Sessions for Trytond {
     }
 }
 
-fn bind(option: &str, addresses: &[String]) -> PyResult<Vec<Listener>> {
+fn bind(
+    option: &str,
+    addresses: &[String],
+    bind_one: fn(&Address) -> io::Result<Vec<Listener>>,
+) -> PyResult<Vec<Listener>> {
     let mut listeners = Vec::new();
     for text in addresses {
         let address: Address = text
             .parse()
             .map_err(|error| PyValueError::new_err(format!("{option}: {error}")))?;
-        let bound = address
-            .bind()
+        let bound = bind_one(&address)
             .map_err(|error| io_error(&format!("{option} {address}"), &error))?;
         listeners.extend(bound);
     }
     Ok(listeners)
+}
+
+fn ssl_error(error: &str) -> PyErr {
+    PyValueError::new_err(format!("[ssl] in the configuration: {error}"))
 }
 
 fn io_error(what: &str, error: &io::Error) -> PyErr {

@@ -11,6 +11,7 @@ use super::address::Peer;
 use super::app::App;
 use super::connection::serve;
 use super::listen::Listener;
+use super::tls::serve_tls;
 
 /// How long nothing is accepted after a failure, such as that there is no
 /// descriptor left.
@@ -50,7 +51,13 @@ async fn accept_tcp(listener: TcpListener, app: Arc<App>, places: Arc<Semaphore>
                 // of the one before. A socket that refuses works as well.
                 let _ = stream.set_nodelay(true);
                 let peer = Peer::Host(address.ip());
-                tokio::spawn(serve(stream, peer, Open::new(&app, place)));
+                let open = Open::new(&app, place);
+                match &app.config.tls {
+                    None => tokio::spawn(serve(stream, peer, open)),
+                    Some(tls) => {
+                        tokio::spawn(serve_tls(stream, tls.acceptor(), peer, open))
+                    }
+                };
             }
             Err(error) => failed(&error).await,
         }
@@ -86,7 +93,7 @@ impl Open {
     }
 
     /// The server.
-    pub(super) fn app(&self) -> &App {
+    pub(super) fn app(&self) -> &Arc<App> {
         &self.app
     }
 }

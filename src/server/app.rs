@@ -78,7 +78,6 @@ const TOO_MANY: Refusal = Refusal::new(
     StatusCode::TOO_MANY_REQUESTS,
     "too many polls of this session wait",
 );
-const ALLOW: &str = "allow: OPTIONS, POST\r\n";
 
 impl App {
     /// A server of the buses of `process`, with nobody connected.
@@ -336,7 +335,7 @@ impl App {
     /// The database whose bus a request polls, or what it is answered.
     fn route(&self, parts: &Parts, origin: &Origin) -> Result<String, Body> {
         let refuse = |refusal| Err(Body::Error(refusal));
-        if parts.version == Version::HTTP_11 && !parts.headers.contains_key(HOST) {
+        if parts.version >= Version::HTTP_11 && !parts.headers.contains_key(HOST) {
             return refuse(Refusal::new(StatusCode::BAD_REQUEST, "there is no host"));
         }
         let Some(database) = route::database(parts.uri.path()) else {
@@ -345,7 +344,7 @@ impl App {
         let is_preflight = parts.method == Method::OPTIONS;
         if parts.method != Method::POST && !is_preflight {
             return refuse(Refusal {
-                header: ALLOW,
+                header: Some(("allow", "OPTIONS, POST")),
                 ..Refusal::new(
                     StatusCode::METHOD_NOT_ALLOWED,
                     "a bus is polled by POST",
@@ -410,11 +409,7 @@ fn unauthorized(headers: &HeaderMap) -> Refusal {
     let is_page =
         headers.contains_key("origin") || headers.contains_key("x-requested-with");
     Refusal {
-        header: if is_page {
-            ""
-        } else {
-            "www-authenticate: Basic realm=\"Tryton\"\r\n"
-        },
+        header: (!is_page).then_some(("www-authenticate", "Basic realm=\"Tryton\"")),
         ..UNAUTHORIZED
     }
 }

@@ -1,6 +1,8 @@
 //! What the administrator chooses.
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::tls::Tls;
 use crate::history::Bounds;
 
 /// How the server behaves. The defaults are trytond's where it has one.
@@ -30,6 +32,9 @@ pub struct Config {
     pub drain: Duration,
     /// What a single client may use.
     pub limits: Limits,
+    /// The certificate with which the sockets of the network speak TLS, if
+    /// they do.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// What clients may use, such that none takes from the others. The defaults
@@ -83,6 +88,7 @@ impl Default for Config {
             session_cache: Duration::from_secs(30),
             drain: Duration::from_secs(10),
             limits: Limits::default(),
+            tls: None,
         }
     }
 }

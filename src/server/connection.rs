@@ -1,10 +1,12 @@
 //! One connection: its requests, one after the other.
 use std::future::poll_fn;
 use std::io;
+use std::ops::Deref;
 use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, sleep, timeout};
@@ -12,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::accept::Open;
 use super::address::Peer;
 use super::app::{Answer, App};
+use super::database::Place;
 use super::park::receive;
 use super::reply::Reuse;
 use super::wait::{Alarm, Socket};
@@ -21,6 +24,16 @@ use super::wait::{Alarm, Socket};
 /// what was written.
 const LINGER_BYTES: u64 = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// An answer that is being written. Where it can't be, this is just dropped,
+/// and the message given to another poll.
+pub(super) struct Written<A> {
+    app: A,
+    status: StatusCode,
+    place: Option<Place>,
+    /// When the message arrived, if the poll waited for it.
+    arrived: Option<f64>,
+}
 
 /// Serves a connection until its end.
 ///
@@ -127,15 +140,9 @@ async fn write<S: AsyncWrite + Unpin>(
     reuse: Reuse,
     app: &App,
 ) -> io::Result<()> {
-    let Answer {
-        reply,
-        place,
-        arrived,
-    } = *answer;
-    let status = reply.status();
-    let wire = reply.wire(reuse);
+    let wire = answer.reply.wire(reuse);
     // A message must not be kept in memory for a client that does not read.
-    drop(reply);
+    let written = Written::new(app, *answer);
     let stream = &mut socket.stream;
     let write = async {
         stream.write_all(&wire).await?;
@@ -148,15 +155,33 @@ async fn write<S: AsyncWrite + Unpin>(
     timeout(app.config.limits.write_time, write)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-    if let Some(place) = place {
-        place.written();
-    }
-    if let Some(arrived) = arrived {
-        let latency = app.databases.now() - arrived;
-        app.metrics.latency.observe(latency.max(0.0));
-    }
-    app.metrics.answered(status);
+    written.done();
     Ok(())
+}
+
+impl<A: Deref<Target = App>> Written<A> {
+    /// What is left of an answer that is being written.
+    pub(super) fn new(app: A, answer: Answer) -> Self {
+        Self {
+            app,
+            status: answer.reply.status(),
+            place: answer.place,
+            arrived: answer.arrived,
+        }
+    }
+
+    /// It was written.
+    pub(super) fn done(self) {
+        let app = &*self.app;
+        if let Some(place) = self.place {
+            place.written();
+        }
+        if let Some(arrived) = self.arrived {
+            let latency = app.databases.now() - arrived;
+            app.metrics.latency.observe(latency.max(0.0));
+        }
+        app.metrics.answered(self.status);
+    }
 }
 
 /// Reads the rest of what a client sends, for a short while.

@@ -48,27 +48,27 @@ fn is_of_host(origin: &str, host: Option<&str>) -> bool {
 }
 
 impl Origin {
-    /// Appends the headers of an answer, the preflight's excepted.
-    pub(super) fn push_headers(&self, out: &mut String) {
+    /// Gives the headers of an answer, the preflight's excepted.
+    pub(super) fn each_header(&self, header: &mut impl FnMut(&'static str, &str)) {
         if let Self::Allowed(origin) = self {
-            out.push_str("access-control-allow-origin: ");
-            out.push_str(origin);
-            out.push_str("\r\naccess-control-allow-credentials: true\r\n");
+            header("access-control-allow-origin", origin);
+            header("access-control-allow-credentials", "true");
         }
         // A cache in between must not give the answer to another page.
-        out.push_str("vary: origin\r\n");
+        header("vary", "origin");
     }
 }
 
-/// Appends the headers with which a browser lets a page poll, for a day.
-pub(super) fn push_preflight(out: &mut String, asked: Option<&str>) {
-    out.push_str("access-control-allow-methods: POST\r\n");
+/// Gives the headers with which a browser lets a page poll, for a day.
+pub(super) fn preflight(
+    asked: Option<&str>,
+    header: &mut impl FnMut(&'static str, &str),
+) {
+    header("access-control-allow-methods", "POST");
     if let Some(asked) = asked {
-        out.push_str("access-control-allow-headers: ");
-        out.push_str(asked);
-        out.push_str("\r\n");
+        header("access-control-allow-headers", asked);
     }
-    out.push_str("access-control-max-age: 86400\r\n");
+    header("access-control-max-age", "86400");
 }
 
 #[cfg(test)]

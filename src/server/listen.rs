@@ -1,7 +1,7 @@
 //! The sockets that the server listens on.
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,9 +10,11 @@ use std::str::FromStr;
 
 use listenfd::ListenFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::sockopt::AcceptConn;
-use nix::sys::socket::{AddressFamily, Backlog, SockaddrLike, SockaddrStorage};
-use nix::sys::socket::{getsockname, getsockopt, listen};
+use nix::sys::socket::sockopt::{AcceptConn, ReuseAddr, ReusePort};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike,
+    SockaddrStorage, bind, getsockname, getsockopt, listen, setsockopt, socket,
+};
 
 /// How many clients may wait to be accepted: all come at once after a
 /// restart. The kernel's own limit holds as well.
@@ -90,6 +92,24 @@ impl Address {
     ///
     /// When the host is unknown or the address is in use.
     pub fn bind(&self) -> io::Result<Vec<Listener>> {
+        self.bind_by(|address| TcpListener::bind(address))
+    }
+
+    /// The same, beside the servers that listen there in this way: the system
+    /// gives each connection to one of them. A unix socket has one server.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Address::bind`]; in use is an address that another user
+    /// listens on, or a server in the other way.
+    pub fn bind_beside(&self) -> io::Result<Vec<Listener>> {
+        self.bind_by(bind_beside)
+    }
+
+    fn bind_by(
+        &self,
+        bind: impl Fn(SocketAddr) -> io::Result<TcpListener>,
+    ) -> io::Result<Vec<Listener>> {
         let listeners = match self {
             Self::Unix(path) => {
                 if is_stale(path) {
@@ -99,12 +119,12 @@ impl Address {
             }
             Self::Tcp(None, port) => {
                 // Of both families, unless this host has but the old one.
-                let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port))
-                    .or_else(|_| TcpListener::bind(("0.0.0.0", *port)))?;
+                let listener = bind((Ipv6Addr::UNSPECIFIED, *port).into())
+                    .or_else(|_| bind((Ipv4Addr::UNSPECIFIED, *port).into()))?;
                 vec![Listener::Tcp(listener)]
             }
             Self::Tcp(Some(host), port) => {
-                bind_all((host.as_str(), *port).to_socket_addrs()?)?
+                bind_all((host.as_str(), *port).to_socket_addrs()?, bind)?
             }
         };
         for listener in &listeners {
@@ -116,12 +136,13 @@ impl Address {
 
 /// Listens on all addresses that this host has; at least one of them.
 fn bind_all(
-    addresses: impl Iterator<Item = std::net::SocketAddr>,
+    addresses: impl Iterator<Item = SocketAddr>,
+    bind: impl Fn(SocketAddr) -> io::Result<TcpListener>,
 ) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     let mut failed = None;
     for address in addresses {
-        match TcpListener::bind(address) {
+        match bind(address) {
             Ok(listener) => listeners.push(Listener::Tcp(listener)),
             // A name may have an address of a family that is switched off.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
@@ -134,6 +155,23 @@ fn bind_all(
         Some(error) if listeners.is_empty() => Err(error),
         _ => Ok(listeners),
     }
+}
+
+fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    let (family, name): (_, Box<dyn SockaddrLike>) = match address {
+        SocketAddr::V4(address) => {
+            (AddressFamily::Inet, Box::new(SockaddrIn::from(address)))
+        }
+        SocketAddr::V6(address) => {
+            (AddressFamily::Inet6, Box::new(SockaddrIn6::from(address)))
+        }
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // As the standard library does: a port is free once its server has ended.
+    setsockopt(&socket, ReuseAddr, &true)?;
+    setsockopt(&socket, ReusePort, &true)?;
+    bind(socket.as_raw_fd(), &*name)?;
+    Ok(socket.into())
 }
 
 fn is_stale(path: &Path) -> bool {

@@ -4,6 +4,7 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use tokio::runtime::Handle;
 
 use super::sessions::Check;
 use crate::bus::Bus;
@@ -19,7 +20,9 @@ const LATENCIES: [f64; 14] = [
 pub(super) struct Metrics {
     registry: Registry,
     pub(super) connections: IntGauge,
+    pub(super) tls_failures: IntCounter,
     pub(super) polls: IntGauge,
+    tasks: IntGauge,
     requests: IntCounterVec,
     /// That of the status 200, which nearly all have.
     requests_good: IntCounter,
@@ -57,7 +60,13 @@ impl Metrics {
             requests_good: requests.with_label_values(&["200"]),
             requests,
             connections: gauge(&registry, "connections", "Open connections"),
+            tls_failures: counter(
+                &registry,
+                "tls_failures_total",
+                "Connections that did not come to speak TLS",
+            ),
             polls: gauge(&registry, "polls_waiting", "Polls that wait"),
+            tasks: gauge(&registry, "tasks", "Tasks of the server's threads"),
             delivered: counter(&registry, "delivered_total", "Messages answered"),
             replayed: counter(
                 &registry,
@@ -143,8 +152,11 @@ impl Metrics {
         self.session_checks.with_label_values(&[result]).inc();
     }
 
-    /// All in text, with what the buses of these databases count.
+    /// All in text, with what the buses of these databases count. It is asked
+    /// for within the runtime, whose tasks are counted as well.
     pub(super) fn text(&self, databases: &[(Box<str>, Bus)]) -> Vec<u8> {
+        let tasks = Handle::current().metrics().num_alive_tasks();
+        self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
         // A bus that is gone says nothing any more.
         for gauges in [
             &self.listening,

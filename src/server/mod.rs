@@ -7,8 +7,10 @@
 //!
 //! A request passes through the files in this order: `accept`, `connection`,
 //! `park` (hyper reads it), `app`, which asks `route`, `cors`, `question`,
-//! `credential`, `address`, `sessions` and `access`, then `wait` (for what `clients`,
-//! or the bus, gives the poll) and `reply`.
+//! `credential`, `address`, `sessions` and `access`, then `wait` (for what
+//! `clients`, or the bus, gives the poll) and `reply`. Where there is a
+//! certificate `tls` comes before `connection`, or before `http2`, which takes
+//! its place.
 mod accept;
 mod access;
 mod address;
@@ -24,7 +26,10 @@ mod cors;
 mod credential;
 mod database;
 mod drain;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod handle;
+mod http2;
 mod listen;
 mod metrics;
 mod park;
@@ -35,7 +40,9 @@ mod reply;
 mod route;
 mod run;
 mod sessions;
+mod streams;
 mod systemd;
+mod tls;
 mod wait;
 
 pub use config::{Config, Limits};
@@ -44,3 +51,4 @@ pub use listen::{Address, Listener, inherited, raise_descriptor_limit};
 pub use run::{Stop, run};
 pub use sessions::{Asked, Check, CheckFuture, ReadableFuture, Session, Sessions};
 pub use systemd::{notify_ready, notify_stopping};
+pub use tls::Tls;

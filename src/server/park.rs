@@ -20,7 +20,7 @@ use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
@@ -144,14 +144,16 @@ async fn park(
     pending().await
 }
 
-async fn read_body(
+/// Reads the body of a request, over any version of HTTP.
+pub(super) async fn read_body(
     parts: &Parts,
     body: Incoming,
     limits: &Limits,
 ) -> Result<Bytes, BodyError> {
     let has_length = parts.headers.contains_key(CONTENT_LENGTH);
     let is_chunked = parts.headers.contains_key(TRANSFER_ENCODING);
-    if !has_length && !is_chunked {
+    // HTTP/2 says by itself where a body ends.
+    if !has_length && !is_chunked && parts.version < Version::HTTP_2 {
         return Err(BodyError::NoLength);
     }
     if body

@@ -1,13 +1,14 @@
 //! An answer, as it goes over the wire.
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyper::header::{CONNECTION, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode, Version};
+use hyper::{HeaderMap, Method, StatusCode, Version};
 
-use super::cors::{Origin, push_preflight};
+use super::cors::{Origin, preflight};
 use crate::message::{Message, response};
 use crate::poll::EMPTY_RESPONSE;
 
@@ -37,8 +38,8 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     /// What is told in the body.
     pub(super) text: &'static str,
-    /// A further header, with the end of its line.
-    pub(super) header: &'static str,
+    /// A further header.
+    pub(super) header: Option<(&'static str, &'static str)>,
 }
 
 /// How the connection goes on.
@@ -58,7 +59,7 @@ impl Refusal {
         Self {
             status,
             text,
-            header: "",
+            header: None,
         }
     }
 }
@@ -97,19 +98,57 @@ impl Reply {
         }
     }
 
-    /// The bytes of the answer.
-    pub(super) fn wire(&self, reuse: Reuse) -> Vec<u8> {
-        let relayed;
-        let body = match &self.body {
-            Body::Message(message, None) => message.response(),
+    /// What is told.
+    pub(super) fn content(&self) -> Cow<'_, str> {
+        match &self.body {
+            Body::Message(message, None) => message.response().into(),
             Body::Message(message, Some(channel)) => {
-                relayed = response(message.json(), channel);
-                &relayed
+                response(message.json(), channel).into()
             }
-            Body::Empty => EMPTY_RESPONSE,
-            Body::Preflight(_) => "",
-            Body::Error(refusal) => refusal.text,
-        };
+            Body::Empty => EMPTY_RESPONSE.into(),
+            Body::Preflight(_) => "".into(),
+            Body::Error(refusal) => refusal.text.into(),
+        }
+    }
+
+    /// Each header, but those of the connection and of the time.
+    fn each_header(&self, length: usize, mut header: impl FnMut(&'static str, &str)) {
+        match &self.body {
+            Body::Message(..) | Body::Empty => {
+                header("content-type", "application/json");
+            }
+            Body::Preflight(asked) => preflight(asked.as_deref(), &mut header),
+            Body::Error(refusal) => {
+                header("content-type", "text/plain; charset=utf-8");
+                if let Some((name, value)) = refusal.header {
+                    header(name, value);
+                }
+            }
+        }
+        header("cache-control", "no-store");
+        self.origin.each_header(&mut header);
+        // A 204 has neither a body nor a length.
+        if self.status() != StatusCode::NO_CONTENT {
+            header("content-length", &length.to_string());
+        }
+    }
+
+    /// The headers of the answer over HTTP/2, where there are no others but
+    /// that of the time.
+    pub(super) fn headers(&self, length: usize) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        self.each_header(length, |name, value| {
+            // Only what came in a header is no constant.
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.append(HeaderName::from_static(name), value);
+            }
+        });
+        headers
+    }
+
+    /// The bytes of the answer over HTTP/1.
+    pub(super) fn wire(&self, reuse: Reuse) -> Vec<u8> {
+        let body = self.content();
         let mut out = String::with_capacity(384 + body.len());
         let status = self.status();
         out.push_str(if reuse.old { "HTTP/1.0 " } else { "HTTP/1.1 " });
@@ -117,24 +156,12 @@ impl Reply {
         out.push(' ');
         out.push_str(status.canonical_reason().unwrap_or_default());
         out.push_str("\r\n");
-        match &self.body {
-            Body::Message(..) | Body::Empty => {
-                out.push_str("content-type: application/json\r\n");
-            }
-            Body::Preflight(asked) => push_preflight(&mut out, asked.as_deref()),
-            Body::Error(refusal) => {
-                out.push_str("content-type: text/plain; charset=utf-8\r\n");
-                out.push_str(refusal.header);
-            }
-        }
-        out.push_str("cache-control: no-store\r\n");
-        self.origin.push_headers(&mut out);
-        // A 204 has neither a body nor a length.
-        if status != StatusCode::NO_CONTENT {
-            out.push_str("content-length: ");
-            out.push_str(&body.len().to_string());
+        self.each_header(body.len(), |name, value| {
+            out.push_str(name);
+            out.push_str(": ");
+            out.push_str(value);
             out.push_str("\r\n");
-        }
+        });
         if reuse.close {
             out.push_str("connection: close\r\n");
         } else if reuse.old {
@@ -143,7 +170,7 @@ impl Reply {
         push_date(&mut out);
         out.push_str("\r\n");
         if !reuse.head {
-            out.push_str(body);
+            out.push_str(&body);
         }
         out.into_bytes()
     }
@@ -204,7 +231,7 @@ mod tests {
         let refusal = Refusal {
             status: StatusCode::METHOD_NOT_ALLOWED,
             text: "no",
-            header: "allow: POST\r\n",
+            header: Some(("allow", "POST")),
         };
         let message = Message::new("user:1", r#"{"message_id":1}"#).expect("good");
         let message = Arc::new(message);
@@ -250,8 +277,8 @@ mod tests {
             ),
         ] {
             let origin = Origin::Allowed("https://a".into());
-            let wire = Reply { origin, body }.wire(reuse);
-            let wire = String::from_utf8(wire).expect("text");
+            let reply = Reply { origin, body };
+            let wire = String::from_utf8(reply.wire(reuse)).expect("text");
             let (head, body) = wire.split_once("\r\n\r\n").expect("a head");
             let mut lines = head.lines();
             assert_eq!(lines.next(), Some(first));
@@ -264,6 +291,19 @@ mod tests {
                 assert!(lines.contains(header), "{header} in {lines:?}");
             }
             assert_eq!(body, content);
+            // HTTP/2 has all of them but those of the connection.
+            let own = reply.headers(reply.content().len());
+            let own = own.iter().map(|(name, value)| {
+                format!("{name}: {}", value.to_str().expect("text"))
+            });
+            let mut own: Vec<_> = own.collect();
+            let is_own = |line: &&str| {
+                !line.starts_with("connection") && !line.starts_with("date")
+            };
+            let mut lines: Vec<_> = lines.into_iter().filter(is_own).collect();
+            own.sort_unstable();
+            lines.sort_unstable();
+            assert_eq!(own, lines);
         }
     }
 }

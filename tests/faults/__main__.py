@@ -29,6 +29,19 @@ def main():
         '--rate', type=float, default=3,
         help="transactions a second of each of the four publishers")
     parser.add_argument(
+        '--pause', type=float, default=1,
+        help="seconds before a fault at the most; two may happen at a time")
+    parser.add_argument(
+        '--churn', type=float, default=0,
+        help="clients a second that come and go, most of them badly")
+    parser.add_argument(
+        '--rounds', type=int, default=0,
+        help="rest so many times, and see that a server of each kind, one "
+        "more that is never killed, has given back all it took")
+    parser.add_argument(
+        '--rest', type=float, default=45,
+        help="seconds of a rest; sessions are remembered for 30 s and more")
+    parser.add_argument(
         '--deadline', type=float, default=60,
         help="seconds after the end in which all has to be delivered")
     parser.add_argument(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from support.client import TrytonClient
 
-from .log import Log
+from .log import Log, rest
 
 
 class Client:
@@ -29,6 +29,7 @@ class Client:
         self._timeout = task['timeout']
         self._random = random.Random(f'{task["seed"]} {id_}')
         self._log = log
+        self._task = task
         self._headers = TrytonClient(
             task['login'], task['database'], timeout=60)._headers
         self._last = None
@@ -42,6 +43,7 @@ class Client:
         failures = Counter()
         pause_at = time.monotonic() + self._random.expovariate(.1)
         while True:
+            rest(self._task)
             try:
                 answer = self.poll(self._random.choice(self._ports))
             except (OSError, http.client.HTTPException, ValueError) as error:

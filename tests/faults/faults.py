@@ -119,7 +119,8 @@ class Deck:
         self._left = []
         self._all = []
         for name, targets, kinds in [
-                ('server', world.servers, [kill, kill, terminate, stop]),
+                ('server', world.mortal, [kill, kill, terminate, stop]),
+                ('server', world.steady, [stop]),
                 ('publisher', world.publishers, [kill, die, stop]),
                 ('PostgreSQL', filter(None, [world.postgresql]), [
                         crash, end_backends, end_commits]),
@@ -140,18 +141,19 @@ class Deck:
 class Fault:
     "Makes one fault after the other, in a thread, until it is ended"
 
-    def __init__(self, deck, seed, counts):
+    def __init__(self, deck, seed, counts, pause):
         self.random = random.Random(seed)
         self.counts = counts
         self.ended = threading.Event()
         self.error = None
         self._deck = deck
+        self._pause = pause
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self):
         try:
-            while not self.ended.wait(self.random.uniform(.1, 1)):
+            while not self.ended.wait(self.random.uniform(.1, self._pause)):
                 kind, name, (target, lock) = self._deck.draw()
                 # Two faults have one target one after the other.
                 with lock:
@@ -182,12 +184,13 @@ class Fault:
             raise self.error
 
 
-def make(world, seconds, seed, names=None, number=2):
+def make(world, seconds, seed, names=None, pause=1, number=2):
     """Have so many faults at a time for so long, of all or of what is named,
-    and return their counts by kind"""
+    each after a pause of as many seconds at the most, and return their counts
+    by kind"""
     deck = Deck(world, f'{seed} faults', names)
     counts = Counter()
-    faults = [Fault(deck, f'{seed} {n}', counts) for n in range(number)]
+    faults = [Fault(deck, f'{seed} {n}', counts, pause) for n in range(number)]
     try:
         time.sleep(seconds)
     finally:

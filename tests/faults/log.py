@@ -2,6 +2,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 
 class Log:
@@ -16,6 +17,13 @@ class Log:
             {'event': event, 'time': time.monotonic(), **values})
         # Once written, it is there even if the process is killed.
         os.write(self._fd, line.encode() + b'\n')
+
+
+def rest(task, stop=None):
+    "Wait as long as the file is there that has all programs do nothing"
+    path = Path(task['rest'])
+    while path.exists() and not (stop and stop.is_set()):
+        time.sleep(.2)
 
 
 def read(path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from trytond.bus import Bus
 from trytond.transaction import Transaction
 
-from .log import Log
+from .log import Log, rest
 
 # Seconds between two tries when the database is away
 PAUSE = .2
@@ -28,6 +28,7 @@ class Publisher:
     """
 
     def __init__(self, task, name, log, die):
+        self._task = task
         self._database = task['database']
         self._channels = task['channels']
         self._rate = task['rate']
@@ -42,6 +43,7 @@ class Publisher:
         kinds = [
             self.plain, self.rolled_back, self.autocommit, self.by_connection]
         while not stop.is_set():
+            rest(self._task, stop)
             kind, = self._random.choices(kinds, [12, 3, 2, 3])
             try:
                 kind()

@@ -3,9 +3,10 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import faults, sabotage
+from . import account, faults, sabotage
 from .check import check, read_units
 from .world import NAME, World
 
@@ -26,20 +27,33 @@ def run(options):
     with World(directory, options) as world:
         if options.drop_lock:
             sabotage.drop_lock(world.postgresql, NAME)
-        if options.faults == ['none']:
-            time.sleep(options.seconds)
-            counts = Counter()
-        else:
-            counts = faults.make(
-                world, options.seconds, options.seed, options.faults)
+        counts, accounts = Counter(), {}
+        rounds = max(options.rounds, 1)
+        for number in range(rounds):
+            if options.faults == ['none']:
+                time.sleep(options.seconds / rounds)
+            else:
+                counts += faults.make(
+                    world, options.seconds / rounds,
+                    f'{options.seed} {number}', options.faults, options.pause)
+            if options.rounds:
+                take_accounts(world, accounts, options.rest)
         lag = world.finish(options.deadline)
         published, received, ledger = world.logs()
+        churned = world.churned()
     violations = check(published, received, ledger)
+    for name, taken in accounts.items():
+        violations += account.check(name, taken)
     if lag is None:
         violations.insert(0,
             f"Not every client had its last message {options.deadline} s "
             "after all was at work again.")
     print_counts(published, received, counts, lag)
+    if churned:
+        print("clients that came and went: " + ', '.join(
+                f"{n} {kind} ({end})" for (kind, end), n in sorted(Counter(
+                        (event['event'], str(event['end']))
+                        for event in churned).items())))
     for violation in violations[:SHOWN]:
         print(violation)
     if violations:
@@ -49,6 +63,20 @@ def run(options):
             shutil.rmtree(directory)
         print("no violations")
     return len(violations)
+
+
+def take_accounts(world, accounts, seconds):
+    "Append what the steady servers hold to their accounts, and print it"
+    ports = {proxy.port for proxy in world.proxies}
+    with world.rest(), ThreadPoolExecutor() as executor:
+        for server, taken in zip(world.steady, executor.map(
+                    lambda server: account.settle(server, ports, seconds),
+                    world.steady), strict=True):
+            name = f'{type(server).__name__} at {server.port}'
+            accounts.setdefault(name, []).append(taken)
+            print(f"{time.strftime('%H:%M:%S')} {name}: " + ', '.join(
+                    f"{value} {key}" for key, value in taken.items()),
+                flush=True)
 
 
 def print_counts(published, received, counts, lag):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 
 from support import wait_until
 from support.postgresql import PostgreSQL
@@ -34,7 +34,8 @@ SHARED = [f'test:{number}' for number in range(4)]
 # Who a connection of PostgreSQL is of
 PUBLISHERS = "application_name = 'publisher'"
 BUS = {
-    'select_timeout': 1, 'keep_alive_timeout': 2, 'long_polling_timeout': 3}
+    'select_timeout': 1, 'keep_alive_timeout': 2, 'long_polling_timeout': 3,
+    'journal_timeout': 600}
 
 
 class Program:
@@ -80,6 +81,8 @@ class World:
         self._stack = ExitStack()
         self.postgresql = None
         self.proxies, self.servers, self.publishers = [], [], []
+        # Those that are killed, and those that are not
+        self.mortal, self.steady = [], []
 
     def __enter__(self):
         with self._stack:
@@ -117,13 +120,17 @@ class World:
                 'class': self._options.bus_class}}
 
     def _start(self):
-        for kind in KINDS[self._options.server]:
+        kinds = KINDS[self._options.server]
+        steady = [*dict.fromkeys(kinds)] if self._options.rounds else []
+        for kind in [*kinds, *steady]:
             sections = self._sections()
             if kind is BusServer:
                 sections['bus']['class'] = None
             server = kind(self.directory, sections, [NAME])
             self._stack.callback(server.kill)
             self.servers.append(server)
+        self.mortal = self.servers[:len(kinds)]
+        self.steady = self.servers[len(kinds):]
         # trytond-bus knows the sessions that trytond makes.
         login = self.servers[0]
         if type(login) is BusServer:
@@ -152,6 +159,10 @@ class World:
         if self._options.journal == 'on':
             # From now on each goes on from its last message.
             wait_until(lambda: at_once <= self._of_clients('received'), 60)
+        self._churn = Program('churn', self._task, config)
+        self._stack.callback(self._churn.kill)
+        if self._options.churn:
+            self._churn.start()
         self._end = Program('publisher', self._task, config, 'end')
 
     def _write_task(self, login):
@@ -167,21 +178,29 @@ class World:
             } if self._options.cache_timeout > 60 else {}
         self._published = self.directory / 'published'
         self._received = self.directory / 'received'
+        self._churned = self.directory / 'churned'
+        self._rest = self.directory / 'rest'
         path = self.directory / 'task'
         path.write_text(json.dumps({
                     'database': NAME,
                     'seed': self._options.seed,
                     'rate': self._options.rate,
+                    'churn': self._options.churn,
                     'threads': 2,
                     'channels': SHARED + [f'client:{id_}' for id_ in self.ids],
                     'clients': self.ids,
                     'delays': self._delays,
                     'cache_timeout': self._options.cache_timeout,
                     'login': login.url,
+                    'logins': [
+                        server.url for server in self.servers
+                        if type(server) is TrytondServer],
                     'ports': [server.port for server in self.servers],
                     'timeout': BUS['long_polling_timeout'] + 2,
                     'published': str(self._published),
                     'received': str(self._received),
+                    'churned': str(self._churned),
+                    'rest': str(self._rest),
                     }))
         return path
 
@@ -191,10 +210,20 @@ class World:
             line['client'] for line in read(self._received)
             if line['event'] == event or line.get(event)}
 
+    @contextmanager
+    def rest(self):
+        "Have nobody begin anything meanwhile"
+        self._rest.touch()
+        try:
+            yield
+        finally:
+            self._rest.unlink()
+
     def finish(self, deadline):
         """End the publishers, have each client sent a last message, and
         return the seconds until the last one has it, or None if that takes
         more than the deadline"""
+        self._churn.kill()
         for publisher in self.publishers:
             publisher.signal(signal.SIGTERM)
         for publisher in self.publishers:
@@ -230,3 +259,7 @@ class World:
         return (
             read(self._published), read(self._received),
             {unit for unit, in rows})
+
+    def churned(self):
+        "Return what those did that come and go"
+        return read(self._churned)

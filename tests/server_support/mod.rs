@@ -1,5 +1,7 @@
 //! A server on a port of its own, and a client that talks plain HTTP to it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+pub(crate) mod tls;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};

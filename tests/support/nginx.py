@@ -37,12 +37,12 @@ def find_nginx():
     return shutil.which('nginx', path=path)
 
 
-def make_certificate(directory):
+def make_certificate(directory, days=30):
     "Make a certificate of localhost, signed by itself: its path and its key's"
     certificate, key = directory / 'certificate.pem', directory / 'key.pem'
     subprocess.run(
         ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes',
-            '-days', '2', '-subj', '/CN=localhost',
+            '-days', str(days), '-subj', '/CN=localhost',
             '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1',
             '-keyout', key, '-out', certificate],
         check=True, capture_output=True)

@@ -3,6 +3,7 @@ own."""
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -96,7 +97,8 @@ class TrytondServer:
     """A server in a process group of its own, as a context manager
 
     kind is 'threaded' (the command trytond), 'coroutine' (with --coroutine)
-    or 'gunicorn' (preloaded, with the WSGI application).
+    or 'gunicorn' (preloaded, with the WSGI application). The commands log
+    what they do unless verbose is false.
     """
 
     # Which the process inherits
@@ -104,9 +106,12 @@ class TrytondServer:
 
     def __init__(
             self, directory, sections, databases=(), kind='threaded',
-            workers=2, threads=8, wsgi='trytond.application:app'):
+            workers=2, threads=8, wsgi='trytond.application:app',
+            verbose=True):
         self.port = free_port()
-        self.url = f'http://127.0.0.1:{self.port}'
+        self.url = (
+            f'https://localhost:{self.port}' if 'ssl' in sections
+            else f'http://127.0.0.1:{self.port}')
         self._log = Path(directory) / f'trytond-{self.port}.log'
         config = write_config(
             Path(directory) / f'trytond-{self.port}.conf', {
@@ -123,7 +128,8 @@ class TrytondServer:
                 f'127.0.0.1:{self.port}', '--workers', str(workers),
                 '--threads', str(threads), wsgi]
         else:
-            self._command = [binaries / 'trytond', '-c', config, '-v']
+            self._command = [
+                binaries / 'trytond', '-c', config, *['-v'] * verbose]
             if databases:
                 self._command += ['-d', *databases]
             if kind == 'coroutine':
@@ -158,7 +164,10 @@ class TrytondServer:
             return False
 
     def _is_ready(self):
-        get(self.port, '/')
+        if self.url.startswith('https:'):
+            ssl.get_server_certificate(('localhost', self.port), timeout=5)
+        else:
+            get(self.port, '/')
         return True
 
     @property
@@ -196,7 +205,7 @@ class BusServer(TrytondServer):
 
     def __init__(
             self, directory, sections, databases=(), arguments=(),
-            environ=None, inherited=None):
+            environ=None, inherited=None, verbose=True):
         self.port, self.admin_port = free_port(), free_port()
         self.url = f'http://127.0.0.1:{self.port}'
         self._log = Path(directory) / f'trytond-bus-{self.port}.log'
@@ -211,8 +220,8 @@ class BusServer(TrytondServer):
                     },
                 })
         self._command = [
-            Path(sys.executable).parent / 'trytond-bus', '-c', config, '-v',
-            *arguments]
+            Path(sys.executable).parent / 'trytond-bus', '-c', config,
+            *['-v'] * verbose, *arguments]
         if databases:
             self._command += ['-d', *databases]
         self._environ = environment(PYTHONUNBUFFERED='1', **(environ or {}))

@@ -1,7 +1,10 @@
-"""The bus of the real desktop client, with trytond-bus behind nginx."""
+"""The bus of the real desktop client, with trytond-bus behind nginx, and with
+TLS of its own."""
+import shutil
+
 import pytest
 from support.desktop import Desktop, Missing, fetch
-from support.nginx import Nginx
+from support.nginx import Nginx, make_certificate
 from support.server import BusServer, TrytondServer
 from trytond.bus import notify
 from trytond.transaction import Transaction
@@ -42,3 +45,23 @@ def test_notification_is_shown(
             notify_admin(postgresql, database, *message)
             assert client.read() == message
         assert '/bus' not in trytond.log
+
+
+def test_notification_is_shown_over_tls_without_a_proxy(
+        postgresql, database, package, tmp_path):
+    if not shutil.which('openssl'):
+        pytest.skip("there is no openssl")
+    path, key = make_certificate(tmp_path)
+    sections = {
+        'database': {'uri': postgresql.uri},
+        'ssl': {'certificate': path, 'privatekey': key},
+        }
+    with BusServer(tmp_path, sections, [database]) as bus:
+        sections['bus'] = {'url_host': f'https://localhost:{bus.port}/'}
+        with TrytondServer(tmp_path, sections, [database]) as trytond, \
+                Desktop(package, trytond.url, database, path) as client:
+            for message in [["Hello", "over TLS", 2], ["Good bye", None, 1]]:
+                notify_admin(postgresql, database, *message)
+                assert client.read() == message
+            assert '/bus' not in trytond.log
+            assert bus.metric('delivered_total') == 2

@@ -27,7 +27,8 @@ def test_systemd_takes_the_units(tmp_path):
         (tmp_path / path.name).write_text(unit.replace(command, '/bin/true'))
     units = sorted(tmp_path.iterdir())
     assert [unit.name for unit in units] == [
-        'trytond-bus.service', 'trytond-bus.socket']
+        'trytond-bus.service', 'trytond-bus.socket',
+        'trytond-bus@.service', 'trytond-bus@.socket']
 
     process = subprocess.run(
         ['systemd-analyze', 'verify', *units], text=True,

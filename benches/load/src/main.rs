@@ -1,6 +1,8 @@
 //! Holds long polls of a bus server that it starts, has it publish, and
-//! prints what that costs: `load SERVER [POLLS [ROUNDS]]`. The server is
-//! `bus-server`, or `nginx`, which then has to have nchan.
+//! prints what that costs: `load SERVER [POLLS [ROUNDS [ARGUMENT…]]]`. The
+//! server is `bus-server`, another program that is told what to do in the same
+//! way (`benches/tryton.py`) with its arguments, or `nginx`, which then has to
+//! have nchan.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -15,6 +17,9 @@ use std::time::{Duration, Instant};
 use client::Clients;
 use server::Server;
 
+/// How many polls there are before the memory is looked at.
+const FEW: usize = 10;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let number = |index: usize, default: usize| {
@@ -22,10 +27,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .get(index)
             .map_or(Ok(default), |text| text.parse())
     };
-    let server = arguments.get(1).ok_or("load SERVER [POLLS [ROUNDS]]")?;
+    let server = arguments
+        .get(1)
+        .ok_or("load SERVER [POLLS [ROUNDS [ARGUMENT…]]]")?;
     let (polls, rounds) = (number(2, 10_000)?, number(3, 10)?);
     trytond_fastbus::server::raise_descriptor_limit()?;
-    let mut server = Server::start(server)?;
+    let mut server = Server::start(server, arguments.get(4..).unwrap_or_default())?;
+    {
+        // What it only needs once is no poll's.
+        let mut few = Clients::connect(&server, FEW)?;
+        server.wait_for(FEW, &mut few)?;
+    }
     let before = server.memory()?;
     let mut clients = Clients::connect(&server, polls)?;
     server.wait_for(polls, &mut clients)?;
@@ -73,7 +85,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // To one client among all.
     let mut single = Vec::new();
-    for number in 0..300 {
+    for number in 0..rounds * 30 {
         let begun = Instant::now();
         clients.publish_to(&mut server, number * 31 % polls)?;
         clients.run_until(Clients::is_done)?;
@@ -84,9 +96,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     server.wait_for(polls, &mut clients)?;
     println!("bytes a poll, after load    {}", memory(server.memory()?));
     println!(
-        "lost, duplicated, failed    {}, {}, {}",
+        "lost, twice, order, failed  {}, {}, {}, {}",
         clients.lost(),
         clients.duplicated,
+        clients.reordered,
         clients.failed
     );
     Ok(())

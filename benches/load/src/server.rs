@@ -1,4 +1,4 @@
-//! The server that is measured: ours, or nginx with nchan.
+//! The server that is measured: ours, trytond, or nginx with nchan.
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,12 +14,14 @@ const TICKS: f64 = 100.0;
 /// A server in processes of its own.
 pub(crate) struct Server {
     child: Child,
+    /// The process that holds the polls, if the child is not it.
+    id: u32,
     pub(crate) address: SocketAddr,
     pub(crate) kind: Kind,
 }
 
 pub(crate) enum Kind {
-    /// Ours, which publishes what it is told by its input.
+    /// One that publishes what it is told by its input.
     Bus(ChildStdin, BufReader<ChildStdout>),
     /// nginx with nchan, the connection to publish by, and the directory of
     /// its files.
@@ -28,11 +30,12 @@ pub(crate) enum Kind {
 
 impl Server {
     /// Starts it; nginx if that is the name of the program.
-    pub(crate) fn start(path: &str) -> io::Result<Self> {
+    pub(crate) fn start(path: &str, arguments: &[String]) -> io::Result<Self> {
         if Path::new(path).ends_with("nginx") {
             return Self::start_nchan(path);
         }
         let mut child = Command::new(path)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -43,9 +46,12 @@ impl Server {
         let mut output = BufReader::new(output);
         let mut line = String::new();
         output.read_line(&mut line)?;
-        let address = line.split_whitespace().next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        let address = words.next().unwrap_or_default();
         let address = address.parse().map_err(io::Error::other)?;
+        let id = words.next().map(str::parse).transpose();
         Ok(Self {
+            id: id.map_err(io::Error::other)?.unwrap_or(child.id()),
             child,
             address,
             kind: Kind::Bus(input, output),
@@ -80,6 +86,7 @@ impl Server {
         let mut answers = publisher.try_clone()?;
         std::thread::spawn(move || io::copy(&mut answers, &mut io::sink()));
         Ok(Self {
+            id: child.id(),
             child,
             address,
             kind: Kind::Nchan(publisher, directory),
@@ -142,7 +149,7 @@ impl Server {
         polls: usize,
         clients: &mut Clients,
     ) -> io::Result<()> {
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_secs(300);
         loop {
             clients.rest(Duration::from_millis(20))?;
             let waiting = self.waiting()?;
@@ -157,7 +164,7 @@ impl Server {
 
     /// Its processes: nginx has workers.
     fn processes(&self) -> io::Result<Vec<String>> {
-        let id = self.child.id();
+        let id = self.id;
         let children = format!("/proc/{id}/task/{id}/children");
         let children = fs::read_to_string(children)?;
         let mut all = vec![id.to_string()];
@@ -242,10 +249,10 @@ pub(crate) fn cpu(process: &str) -> io::Result<f64> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        match &self.kind {
-            Kind::Bus(..) => {
-                // It may have ended by itself.
-                let _ = self.child.kill();
+        match &mut self.kind {
+            Kind::Bus(input, _) => {
+                // That ends it, and what it has started.
+                let _ = input.write_all(b"end\n");
                 let _ = self.child.wait();
             }
             Kind::Nchan(_, directory) => {

@@ -5,7 +5,7 @@ import os
 import sys
 
 from .. import settings
-from . import Failure, Usage, clients, here
+from . import Failure, Usage, certificate, clients, here
 from .poll import poll
 from .report import Report
 from .session import Session
@@ -30,6 +30,7 @@ def run(options):
     if found:
         here.allow_subscribe(report, found)
         here.open_files(report, found)
+        certificate.configured(report, found)
     connection = here.database(report, options.database)
     if connection:
         try:
@@ -62,6 +63,8 @@ def _look_from_outside(report, options, url, password, connection):
                 session.logout(report)
     else:
         clients.answers(report, bus_url)
+    if bus_url:
+        certificate.served(report, bus_url)
     if options.origin and bus_url:
         clients.origin(report, bus_url, options.origin)
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from trytond import backend
 
-from .. import journal, settings
+from .. import _native, journal, settings
 from ..listener import RETRY_MAX, RETRY_MIN, part_channel, received, time_limit
 from ..replay import LOOK_EVERY
 from . import Failure
@@ -70,7 +70,7 @@ class Tail:
         self._table = table
         self._show = show
         self._number = None
-        self._parts = []
+        self._parts = _native.Assembly()
 
     @property
     def has_journal(self):
@@ -126,12 +126,7 @@ class Tail:
             _say(error)
             self._table = None
             return
-        newest = 0
-        if is_there:
-            cursor = connection.cursor()
-            cursor.execute(
-                'SELECT coalesce(max(seq), 0) FROM %s' % journal.TABLE)
-            newest, = cursor.fetchone()
+        newest = self._table.newest(connection) if is_there else 0
         if self._number is None:
             self._number = newest if since is None else 0
             self._read(connection, since)
@@ -154,7 +149,10 @@ class Tail:
                 self._read(connection, until=int(payload))
             return
         if is_part:
-            payload = self._joined(payload)
+            try:
+                payload = self._parts.push(payload, sys.maxsize)
+            except ValueError:
+                return
             if payload is None:
                 return
         number = None
@@ -165,20 +163,6 @@ class Tail:
                 return
             self._number = number
         self._show(time.time(), payload)
-
-    def _joined(self, part):
-        "The payload, with its last part (src/parts.rs)"
-        try:
-            id_, index, count, text = part.split(' ', 3)
-            index, count = int(index), int(count)
-        except ValueError:
-            return None
-        if not index:
-            self._parts = []
-        self._parts.append((id_, index, text))
-        if index + 1 != count or len(self._parts) != count:
-            return None
-        return ''.join(text for _, _, text in self._parts)
 
 
 class Printer:

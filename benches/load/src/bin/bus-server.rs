@@ -1,6 +1,7 @@
 //! The bus server without Python: every session is valid, and messages come
 //! from standard input, one in a line: `channel json`. The line `waiting`
-//! prints how many polls wait.
+//! prints how many polls wait, the line `end` ends it. With the paths of a
+//! certificate and of its key it speaks TLS: `bus-server [CERTIFICATE KEY]`.
 use std::io::{BufRead, Write, stdin, stdout};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{
     Address, Asked, Check, CheckFuture, Config, Listener, ReadableFuture, Server,
-    Session, Sessions, raise_descriptor_limit,
+    Session, Sessions, Tls, raise_descriptor_limit,
 };
 
 #[cfg(feature = "jemalloc")]
@@ -39,8 +40,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let address = listener.local_addr()?;
     let admin = TcpListener::bind("127.0.0.1:0")?;
-    let admin_address = admin.local_addr()?;
-    let config = Config::default();
+    let files: Vec<_> = std::env::args().skip(1).collect();
+    let tls = match &files[..] {
+        [certificate, key] => Some(Tls::read(certificate.as_ref(), key.as_ref())?),
+        _ => None,
+    };
+    let config = Config {
+        tls: tls.map(Arc::new),
+        ..Config::default()
+    };
     let process = registry::current();
     let bus = process.open("db", config.history);
     let _server = Server::start(
@@ -52,12 +60,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         available_parallelism().map_or(2, std::num::NonZero::get),
     )?;
     let mut out = stdout();
-    writeln!(out, "{address} {admin_address}")?;
+    writeln!(out, "{address}")?;
     out.flush()?;
     for line in stdin().lock().lines() {
         let line = line?;
         if let Some((channel, json)) = line.split_once(' ') {
             process.publish(&bus, vec![Message::new(channel, json)?])?;
+        } else if line == "end" {
+            break;
         } else {
             writeln!(out, "{}", bus.statistics().waiting)?;
             out.flush()?;

@@ -1,0 +1,1 @@
+"""Many clients over several bus servers: measured, and computed."""

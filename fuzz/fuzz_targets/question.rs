@@ -1,0 +1,4 @@
+//! See `question` of src/fuzz.rs.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| trytond_fastbus::fuzz::question(data));

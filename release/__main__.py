@@ -1,0 +1,4 @@
+"""Print the version of the product."""
+from . import version
+
+print(version())

@@ -1,0 +1,177 @@
+//! One connection of HTTP/2: its requests, all at a time.
+//!
+//! hyper has a task for each of them, and drops it when the client takes its
+//! request back. So there is nothing to watch while a poll waits.
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderValue};
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::select;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::accept::Open;
+use super::address::Peer;
+use super::app::App;
+use super::config::Limits;
+use super::connection::Written;
+use super::park::{Received, read_body};
+use super::streams::{Activity, Answer, Stream, Streams};
+use super::wait::{Alarm, Socket};
+
+/// What a client may send before it is taken: the least that the protocol
+/// allows, and all of a usual body.
+const WINDOW: u32 = (1 << 16) - 1;
+
+/// A time that does not come.
+const NEVER: Duration = Duration::from_secs(1 << 30);
+
+/// Serves a connection until its end.
+pub(super) async fn serve<S>(stream: S, peer: Peer, open: Open)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let app = open.app();
+    let limits = &app.config.limits;
+    let _watch = app.drain.watch().await;
+    let streams = Arc::new(Streams::new());
+    let service = service_fn(|request| {
+        let stream = Stream::new(streams.clone());
+        answer(request, app.clone(), peer, stream)
+    });
+    let mut connection =
+        pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
+    // Those that are there when the server is to stop are told so at once, and
+    // later ones at its end: told before, they would come back again.
+    let mut end = pin!(async {
+        if let Some(end) = app.drain.end() {
+            sleep_until(end).await;
+        } else {
+            poll_fn(|_| match app.drain.end() {
+                Some(_) => Poll::Ready(()),
+                None => Poll::Pending,
+            })
+            .await;
+        }
+    });
+    // Since when the client knows that no other request is taken.
+    let mut told = None;
+    // Who has sent nothing yet gets the time of a head to begin.
+    let mut idle_time = limits.header_time;
+    loop {
+        let activity = streams.activity();
+        let deadline = match (activity, told) {
+            (Activity::Waiting, _) => Instant::now() + NEVER,
+            (Activity::Writing(since), _) => since + limits.write_time,
+            (Activity::Idle(since), None) => since + idle_time,
+            (Activity::Idle(since), Some(told)) => since.max(told) + limits.header_time,
+        };
+        let is_idle = matches!(activity, Activity::Idle(_));
+        if !is_idle {
+            idle_time = limits.idle_time;
+        }
+        // In this order: a request that has come is served.
+        select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = streams.changed.notified() => continue,
+            () = app.crowded.notified(), if is_idle => return,
+            () = &mut end, if told.is_none() => {}
+            () = sleep_until(deadline) => {
+                if told.is_some() || !is_idle {
+                    return;
+                }
+            }
+        }
+        connection.as_mut().graceful_shutdown();
+        told = Some(Instant::now());
+    }
+}
+
+fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+    let most = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(most(limits.header_size))
+        .max_concurrent_streams(most(limits.session_polls))
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        // A peer that is dead does not close.
+        .keep_alive_interval(limits.idle_time)
+        .keep_alive_timeout(limits.write_time);
+    builder
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    app: Arc<App>,
+    peer: Peer,
+    stream: Stream,
+) -> Result<Response<Full<Answer>>, Infallible> {
+    let _watch = app.drain.watch().await;
+    let is_head = request.method() == Method::HEAD;
+    let received = Box::pin(receive(request, &app.config.limits)).await;
+    let mut socket = Socket {
+        stream: Unwatched,
+        unread: Bytes::new(),
+    };
+    let mut alarm = Alarm(pin!(sleep(app.config.limits.header_time)));
+    let opened = {
+        // Boxed, so that a poll that waits keeps nothing of it.
+        let opened = app.open(&mut socket, alarm.again(), received, peer);
+        Box::pin(opened).await
+    };
+    let answer = match opened {
+        Ok(opened) => app.wait(&mut socket, alarm.again(), opened).await,
+        Err(answer) => answer,
+    };
+    let Some(answer) = answer else {
+        // There is nobody to be answered.
+        return pending().await;
+    };
+    let content = Bytes::from(answer.reply.content().into_owned());
+    let mut response = Response::new(());
+    *response.status_mut() = answer.reply.status();
+    *response.headers_mut() = answer.reply.headers(content.len());
+    let content = if is_head { Bytes::new() } else { content };
+    let written = Written::new(app.clone(), *answer);
+    Ok(response.map(|()| Full::new(stream.answer(content, written))))
+}
+
+/// Reads all of a request.
+async fn receive(request: Request<Incoming>, limits: &Limits) -> Box<Received> {
+    let (mut parts, body) = request.into_parts();
+    let authority = parts.uri.authority();
+    let host = authority.and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+    if let Some(host) = host {
+        parts.headers.insert(HOST, host);
+    }
+    let body = read_body(&parts, body, limits).await;
+    Box::new(Received { parts, body })
+}
+
+/// The socket of a poll that need not look at it.
+struct Unwatched;
+
+impl AsyncRead for Unwatched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}

@@ -1,0 +1,135 @@
+//! What goes on in one connection of HTTP/2, and since when.
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::app::App;
+use super::connection::Written;
+use crate::sync::{Mutex, lock};
+
+/// The streams of a connection: requests, and answers on their way.
+pub(super) struct Streams {
+    state: Mutex<State>,
+    /// Told when [`Streams::activity`] is another one.
+    pub(super) changed: Notify,
+}
+
+struct State {
+    requests: usize,
+    /// Since when there is no request.
+    idle: Instant,
+    /// Since when each answer is being written.
+    answers: Slab<Instant>,
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// Nothing, since then.
+    Idle(Instant),
+    /// There are requests without an answer.
+    Waiting,
+    /// The client has answers to take, the first of them since then.
+    Writing(Instant),
+}
+
+impl Streams {
+    /// A connection that begins now.
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                requests: 0,
+                idle: Instant::now(),
+                answers: Slab::new(),
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    /// What the connection does now.
+    pub(super) fn activity(&self) -> Activity {
+        let state = lock(&self.state);
+        match state.answers.iter().map(|(_, since)| *since).min() {
+            Some(since) => Activity::Writing(since),
+            None if state.requests > 0 => Activity::Waiting,
+            None => Activity::Idle(state.idle),
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut lock(&self.state));
+        self.changed.notify_one();
+        changed
+    }
+}
+
+/// A request that was begun, until this is dropped.
+pub(super) struct Stream(Arc<Streams>);
+
+impl Stream {
+    pub(super) fn new(streams: Arc<Streams>) -> Self {
+        streams.change(|state| state.requests += 1);
+        Self(streams)
+    }
+
+    /// The body of the answer; `written` is told when the client has it.
+    pub(super) fn answer(&self, bytes: Bytes, written: Written<Arc<App>>) -> Answer {
+        let key = self.0.change(|state| state.answers.insert(Instant::now()));
+        Answer {
+            streams: self.0.clone(),
+            key,
+            bytes,
+            written: Some(written),
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.change(|state| {
+            state.requests -= 1;
+            state.idle = Instant::now();
+        });
+    }
+}
+
+/// The body of an answer, which hyper and h2 hold until they have written all
+/// of it, or have nobody to write it to: only then it is dropped.
+pub(super) struct Answer {
+    streams: Arc<Streams>,
+    key: usize,
+    /// What was not written yet.
+    bytes: Bytes,
+    /// None once this is dropped.
+    written: Option<Written<Arc<App>>>,
+}
+
+impl Buf for Answer {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.streams.change(|state| {
+            state.answers.remove(self.key);
+            state.idle = Instant::now();
+        });
+        let written = self.written.take();
+        if let Some(written) = written.filter(|_| self.bytes.is_empty()) {
+            written.done();
+        }
+    }
+}

@@ -1,0 +1,96 @@
+"""What a server holds while nobody wants anything of it, and whether that
+grows.
+
+A server is compared with itself: once warm, each rest has to find it as the
+first one did. Its memory may vary, by what allocators keep, but not rise with
+time; neither may its connections to the database, which a pool keeps.
+"""
+import os
+import time
+from pathlib import Path
+
+from support.server import BusServer
+
+# What the lowest of the last third may have more than that of the one before
+GROWTH = {'kilobytes': 2048, 'database connections': 2}
+METRICS = ['tasks', 'connections', 'polls_waiting']
+NONE = {'connections', 'polls_waiting'}
+
+
+def take(server, ports):
+    """Return by name what the server holds just now
+
+    ports are those of the database."""
+    process = Path(f'/proc/{server.process.pid}')
+    rollup = dict(
+        line.split(':') for line in
+        (process / 'smaps_rollup').read_text().splitlines()[1:])
+    sockets = set()
+    descriptors = 0
+    for descriptor in os.scandir(process / 'fd'):
+        try:
+            target = os.readlink(descriptor.path)
+        except FileNotFoundError:
+            continue  # it was closed meanwhile
+        descriptors += 1
+        if target.startswith('socket:'):
+            sockets.add(target[8:-1])
+    pool = len(sockets & connected_to(process, ports))
+    account = {
+        'kilobytes': int(rollup['Anonymous'].split()[0]),
+        'database connections': pool,
+        'descriptors': descriptors - pool,
+        'threads': len(list((process / 'task').iterdir())),
+        }
+    if isinstance(server, BusServer):
+        account |= {name: int(server.metric(name)) for name in METRICS}
+    return account
+
+
+def connected_to(process, ports):
+    "Return the inodes of the sockets of this machine that go to the ports"
+    lines = (process / 'net/tcp').read_text().splitlines()[1:]
+    return {
+        fields[9] for fields in map(str.split, lines)
+        if int(fields[2].rpartition(':')[2], 16) in ports}
+
+
+def settle(server, ports, seconds):
+    """Return by name the least that the server holds within so many seconds,
+    in which nobody wants anything of it"""
+    least = take(server, ports)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(1)
+        for name, value in take(server, ports).items():
+            least[name] = min(least[name], value)
+    return least
+
+
+def exceeded(account, first):
+    "Say what there is more of than at first, and of what there must be none"
+    for name, value in account.items():
+        most = 0 if name in NONE else first[name]
+        if name not in GROWTH and value > most:
+            yield f"{value} {name} instead of {most}"
+
+
+def check(name, accounts):
+    "Return what is wrong with the accounts of a server, as sentences"
+    # What one rest finds may still be on its way; what is lost stays.
+    kept = [
+        {key: min(value, before[key]) for key, value in account.items()}
+        for before, account in zip(accounts, accounts[1:], strict=False)]
+    violations = [
+        f"The rests {number} and {number + 1} found {excess} in {name}."
+        for number, account in enumerate(kept, 1)
+        for excess in exceeded(account, accounts[0])]
+    third = len(accounts) // 3
+    if third >= 3:
+        for key, limit in GROWTH.items():
+            values = [account[key] for account in accounts]
+            before, after = min(values[third:-third]), min(values[-third:])
+            if after > before + limit:
+                violations.append(
+                    f"The {key} of {name} grow with time: {values}.")
+    return violations

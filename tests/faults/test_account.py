@@ -1,0 +1,37 @@
+"""What a server keeps is reported, and what an allocator does is not."""
+import pytest
+
+from faults.account import check
+
+QUIET = {
+    'kilobytes': 40_000, 'database connections': 3, 'descriptors': 12,
+    'threads': 16, 'tasks': 5, 'connections': 0, 'polls_waiting': 0}
+
+
+def run(**changes):
+    "Check nine accounts, of which these values are others"
+    return check('it', [
+            QUIET | {name: values[number] for name, values in changes.items()}
+            for number in range(9)])
+
+
+def test_what_comes_back_to_its_level_is_silent():
+    assert run(
+        kilobytes=[40_000, 44_000, 47_000, 46_000, 45_000, 46_500, 47_500,
+            46_900, 45_900],
+        descriptors=[12, 12, 11, 12, 22, 12, 12, 12, 12]) == []
+
+
+@pytest.mark.parametrize('name, values, violation', [
+        ('kilobytes', range(40_000, 49_000, 1000),
+            "The kilobytes of it grow with time: "),
+        ('database connections', range(9),
+            "The database connections of it grow with time: "),
+        ('threads', [16] * 7 + [17] * 2,
+            "The rests 8 and 9 found 17 threads instead of 16 in it."),
+        ('polls_waiting', [1, 1] + [0] * 7,
+            "The rests 1 and 2 found 1 polls_waiting instead of 0 in it."),
+        ])
+def test_what_is_kept_is_reported(name, values, violation):
+    reported, = run(**{name: list(values)})
+    assert reported.startswith(violation)

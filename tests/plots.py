@@ -1,0 +1,31 @@
+"""Compares the plots of the docs with new ones of the recorded runs, in the
+environment that draws them: `python -m tests.plots`."""
+import sys
+import tempfile
+from pathlib import Path
+
+from benches import plots
+
+
+def main():
+    with tempfile.TemporaryDirectory() as directory:
+        plots.main(directory)
+        drawn = contents(directory)
+    kept = contents(plots.IMAGES)
+    if differ := sorted(
+            name for name in {*drawn, *kept}
+            if drawn.get(name) != kept.get(name)):
+        sys.exit("make plots would change %s" % ', '.join(differ))
+    if large := sorted(
+            name for name, text in drawn.items() if len(text) > 60_000):
+        sys.exit("larger than 60 kB: %s" % ', '.join(large))
+
+
+def contents(directory):
+    return {
+        path.name: path.read_bytes()
+        for path in Path(directory).glob('plot-*.svg')}
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,459 @@
+//! The bus server over HTTP/2.
+#![cfg(feature = "server")]
+mod server_support;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame};
+use hyper::client::conn::http2::Builder;
+use hyper::{Method, Request};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use server_support::tls::{Http2, TlsClient, tls, with_tls};
+use server_support::{EMPTY, JSON, message, start};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+use trytond_fastbus::server::{Config, Limits};
+
+/// Sooner than a message is sent again that was on its way.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+fn limited(limits: Limits) -> Config {
+    Config {
+        limits,
+        ..Config::default()
+    }
+}
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    let done = timeout(Duration::from_secs(20), future).await;
+    done.expect("it comes in time")
+}
+
+/// Does nothing while it does not block.
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("a runtime")
+}
+
+/// A client that takes only so many bytes of an answer before it says more.
+fn narrow() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(10);
+    builder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polls_of_one_connection_wait_side_by_side() {
+    let (config, trust) = with_tls(Config::default());
+    let site = start(config);
+    let client = Http2::connect(site.address, &trust).await;
+    let polls: Vec<_> = (0..50)
+        .map(|number| {
+            let request = site.request_of(&format!("\"c{number}\""));
+            let mut client = client.sender.clone();
+            tokio::spawn(async move {
+                let answer = client.send_request(request).await.expect("an answer");
+                answer.into_body().collect().await.expect("all").to_bytes()
+            })
+        })
+        .collect();
+    site.waiting(50);
+    assert_eq!(site.metric("trytond_bus_connections"), Some(1.0));
+    for (number, poll) in polls.into_iter().enumerate().rev() {
+        assert!(!poll.is_finished());
+        let channel = format!("c{number}");
+        site.publish(&channel, "1");
+        assert_eq!(soon(poll).await.expect("no panic"), message("1", &channel));
+    }
+    site.waiting(0);
+    assert_eq!(
+        site.metric("trytond_bus_requests_total{status=\"200\"}"),
+        Some(50.0)
+    );
+    assert_eq!(
+        site.metric("trytond_bus_delivery_seconds_count"),
+        Some(50.0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_those_of_http_1() {
+    let (config, trust) = with_tls(Config {
+        cors: vec!["https://sao.example.com".into()],
+        ..Config::default()
+    });
+    let site = start(config);
+    site.publish("a", "1");
+    let mut client = Http2::connect(site.address, &trust).await;
+    let good = "cookie: tryton_session=admin:1:good\r\n";
+    let json = "content-type: application/json\r\n";
+    let poll = "{\"channels\":[\"a\"]}";
+    for (method, path, headers, body, status) in [
+        ("POST", "bus", &[good, json][..], poll, 200),
+        (
+            "POST",
+            "bus",
+            &[good, json, "origin: https://bus:1\r\n"],
+            poll,
+            200,
+        ),
+        (
+            "POST",
+            "bus",
+            &[good, json, "origin: https://sao.example.com\r\n"],
+            poll,
+            200,
+        ),
+        (
+            "POST",
+            "bus",
+            &[good, json, "origin: https://other\r\n"],
+            poll,
+            403,
+        ),
+        ("POST", "bus", &[json], poll, 401),
+        (
+            "POST",
+            "bus",
+            &[json, "origin: https://bus:1\r\n"],
+            poll,
+            401,
+        ),
+        ("POST", "bus", &[good], poll, 415),
+        ("POST", "bus", &[good, json], "[]", 400),
+        ("POST", "other", &[good, json], poll, 404),
+        ("GET", "bus", &[good], "", 405),
+        ("HEAD", "bus", &[good], "", 405),
+        (
+            "OPTIONS",
+            "bus",
+            &[
+                "origin: https://sao.example.com\r\n",
+                "access-control-request-headers: content-type\r\n",
+            ],
+            "",
+            204,
+        ),
+    ] {
+        let path = format!("/{}/{path}", site.database);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("https://bus:1{path}"));
+        for header in headers {
+            let (name, value) = header.trim_end().split_once(": ").expect("a header");
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(Bytes::from(body)));
+        let answer = client.ask(request.expect("a request")).await;
+        let own: BTreeSet<_> = answer
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
+            .filter(|line| !line.starts_with("date: "))
+            .collect();
+        assert!(answer.headers().contains_key("date"));
+
+        let mut old = TlsClient::connect(&site, &trust);
+        old.send(&format!(
+            "{method} {path} HTTP/1.1\r\nhost: bus:1\r\n{}content-length: {}\r\n\r\n{body}",
+            headers.concat(),
+            body.len()
+        ));
+        let (head, content) = if method == "HEAD" {
+            (old.head(), String::new())
+        } else {
+            let answer = old.answer();
+            (answer.head, answer.body)
+        };
+        let lines = head.trim_end().lines().skip(1);
+        let lines = lines.filter(|line| !line.starts_with("date: "));
+        let name = format!("{method} {path} {headers:?}");
+        assert_eq!(answer.status(), status, "{name}");
+        assert_eq!(head[9..12], status.to_string(), "{name}");
+        assert_eq!(own, lines.map(str::to_owned).collect(), "{name}");
+        assert_eq!(*answer.body(), content, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poll_that_is_taken_back_leaves_its_place() {
+    let (config, trust) = with_tls(Config::default());
+    let site = start(config);
+    let mut client = Http2::connect(site.address, &trust).await;
+    let poll = client.sender.send_request(site.request_of("\"client:x\""));
+    let poll = tokio::spawn(poll);
+    site.waiting(1);
+    poll.abort();
+    site.waiting(0);
+    site.publish("client:x", "1");
+    let begun = Instant::now();
+    let answer = client.ask(site.request_of("\"client:x\"")).await;
+    assert_eq!(*answer.body(), message("1", "client:x"));
+    assert!(begun.elapsed() < AT_ONCE);
+    assert_eq!(site.metric("trytond_bus_connections"), Some(1.0));
+}
+
+#[test]
+fn message_that_was_not_taken_goes_to_the_next_poll() {
+    let (config, trust) = with_tls(Config::default());
+    let site = start(config);
+    // By a stream that is reset, and by a connection that is closed.
+    for (id, closes) in [("1", false), ("2", true)] {
+        let client = format!("client:{id}");
+        let channels = format!("\"{client}\"");
+        site.publish(&client, id);
+        let mut runs = runtime();
+        let mut first = runs.block_on(Http2::with(&narrow(), site.address, &trust));
+        let poll = first.sender.send_request(site.request_of(&channels));
+        let answer = runs.block_on(soon(poll)).expect("an answer");
+        assert_eq!(answer.status(), 200);
+        // Its headers are there, but not all of its body.
+        let begun = Instant::now();
+        if closes {
+            runs = runtime();
+        }
+        drop(answer);
+        let answer = runs.block_on(async {
+            let mut second = Http2::connect(site.address, &trust).await;
+            second.ask(site.request_of(&channels)).await
+        });
+        assert_eq!(*answer.body(), message(id, &client));
+        assert!(begun.elapsed() < AT_ONCE);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_does_not_take_its_answer_is_given_up() {
+    let (config, trust) = with_tls(limited(Limits {
+        write_time: Duration::from_millis(300),
+        ..Limits::default()
+    }));
+    let site = start(config);
+    site.publish("client:x", "1");
+    let mut client = Http2::with(&narrow(), site.address, &trust).await;
+    let begun = Instant::now();
+    let poll = client.sender.send_request(site.request_of("\"client:x\""));
+    let answer = soon(poll).await.expect("an answer");
+    // It goes on to send requests.
+    let other = tokio::spawn(client.sender.send_request(site.request_of("\"other\"")));
+    soon(client.connection).await.expect("no panic");
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert!(soon(other).await.expect("no panic").is_err());
+    drop(answer);
+    let mut client = Http2::connect(site.address, &trust).await;
+    let answer = client.ask(site.request_of("\"client:x\"")).await;
+    assert_eq!(*answer.body(), message("1", "client:x"));
+    assert!(begun.elapsed() < AT_ONCE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drain_answers_all_streams_one_after_the_other() {
+    let (config, trust) = with_tls(Config {
+        drain: Duration::from_secs(2),
+        ..Config::default()
+    });
+    let site = start(config);
+    let client = Http2::connect(site.address, &trust).await;
+    let polls: Vec<_> = (0..100)
+        .map(|number| {
+            let request = site.request_of(&format!("\"client:{number}\""));
+            let mut client = client.sender.clone();
+            tokio::spawn(async move {
+                let answer = client.send_request(request).await.expect("an answer");
+                let body = answer.into_body().collect().await.expect("all");
+                assert_eq!(body.to_bytes(), EMPTY);
+            })
+        })
+        .collect();
+    site.waiting(100);
+    let begun = Instant::now();
+    site.server.drain();
+    // Who comes later waits for the end, and is told of it only then.
+    while site.metric("trytond_bus_draining") != Some(1.0) {}
+    let mut late = Http2::connect(site.address, &trust).await;
+    let answer = tokio::spawn(async move {
+        let answer = late.ask(site.request_of("\"late\"")).await;
+        (answer, late, site)
+    });
+    let mut after = Vec::new();
+    for poll in polls {
+        soon(poll).await.expect("no panic");
+        after.push(begun.elapsed());
+    }
+    // The first polls have turns of all the time, so the last of all is late.
+    assert!(begun.elapsed() > Duration::from_millis(1500), "{after:?}");
+    assert!(after[0] < Duration::from_millis(1900), "{after:?}");
+    assert!(soon(client.connection).await.expect("no panic"));
+    let (answer, late, site) = soon(answer).await.expect("no panic");
+    assert_eq!((answer.status().as_u16(), &**answer.body()), (200, EMPTY));
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+    assert!(soon(late.connection).await.expect("no panic"));
+    let ended = site.server.wait(Duration::from_secs(5));
+    ended.expect("it ends").expect("without an error");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{begun:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_is_refused_and_the_connection_goes_on() {
+    let (config, trust) = with_tls(limited(Limits {
+        body_time: Duration::from_millis(300),
+        ..Limits::default()
+    }));
+    let site = start(config);
+    let mut client = Http2::connect(site.address, &trust).await;
+    let mut request = site.request("{}");
+    let long = "x".repeat(20_000).parse().expect("a header");
+    request.headers_mut().insert("x-long", long);
+    assert_eq!(client.ask(request).await.status(), 431);
+
+    let body = " ".repeat(70_000) + "{}";
+    assert_eq!(client.ask(site.request(body)).await.status(), 413);
+
+    // One that is as large as allowed, also for the windows.
+    let mut body = " ".repeat(65_000) + "{\"channels\":[\"a\"]}";
+    site.publish("a", "1");
+    body.insert_str(0, &" ".repeat(65_536 - body.len()));
+    let answer = client.ask(site.request(body)).await;
+    assert_eq!(*answer.body(), message("1", "a"));
+
+    // A body that does not come, beside one that does.
+    let stream = tls(site.address, &trust).await;
+    let (mut sender, connection) = Builder::new(TokioExecutor::new())
+        .handshake(TokioIo::new(stream))
+        .await
+        .expect("HTTP/2");
+    tokio::spawn(connection);
+    let (parts, _) = site.request("").into_parts();
+    let body = Endless(Some(Bytes::from_static(b"{")));
+    let request = Request::from_parts(parts, body);
+    let answer = soon(sender.send_request(request)).await.expect("an answer");
+    assert_eq!(answer.status(), 400);
+}
+
+/// A body of one part and no end.
+struct Endless(Option<Bytes>);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(part) => Poll::Ready(Some(Ok(Frame::data(part)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn request_without_a_body_is_no_poll() {
+    let (config, trust) = with_tls(Config::default());
+    let site = start(config);
+    let mut client = Http2::connect(site.address, &trust).await;
+    assert_eq!(client.ask(site.request("")).await.status(), 400);
+    let mut request = site.request("");
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = "bus:1".parse().expect("an authority");
+    assert_eq!(client.ask(request).await.status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_without_a_request_is_closed() {
+    let (config, trust) = with_tls(limited(Limits {
+        header_time: Duration::from_millis(300),
+        idle_time: Duration::from_millis(600),
+        ..Limits::default()
+    }));
+    let site = start(config);
+    // Not even the preface, and nothing after it.
+    let begun = Instant::now();
+    let silent = tls(site.address, &trust).await;
+    let client = Http2::connect(site.address, &trust).await;
+    assert!(soon(client.connection).await.expect("no panic"));
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    while site.metric("trytond_bus_connections") != Some(0.0) {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+    drop(silent);
+    // A poll that waits for longer is left alone.
+    let mut client = Http2::connect(site.address, &trust).await;
+    let poll = tokio::spawn(client.sender.send_request(site.request_of("\"a\"")));
+    site.waiting(1);
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    site.publish("a", "1");
+    assert_eq!(
+        soon(poll)
+            .await
+            .expect("no panic")
+            .expect("an answer")
+            .status(),
+        200
+    );
+    let begun = Instant::now();
+    assert!(soon(client.connection).await.expect("no panic"));
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_without_a_request_makes_room() {
+    let (config, trust) = with_tls(limited(Limits {
+        max_connections: 3,
+        ..Limits::default()
+    }));
+    let site = start(config);
+    let mut polling = Http2::connect(site.address, &trust).await;
+    let poll = site.request_of("\"client:x\"");
+    let poll = tokio::spawn(polling.sender.send_request(poll));
+    site.waiting(1);
+    let mut idle = Http2::connect(site.address, &trust).await;
+    assert_eq!(idle.ask(site.request("[]")).await.status(), 400);
+    let begun = Instant::now();
+    let answer = TlsClient::connect(&site, &trust).ask(&site.post(JSON, "{}"));
+    assert_eq!(answer.status, 401);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    soon(idle.connection).await.expect("no panic");
+    site.publish("client:x", "1");
+    assert_eq!(
+        soon(poll)
+            .await
+            .expect("no panic")
+            .expect("an answer")
+            .status(),
+        200
+    );
+}
+
+#[test]
+fn dead_peer_is_found_while_its_poll_waits() {
+    let (config, trust) = with_tls(limited(Limits {
+        idle_time: Duration::from_millis(300),
+        write_time: Duration::from_millis(300),
+        ..Limits::default()
+    }));
+    let site = start(config);
+    let runs = runtime();
+    let mut client = runs.block_on(Http2::connect(site.address, &trust));
+    let poll = client.sender.send_request(site.request_of("\"a\""));
+    let poll = runs.spawn(poll);
+    let is_waiting = async {
+        while site.metric("trytond_bus_polls_waiting") != Some(1.0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // As long as it answers it is left alone.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(site.metric("trytond_bus_polls_waiting"), Some(1.0));
+    };
+    runs.block_on(is_waiting);
+    // From here on nothing reads or writes there, though it is still open.
+    site.waiting(0);
+    drop(poll);
+}

@@ -1,0 +1,162 @@
+"""trytond-bus with TLS, from the section [ssl]."""
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support import wait_until
+from support.bus import publish
+from support.client import TrytonClient
+from support.nginx import make_certificate
+from support.server import BusServer, TrytondServer
+from test_server import run, waiting
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which('openssl'), reason="there is no openssl")
+
+
+@pytest.fixture
+def certificate(tmp_path, monkeypatch):
+    "The paths of a certificate that this process trusts, and of its key"
+    paths = make_certificate(tmp_path)
+    monkeypatch.setenv('SSL_CERT_FILE', str(paths[0]))
+    return paths
+
+
+@pytest.fixture
+def serve(postgresql, listening, tmp_path):
+    "A function: a bus server with such sections"
+    def serve(sections, **options):
+        server = BusServer(tmp_path, {
+                'database': {'uri': postgresql.uri},
+                'bus': {'class': None, **options},
+                **sections,
+                }, [listening])
+        server.url = f'https://localhost:{server.port}'
+        return server
+    return serve
+
+
+def of(certificate):
+    "The section [ssl] with these files"
+    path, key = certificate
+    return {'ssl': {'certificate': path, 'privatekey': key}}
+
+
+def shown(server):
+    "The certificate that a server shows now"
+    return ssl.get_server_certificate(('localhost', server.port), timeout=20)
+
+
+def speaks_plain(server):
+    with socket.create_connection(('localhost', server.port)) as connection:
+        connection.sendall(
+            b'POST /x/bus HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}')
+        return connection.recv(100).startswith(b'HTTP/1.0 415')
+
+
+def test_message_arrives_and_certificate_is_read_anew_meanwhile(
+        serve, listening, postgresql, certificate, tmp_path):
+    sections = {'database': {'uri': postgresql.uri}}
+    with TrytondServer(tmp_path, sections, [listening]) as trytond, \
+            serve(of(certificate)) as server, \
+            ThreadPoolExecutor() as executor:
+        poller = TrytonClient(
+            trytond.url, listening, timeout=60, bus=server.url)
+        poll = executor.submit(poller.poll)
+        waiting(server, 1)
+        server.listened(listening)
+
+        path, key = certificate
+        old, old_key = shown(server), key.read_text()
+        key.write_text('nonsense')
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: 'stays with the certificate' in server.log)
+        assert f"the private key '{key}'" in server.log
+        assert shown(server) == old
+
+        directory = tmp_path / 'new'
+        directory.mkdir()
+        for new, used in zip(
+                make_certificate(directory), certificate, strict=True):
+            os.replace(new, used)
+        assert key.read_text() != old_key
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: shown(server) != old)
+        assert shown(server) == path.read_text()
+
+        assert not poll.done()
+        publish(listening, poller.channel, {'type': 'new'})
+        assert poll.result()[1]['type'] == 'new'
+        # And over a connection with the new one
+        publish(listening, poller.channel, {'type': 'next'})
+        assert poller.poll()[1]['type'] == 'next'
+
+
+def test_certificate_and_key_may_be_one_file(serve, certificate):
+    path, key = certificate
+    path.write_text(path.read_text() + key.read_text())
+    with serve({'ssl': {'certificate': path}}) as server:
+        assert shown(server) in path.read_text()
+
+
+def test_hangup_without_tls_ends_nothing(serve):
+    with serve({}) as server:
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: 'there is no certificate to read' in server.log)
+        assert server.admin('/health/ready')[0] == 200
+
+
+@pytest.mark.parametrize('value', ['off', 'delegated'])
+def test_tls_may_be_left_to_a_proxy(serve, certificate, value):
+    if value == 'off':
+        server = serve(of(certificate), ssl=False)
+    else:
+        server = serve({'ssl': {'certificate': True}})
+    with server:
+        assert speaks_plain(server)
+
+
+def test_unix_socket_speaks_no_tls(serve, certificate, tmp_path):
+    path = tmp_path / 'bus.sock'
+    server = serve(of(certificate), listen=f'unix:{path}')
+    with server, socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(
+            b'POST /x/bus HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}')
+        assert connection.recv(100).startswith(b'HTTP/1.0 415')
+
+
+def test_certificate_that_can_not_be_used_is_named(
+        postgresql, certificate, tmp_path):
+    path, key = certificate
+    other = tmp_path / 'other'
+    other.mkdir()
+    _, other_key = make_certificate(other)
+    encrypted = tmp_path / 'encrypted.pem'
+    subprocess.run(
+        ['openssl', 'pkcs8', '-topk8', '-in', key, '-out', encrypted,
+            '-passout', 'pass:secret'], check=True)
+    missing = tmp_path / 'missing.pem'
+    for options, bus, *words in [
+            ({'certificate': missing, 'privatekey': key}, {},
+                f"'{missing}' can not be read"),
+            ({'certificate': path, 'privatekey': other_key}, {},
+                f"'{other_key}' is not that of", f"'{path}'"),
+            ({'certificate': path, 'privatekey': encrypted}, {},
+                f"'{encrypted}' is encrypted"),
+            ({'certificate': path}, {}, f"'{path}': there is none"),
+            ({'privatekey': key}, {}, "[ssl] certificate"),
+            ({}, {'ssl': True}, "[ssl] certificate"),
+            ({'certificate': path}, {'ssl': 'perhaps'}, "[bus] ssl")]:
+        failed = run(tmp_path, {
+                'database': {'uri': postgresql.uri},
+                'bus': {'listen': 'localhost:0', **bus}, 'ssl': options})
+        assert failed.returncode == 1, options
+        assert failed.stderr.startswith('trytond-bus: error: ')
+        for word in words:
+            assert word in failed.stderr
