@@ -18,6 +18,9 @@ cargo-deny := $(environments)/cargo/bin/cargo-deny
 sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
 
+# A Python without the GIL
+FREE_THREADED ?= $(shell command -v python3.14t)
+
 # On SQLite, or on a PostgreSQL that is thrown away
 DB ?= sqlite
 plots := $(environments)/plots/bin
@@ -33,15 +36,17 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint docs test-rust real-clients test-python test-compat soak fuzz tsan bench bench-server plots dist audit clean
+.PHONY: help demo test lint docs test-rust real-clients test-python \
+	test-compat test-free-threaded soak fuzz tsan bench bench-server plots dist \
+	audit clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
 	@$(demo)/bin/python examples/demo.py $(DB)
 
-test: lint docs test-rust real-clients test-python test-compat ## Run all checks and tests
+test: lint docs test-rust real-clients test-python test-compat test-free-threaded ## Run all checks and tests
 	@echo "all passed"
 
 lint: $(environments)/tools/.requirements $(environments)/8.2/.product $(environments)/plots/.requirements ## Check form, lints, stubs and plots
@@ -96,6 +101,20 @@ test-compat: $(SERIES:%=$(environments)/%/.product) ## Run trytond's own tests o
 	@echo "trytond's own tests"
 	@$(environments)/$(lastword $(SERIES))/bin/python \
 		tests/compat/upstream.py $(SERIES)
+
+# lxml, which trytond imports, would switch the GIL on.
+test-free-threaded: ## Run both on a Python without the GIL, if there is one (FREE_THREADED=python3.14t)
+ifeq ($(FREE_THREADED),)
+	@echo "tests without the GIL: skipped, there is no python3.14t"
+else
+	@$(MAKE) $(environments)/free-threaded/.product
+	@echo "tests in Python, without the GIL"
+	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python -m pytest -q \
+		tests --ignore tests/web
+	@echo "trytond's own tests, without the GIL"
+	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python \
+		tests/compat/upstream.py free-threaded
+endif
 
 # Nothing committed is lost, however often a process is killed. A run can be
 # made again by its seed; RUN holds other options (see python -m faults -h).
@@ -169,6 +188,21 @@ $(cargo-deny):
 	@echo "cargo-deny"
 	@$(call quiet,cargo install -q --locked --root $(environments)/cargo \
 		cargo-deny@0.20.2)
+
+# The wheel for other Pythons is none for this one.
+target/wheels/free-threaded/.built: $(sources) | $(environments)/tools/.requirements
+	@echo "build for $(FREE_THREADED)"
+	@rm -f $(@D)/*.whl
+	@$(call quiet,PYO3_PYTHON=$(FREE_THREADED) $(tools)/maturin build -q \
+		--release --locked --out $(@D) --interpreter $(FREE_THREADED))
+	@touch $@
+
+$(environments)/free-threaded/.product: target/wheels/free-threaded/.built \
+		$(environments)/free-threaded/.requirements
+	@$(@D)/bin/pip install -q --force-reinstall --no-deps $(<D)/*.whl
+	@touch $@
+
+$(environments)/free-threaded/.requirements: PYTHON = $(FREE_THREADED)
 
 # The product in an environment
 $(environments)/%/.product: $(wheel) $(environments)/%/.requirements

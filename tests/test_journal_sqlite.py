@@ -4,7 +4,8 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from importlib.util import find_spec
 
 import pytest
 from support import wait_until
@@ -115,8 +116,8 @@ def test_database_may_be_replaced_by_a_copy(peer, sqlite_database):
     kept = one.call('publish', DATABASE, 'c', {}, {})
     assert ids(other.call('drain', DATABASE, ['c'], 2)) == kept
     backup = sqlite_database.with_name('backup')
-    with sqlite3.connect(sqlite_database) as source, \
-            sqlite3.connect(backup) as target:
+    with closing(sqlite3.connect(sqlite_database)) as source, \
+            closing(sqlite3.connect(backup)) as target:
         source.backup(target)
     lost = one.call('publish', DATABASE, 'c', {}, {}, {})
     assert ids(other.call('drain', DATABASE, ['c'], 3, kept[-1])) == lost
@@ -144,7 +145,10 @@ assert journal.of('tryton')
     assert (process.returncode, process.stderr) == (0, '')
 
 
-@pytest.mark.parametrize('kind', ['threaded', 'coroutine', 'gunicorn'])
+@pytest.mark.parametrize('kind', [
+        'threaded', 'gunicorn', pytest.param(
+            'coroutine', marks=pytest.mark.skipif(
+                not find_spec('gevent'), reason="gevent is not installed"))])
 def test_servers_reach_each_other(kind, sections, tmp_path, series):
     configuration = sections()
     # Nobody checks a session there twice at a time

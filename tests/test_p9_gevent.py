@@ -9,6 +9,8 @@ from support.client import TrytonClient
 from support.insight import look
 from support.server import TrytondServer, run_python
 
+pytest.importorskip('gevent', exc_type=ImportError)
+
 PREAMBLE = '''
 from gevent import monkey
 monkey.patch_all()

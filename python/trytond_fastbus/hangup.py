@@ -4,13 +4,14 @@ A WSGI server does not tell when a client goes away, so that a poll that
 nobody will read keeps its thread until the time-out. Some servers hand the
 connection's socket to the application: there the wait ends at once.
 """
-import contextvars
 import os
 import select
 import threading
 from contextlib import contextmanager, suppress
 
-_socket = contextvars.ContextVar('socket', default=None)
+# Not of the context, which a thread that answers a request hands on to those
+# that it starts, in free-threaded Python: the client is not theirs.
+_serving = threading.local()
 _watchers = {}
 
 
@@ -27,13 +28,18 @@ class Middleware:
 
 @contextmanager
 def serving(environ):
-    "In this context it is the client of this request that waits"
-    token = _socket.set(
+    "In this thread it is the client of this request that waits"
+    before = _socket()
+    _serving.socket = (
         environ.get('werkzeug.socket') or environ.get('gunicorn.socket'))
     try:
         yield
     finally:
-        _socket.reset(token)
+        _serving.socket = before
+
+
+def _socket():
+    return getattr(_serving, 'socket', None)
 
 
 def watch(hang_up):
@@ -41,7 +47,7 @@ def watch(hang_up):
 
     Returns a function that ends the watch, or None when nothing is watched.
     """
-    socket = _socket.get()
+    socket = _socket()
     # Where gevent has patched it away a wait costs no thread.
     if socket is None or not hasattr(select, 'epoll'):
         return None
@@ -66,19 +72,31 @@ class _Watcher:
             if not self._thread:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
-        self._watched[fd] = hang_up
-        self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+            self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+            self._watched[fd] = hang_up
 
         def end():
             # The thread that ends the watch is the one that closes the
             # socket later: the number can not be another's yet.
-            with suppress(OSError):
-                self._epoll.unregister(fd)
-            del self._watched[fd]
+            with self._lock:
+                with suppress(OSError):
+                    self._epoll.unregister(fd)
+                del self._watched[fd]
         return end
 
     def _run(self):
         while True:
             for fd, _ in self._epoll.poll():
-                if hang_up := self._watched.get(fd):
+                with self._lock:
+                    hang_up = self._watched.get(fd)
+                    # Meanwhile the number may be that of another socket.
+                    gone = hang_up and _has_gone(fd)
+                if gone:
                     hang_up()
+
+
+def _has_gone(fd):
+    "Whether the other end of the connection is closed"
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))

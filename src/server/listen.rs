@@ -92,7 +92,7 @@ impl Address {
     ///
     /// When the host is unknown or the address is in use.
     pub fn bind(&self) -> io::Result<Vec<Listener>> {
-        self.bind_by(|address| TcpListener::bind(address))
+        self.bind_by(TcpListener::bind::<SocketAddr>)
     }
 
     /// The same, beside the servers that listen there in this way: the system

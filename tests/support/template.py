@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from .server import create_tryton
@@ -45,8 +46,9 @@ def create_on_sqlite(path):
             {'database': {'uri': 'sqlite://', 'path': path.parent}},
             'tryton')
         # The backup includes what is still in a write-ahead log
-        with sqlite3.connect(path.with_name('tryton.sqlite')) as source, \
-                sqlite3.connect(path) as target:
+        with closing(sqlite3.connect(
+                    path.with_name('tryton.sqlite'))) as source, \
+                closing(sqlite3.connect(path)) as target:
             source.backup(target)
 
     return shutil.copy(cached('sqlite', make), path)
