@@ -40,9 +40,12 @@ def readable(database, user, channels):
                 except backend.DatabaseOperationalError:
                     if not count:
                         raise
+    except UserError:
+        # There is no such user, or no more.
+        return []
     except Exception as error:
         _log(database, error)
-    return None
+        return None
 
 
 def _readable(channels):

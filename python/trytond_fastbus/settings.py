@@ -1,4 +1,5 @@
 """The configuration, read from trytond's at each call."""
+import functools
 import importlib.util
 import sys
 

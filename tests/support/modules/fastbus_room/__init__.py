@@ -1,10 +1,10 @@
 """A module of trytond with rooms: records that have a chat."""
-from trytond.model import ChatMixin, ModelSQL, fields
+from trytond.model import ChatMixin, ModelSQL, ModelView, fields
 from trytond.pool import Pool, PoolMeta
 from trytond.transaction import Transaction
 
 
-class Room(ChatMixin, ModelSQL):
+class Room(ChatMixin, ModelSQL, ModelView):
     __name__ = 'fastbus.room'
     active = fields.Boolean("Active")
     group = fields.Many2One('res.group', "Group")
