@@ -10,6 +10,7 @@
 //! - [`message`]: a message, from a NOTIFY to a response
 //! - [`parts`]: payloads larger than a NOTIFY allows
 //! - [`poll`]: what a client asks for, and what it may see of it
+//! - [`access`]: which chats a user may follow, as far as trytond was asked
 //! - [`history`]: the retained messages of one database
 //! - [`waiter`]: a subscriber that waits, and how to wake it
 //! - [`waitlist`]: who waits on which channels
@@ -24,6 +25,7 @@
 //! - [`server`]: the bus server, with the feature of that name
 //! - `sync`: the locks of the standard library, or of the model checker
 //! - `python`: the native module, the only place that knows Python
+pub mod access;
 pub mod bus;
 pub mod error;
 pub mod fanout;

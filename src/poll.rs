@@ -26,8 +26,34 @@ impl Poll {
                     .is_none_or(|id| id == user)
             });
         }
+        Self::of(channels)
+    }
+
+    fn of(channels: Vec<Box<str>>) -> Self {
         let client = only(&channels, "client:").map(|(index, _)| index);
         Self { channels, client }
+    }
+
+    /// Who polls, if that is known.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        only(&self.channels, "user:").map(|(_, id)| id)
+    }
+
+    /// The chats that are asked for.
+    pub fn chats(&self) -> impl Iterator<Item = &str> {
+        let channels = self.channels.iter().map(AsRef::as_ref);
+        channels.filter(|channel| is_chat(channel))
+    }
+
+    /// Drops all chats but these.
+    pub fn keep_chats(&mut self, mut chats: Vec<Box<str>>) {
+        chats.sort_unstable();
+        let mut channels = std::mem::take(&mut self.channels);
+        channels.retain(|channel| {
+            !is_chat(channel) || chats.binary_search(channel).is_ok()
+        });
+        *self = Self::of(channels);
     }
 
     /// The channels that the client gets messages of.
@@ -69,6 +95,10 @@ impl Poll {
 
 /// The response that tells a client to poll again.
 pub const EMPTY_RESPONSE: &str = r#"{"message":null,"channel":null}"#;
+
+fn is_chat(channel: &str) -> bool {
+    channel.starts_with("chat:")
+}
 
 /// The index and the rest of the only channel that starts with `prefix`.
 fn only<'a>(channels: &'a [Box<str>], prefix: &str) -> Option<(usize, &'a str)> {
@@ -113,6 +143,19 @@ mod tests {
             let channels: Vec<_> = poll.channels().iter().map(AsRef::as_ref).collect();
             assert_eq!(channels, kept, "of {asked:?}");
         }
+    }
+
+    #[test]
+    fn chats_but_some_are_dropped() {
+        let mut poll = poll(&["chat:b,1", "chat:a,1", "user:1", "client:x", "chat:"]);
+        assert_eq!(poll.user(), Some("1"));
+        assert!(poll.chats().eq(["chat:b,1", "chat:a,1", "chat:"]));
+
+        poll.keep_chats(vec!["chat:a,1".into(), "chat:a,2".into()]);
+
+        let channels: Vec<_> = poll.channels().iter().map(AsRef::as_ref).collect();
+        assert_eq!(channels, ["chat:a,1", "user:1", "client:x"]);
+        assert_eq!(poll.client(), Some("client:x"));
     }
 
     #[test]

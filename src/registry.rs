@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use once_cell::sync::{Lazy, OnceCell};
 
+use crate::access::Access;
 use crate::bus::{Bus, Row, Wakeup};
 use crate::error::Result;
 use crate::fanout::Fanout;
@@ -37,6 +38,7 @@ pub struct Process {
     id: u32,
     started: Instant,
     buses: Mutex<HashMap<Box<str>, Bus>>,
+    access: Access,
     fanout: OnceCell<Fanout>,
     watchdog: OnceCell<Watchdog>,
     /// Before the lock of Python, for threads that were woken.
@@ -82,6 +84,7 @@ impl Process {
             id: std::process::id(),
             started: Instant::now(),
             buses: Mutex::new(HashMap::new()),
+            access: Access::default(),
             fanout: OnceCell::new(),
             watchdog: OnceCell::new(),
             gate: Gate::new(GATE_PLACES),
@@ -94,6 +97,12 @@ impl Process {
     #[must_use]
     pub fn now(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
+    }
+
+    /// Which chats users may follow, as far as trytond was asked.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The bus of `database`, if it is in use.

@@ -27,12 +27,12 @@ def test_user_gets_own_channels_and_not_those_of_another(
                 publish(
                     database, f'{channel}:{client.user_id}',
                     {'type': f'{channel} of {client.user}'})
-        publish(database, 'chat:a', {'type': 'end'})
+        publish(database, 'end:a', {'type': 'end'})
 
         # Whatever is asked for would have come before the end.
         asked = [
             f'{channel}:{client.user_id}' for client in [admin, other]
-            for channel in ['user', 'notification']] + ['chat:a']
+            for channel in ['user', 'notification']] + ['end:a']
         for client in [admin, other]:
             got = [client.poll(*asked) for _ in range(3)]
             assert kinds(message for _, message in got) == [
@@ -40,7 +40,7 @@ def test_user_gets_own_channels_and_not_those_of_another(
                 'end']
             assert [channel for channel, _ in got] == [
                 f'user:{client.user_id}', f'notification:{client.user_id}',
-                'chat:a']
+                'end:a']
 
 
 @pytest.mark.parametrize('asked, got', [

@@ -50,8 +50,9 @@ class Bus:
 
         Returns what `create_response` makes of the message, or of None after
         `[bus] long_polling_timeout` seconds. Where the channels have exactly
-        one `user:<id>`, other users' `notification:<id>` are left out. A
-        notification to the user is returned on the client's channel, where
+        one `user:<id>`, other users' `notification:<id>` are left out, and,
+        unless `[bus] check_access` is off, the `chat:<model>,<id>` of records
+        that this user may not read. A notification to the user is returned on the client's channel, where
         the channels have exactly one `client:<id>`.
 
         Raises TypeError for channels that are no strings.
@@ -230,7 +231,8 @@ class BusServer:
 
 @final
 class SessionRequest:
-    """What the server wants to know of trytond."""
+    """What the server wants to know of trytond: of a session whether it is
+    one, or of a user which chats he may follow."""
 
     @property
     def database(self) -> str: ...
@@ -243,10 +245,17 @@ class SessionRequest:
     @property
     def address(self) -> str | None:
         """The address of the client, if it is known."""
+    @property
+    def channels(self) -> list[str] | None:
+        """The chats of which those are wanted that the user may follow, or
+        None where a session is to be checked."""
     def answer(self, check: str) -> None:
         """Say what the session is: 'valid', 'invalid', 'unknown' for one of
         an unknown database, or 'failed' where that can't be told. Raises
         ValueError for anything else."""
+    def answer_readable(self, channels: list[str] | None) -> None:
+        """Say which chats the user may follow, or None where that can't be
+        told."""
 
 @final
 class WokenQueue:

@@ -11,7 +11,7 @@ from trytond.pool import Pool
 from trytond.transaction import Transaction
 from werkzeug.exceptions import NotFound
 
-from . import listener, settings
+from . import access, listener, settings
 
 logger = logging.getLogger('trytond.bus')
 
@@ -45,13 +45,14 @@ class Sessions:
     def threads(self, number):
         "Answer in so many threads"
         # Before 7.8 a session can't be checked without the module pool.
-        if not settings.MODULE:
+        needs_pool = not settings.MODULE or settings.check_access(False)
+        if needs_pool:
             Pool.start()
         threads = [
             threading.Thread(
                 target=self._run, name='bus-session-%d' % index, daemon=True)
             for index in range(number)]
-        if not settings.MODULE:
+        if needs_pool:
             threads.append(threading.Thread(
                     target=self._load, name='bus-pool', daemon=True))
         for thread in threads:
@@ -69,8 +70,7 @@ class Sessions:
         "Load the modules of the databases that are named"
         for database in self._named:
             try:
-                with Transaction().start(database, 0, readonly=True):
-                    Pool(database).init()
+                access.load(database)
             except Exception:
                 logger.exception(
                     "the modules of '%s' can not be loaded", database)
@@ -85,6 +85,9 @@ class Sessions:
             try:
                 if request.user is None:
                     listener.ensure(self._bus, request.database, [])
+                elif request.channels is not None:
+                    request.answer_readable(access.readable(
+                            request.database, request.user, request.channels))
                 else:
                     request.answer(self.check(request))
             except Exception:

@@ -1,4 +1,6 @@
 """The configuration, read from trytond's at each call."""
+import functools
+import importlib.util
 import sys
 
 import trytond.config
@@ -39,7 +41,8 @@ KNOWN = {
     'class', 'allow_subscribe', 'url_host', 'long_polling_timeout',
     'cache_timeout', 'select_timeout', 'message_size', 'cache_size',
     'journal', 'journal_timeout', 'keep_alive_timeout', 'relay_user',
-    'listen', 'reuse_port', 'admin_listen', 'num_proxies', 'ssl', *SERVER}
+    'check_access', 'listen', 'reuse_port', 'admin_listen', 'num_proxies',
+    'ssl', *SERVER}
 
 
 def _number(section, option, default=None):
@@ -112,6 +115,23 @@ def relay_user():
     return _boolean('bus', 'relay_user', True)
 
 
+def check_access(default):
+    """Whether a user gets the chats only of records that he may read; always
+    False where records have no chats"""
+    return _boolean('bus', 'check_access', default) and has_chat()
+
+
+@functools.cache
+def has_chat():
+    "Whether records have chats in this series"
+    return importlib.util.find_spec('trytond.ir.chat') is not None
+
+
+def session_cache():
+    "Seconds for which the answer to a question of access is remembered"
+    return _number('bus', 'session_cache', SERVER['session_cache'][0])
+
+
 def server():
     """The options of the bus server, by name; times in seconds, sizes in
     bytes.
@@ -128,6 +148,7 @@ def server():
             config.get('bus', 'admin_listen', default='')),
         'allow_subscribe': _boolean('bus', 'allow_subscribe', False),
         'relay_user': relay_user(),
+        'check_access': check_access(False),
         'long_polling_timeout': long_polling_timeout(),
         'cache_timeout': cache_timeout(),
         'cache_size': cache_size(),

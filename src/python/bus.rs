@@ -9,6 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
 use uuid::Uuid;
 
+use super::access::restrict;
 use super::decode::decode;
 use super::encode::encode;
 use super::imports::{
@@ -190,10 +191,11 @@ fn wait(
     last_message: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<(Poll, Option<Arc<Message>>)> {
     let py = cls.py();
-    let poll = Poll::new(wire::channels(channels)?);
+    let mut poll = Poll::new(wire::channels(channels)?);
     let last = last_message.and_then(wire::id);
     ENSURE_LISTENER.get(py)?.call1((cls, database, channels))?;
     let process = visit.process();
+    restrict(py, process, database, &mut poll)?;
     let bus = process.bus(database).ok_or_else(|| {
         PyRuntimeError::new_err(format!("the bus of database '{database}' was removed"))
     })?;

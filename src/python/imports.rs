@@ -25,6 +25,8 @@ impl Import {
     }
 }
 
+pub(super) static ACCESS_TIMEOUT: Import =
+    Import::new("trytond_fastbus.access", "timeout");
 pub(super) static CURRENT_WAKER: Import =
     Import::new("trytond_fastbus.coroutine", "current_waker");
 pub(super) static ENDS_AT_EXIT: Import =
@@ -45,6 +47,7 @@ pub(super) static LOCK: Import = Import::new("threading", "Lock");
 pub(super) static LONG_POLLING_TIMEOUT: Import =
     Import::new("trytond_fastbus.settings", "long_polling_timeout");
 pub(super) static MAIN_THREAD: Import = Import::new("threading", "main_thread");
+pub(super) static READABLE: Import = Import::new("trytond_fastbus.access", "readable");
 pub(super) static RELAY_USER: Import =
     Import::new("trytond_fastbus.settings", "relay_user");
 pub(super) static SEND: Import = Import::new("trytond_fastbus.publish", "send");

@@ -3,6 +3,7 @@
 //! It ties the engine to Python; what ties it to trytond is the Python
 //! package around it, which these call where they need a transaction, a
 //! configuration or a connection.
+mod access;
 mod bus;
 mod coroutine;
 mod database;

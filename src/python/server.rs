@@ -5,8 +5,9 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -16,8 +17,9 @@ use tokio::sync::oneshot;
 use crate::history::Bounds;
 use crate::registry;
 use crate::server::{
-    Address, Check, CheckFuture, Config, Limits, Listener, Server, Session, Sessions,
-    Tls, inherited, notify_ready, notify_stopping, raise_descriptor_limit,
+    Address, Asked, Check, CheckFuture, Config, Limits, Listener, ReadableFuture,
+    Server, Session, Sessions, Tls, inherited, notify_ready, notify_stopping,
+    raise_descriptor_limit,
 };
 use crate::sync::{Mutex, lock};
 
@@ -25,9 +27,13 @@ use crate::sync::{Mutex, lock};
 /// after a while: a flood of bad credentials must not fill the memory.
 const REQUESTS_MAX: usize = 10_000;
 
+/// How many chats may wait to be asked for, likewise.
+const CHATS_MAX: usize = 10_000;
+
 /// The configuration, from a dictionary. Times are in seconds.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 struct Options {
     listen: Vec<String>,
     reuse_port: bool,
@@ -42,6 +48,7 @@ struct Options {
     journal_timeout: Option<f64>,
     cors: Vec<String>,
     num_proxies: usize,
+    check_access: bool,
     session_cache: f64,
     drain: f64,
     header_size: usize,
@@ -78,14 +85,43 @@ pub(super) struct PyServer {
 #[derive(Debug)]
 pub(super) struct PyRequest {
     database: Box<str>,
-    /// None where a database is only to be listened to.
-    session: Option<Arc<Session>>,
-    /// None once it was answered.
-    answer: Mutex<Option<oneshot::Sender<Check>>>,
+    wanted: Wanted,
+}
+
+/// What is wanted of a database, and whom to answer: none once it is done.
+#[derive(Debug)]
+enum Wanted {
+    /// That it is listened to.
+    Listener,
+    /// Whether this is a session.
+    Session(Arc<Session>, Mutex<Option<oneshot::Sender<Check>>>),
+    /// Which chats the user may follow.
+    Chats(Chats, Mutex<Option<oneshot::Sender<Readable>>>),
+}
+
+/// Chats that a user may follow; none where that can't be told now.
+type Readable = Option<Vec<Box<str>>>;
+
+/// Chats that are counted until this is dropped.
+#[derive(Debug)]
+struct Chats {
+    user: u32,
+    names: Vec<Box<str>>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Drop for Chats {
+    fn drop(&mut self) {
+        self.count.fetch_sub(self.names.len(), Ordering::Relaxed);
+    }
 }
 
 /// trytond, as the server sees it.
-struct Trytond(Sender<PyRequest>);
+struct Trytond {
+    requests: Sender<PyRequest>,
+    /// How many chats wait to be asked for.
+    chats: Arc<AtomicUsize>,
+}
 
 #[pymethods]
 impl PyServer {
@@ -104,7 +140,15 @@ impl PyServer {
         timeout: f64,
     ) -> PyResult<Option<PyRequest>> {
         let timeout = seconds("timeout", timeout)?;
-        Ok(py.detach(|| self.requests.recv_timeout(timeout).ok()))
+        let until = Instant::now() + timeout;
+        Ok(py.detach(|| {
+            loop {
+                let request = self.requests.recv_deadline(until).ok()?;
+                if request.is_wanted() {
+                    return Some(request);
+                }
+            }
+        }))
     }
 
     /// What the server listens on, such as `127.0.0.1:8001`.
@@ -176,18 +220,34 @@ impl PyRequest {
     /// database listened to.
     #[getter]
     fn user(&self) -> Option<u32> {
-        self.session.as_ref().map(|session| session.user)
+        match &self.wanted {
+            Wanted::Listener => None,
+            Wanted::Session(session, _) => Some(session.user),
+            Wanted::Chats(chats, _) => Some(chats.user),
+        }
     }
 
     #[getter]
     fn token(&self) -> Option<&str> {
-        self.session.as_ref().map(|session| &*session.token)
+        self.session().map(|session| &*session.token)
     }
 
     /// The address of the client, if it is known.
     #[getter]
     fn address(&self) -> Option<&str> {
-        self.session.as_ref()?.address.as_deref()
+        self.session()?.address.as_deref()
+    }
+
+    /// The chats of which those are wanted that the user may follow, or None
+    /// where a session is to be checked.
+    #[getter]
+    fn channels(&self) -> Option<Vec<&str>> {
+        match &self.wanted {
+            Wanted::Chats(chats, _) => {
+                Some(chats.names.iter().map(AsRef::as_ref).collect())
+            }
+            _ => None,
+        }
     }
 
     /// Say what the session is: 'valid', 'invalid', 'unknown' for one of an
@@ -203,11 +263,45 @@ impl PyRequest {
                 return Err(PyValueError::new_err(text));
             }
         };
-        if let Some(answer) = lock(&self.answer).take() {
-            // Nobody may be left who wants to know.
-            let _ = answer.send(check);
+        if let Wanted::Session(_, answer) = &self.wanted {
+            reply(answer, check);
         }
         Ok(())
+    }
+
+    /// Say which chats the user may follow, or None where that can't be told.
+    fn answer_readable(&self, channels: Option<Vec<String>>) {
+        if let Wanted::Chats(_, answer) = &self.wanted {
+            let names = |names: Vec<String>| names.into_iter().map(Into::into);
+            reply(answer, channels.map(|channels| names(channels).collect()));
+        }
+    }
+}
+
+impl PyRequest {
+    fn session(&self) -> Option<&Session> {
+        match &self.wanted {
+            Wanted::Session(session, _) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Whether somebody waits for an answer, or needs none.
+    fn is_wanted(&self) -> bool {
+        match &self.wanted {
+            Wanted::Listener | Wanted::Session(..) => true,
+            Wanted::Chats(_, answer) => {
+                let answer = lock(answer);
+                answer.as_ref().is_some_and(|answer| !answer.is_closed())
+            }
+        }
+    }
+}
+
+fn reply<T>(answer: &Mutex<Option<oneshot::Sender<T>>>, with: T) {
+    if let Some(answer) = lock(answer).take() {
+        // Nobody may be left who wants to know.
+        let _ = answer.send(with);
     }
 }
 
@@ -238,7 +332,10 @@ impl Options {
             config,
             listeners,
             admin,
-            Arc::new(Trytond(sender)),
+            Arc::new(Trytond {
+                requests: sender,
+                chats: Arc::default(),
+            }),
             registry::current(),
             workers,
         )?;
@@ -270,6 +367,7 @@ impl Options {
             },
             cors: self.cors.iter().map(|origin| (**origin).into()).collect(),
             num_proxies: self.num_proxies,
+            check_access: self.check_access,
             session_cache: seconds("session_cache", self.session_cache)?,
             drain: seconds("drain", self.drain)?,
             limits: Limits {
@@ -290,30 +388,50 @@ impl Options {
     }
 }
 
+impl Trytond {
+    fn ask(&self, database: &str, wanted: Wanted) {
+        let database = database.into();
+        // Whatever becomes of it, the sender in it is dropped: nobody is left
+        // to answer where the server is about to end.
+        let _ = self.requests.send(PyRequest { database, wanted });
+    }
+}
+
 impl Sessions for Trytond {
     fn check(&self, session: Arc<Session>) -> CheckFuture {
-        if self.0.len() >= REQUESTS_MAX {
+        if self.requests.len() >= REQUESTS_MAX {
             return Box::pin(async { Check::Failed });
         }
         let (sender, check) = oneshot::channel();
-        let request = PyRequest {
-            database: session.database.clone(),
-            session: Some(session),
-            answer: Mutex::new(Some(sender)),
-        };
-        // Whatever becomes of it, the sender is dropped.
-        let _ = self.0.send(request);
+        let database = session.database.clone();
+        let sender = Mutex::new(Some(sender));
+        self.ask(&database, Wanted::Session(session, sender));
         Box::pin(async { check.await.unwrap_or(Check::Failed) })
     }
 
-    fn opened(&self, database: &str) {
-        let request = PyRequest {
-            database: database.into(),
-            session: None,
-            answer: Mutex::new(None),
+    fn readable(&self, asked: Asked) -> ReadableFuture {
+        let Asked {
+            database,
+            user,
+            chats,
+        } = asked;
+        let waiting = self.chats.fetch_add(chats.len(), Ordering::Relaxed);
+        let chats = Chats {
+            user,
+            names: chats,
+            count: self.chats.clone(),
         };
-        // The server is about to end if nobody is left.
-        let _ = self.0.send(request);
+        // One poll is always taken, however much it asks for.
+        if waiting > 0 && waiting + chats.names.len() > CHATS_MAX {
+            return Box::pin(async { None });
+        }
+        let (sender, readable) = oneshot::channel();
+        self.ask(&database, Wanted::Chats(chats, Mutex::new(Some(sender))));
+        Box::pin(async { readable.await.unwrap_or(None) })
+    }
+
+    fn opened(&self, database: &str) {
+        self.ask(database, Wanted::Listener);
     }
 }
 

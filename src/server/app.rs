@@ -11,6 +11,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::access::Rights;
 use super::address::{self, Peer};
 use super::config::Config;
 use super::cors::{self, Origin};
@@ -32,6 +33,8 @@ pub(super) struct App {
     pub(super) config: Config,
     pub(super) databases: Databases,
     pub(super) sessions: Arc<SessionCache>,
+    /// None where any chat may be followed.
+    pub(super) rights: Option<Rights>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
     /// Tells the connection that is without a request for longest to close.
@@ -84,7 +87,12 @@ impl App {
         process: Arc<Process>,
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
+        let rights = config.check_access.then(|| {
+            let (process, sessions) = (process.clone(), sessions.clone());
+            Rights::new(process, sessions, config.session_cache)
+        });
         Self {
+            rights,
             databases: Databases::new(process, config.history, sessions.clone()),
             sessions: Arc::new(SessionCache::new(
                 sessions,
@@ -123,7 +131,7 @@ impl App {
             }
         };
         drop(received);
-        let (admission, question) = match (admitted, question) {
+        let (admission, mut question) = match (admitted, question) {
             (Waited::Gone, _) => return Err(None),
             (Waited::Timeout, _) => return Err(Answer::boxed(origin, Body::Empty)),
             (Waited::Done(Err(refusal)), _) => {
@@ -140,6 +148,14 @@ impl App {
         let counted = Counted(self, admission);
         if number >= self.config.limits.max_polls {
             return Err(self.hold(socket, alarm, origin, counted).await);
+        }
+        match self
+            .restrict(socket, alarm, &session, &mut question.poll)
+            .await
+        {
+            Waited::Gone => return Err(None),
+            Waited::Timeout => return Err(Answer::boxed(origin, Body::Empty)),
+            Waited::Done(()) => {}
         }
         let database = self.databases.get(&session.database);
         let (Question { poll, last }, now) = (question, self.databases.now());

@@ -23,7 +23,10 @@ pub struct Config {
     pub cors: Vec<Box<str>>,
     /// How many reverse proxies add their peer to `X-Forwarded-For`.
     pub num_proxies: usize,
-    /// For how long a session that was found valid is taken for valid.
+    /// Whether a user may follow only the chats of records that he may read.
+    pub check_access: bool,
+    /// For how long a session that was found valid is taken for valid, and
+    /// an answer to what a user may read for true.
     pub session_cache: Duration,
     /// Over how long the waiting polls are answered when the server stops.
     pub drain: Duration,
@@ -81,6 +84,7 @@ impl Default for Config {
             },
             cors: Vec::new(),
             num_proxies: 0,
+            check_access: false,
             session_cache: Duration::from_secs(30),
             drain: Duration::from_secs(10),
             limits: Limits::default(),

@@ -20,7 +20,7 @@ use super::config::{Config, Limits};
 use super::connection::serve;
 use super::credential::credential as read_credential;
 use super::question::Question;
-use super::sessions::{Check, CheckFuture, Session, Sessions};
+use super::sessions::{Asked, Check, CheckFuture, ReadableFuture, Session, Sessions};
 use crate::message::Message;
 use crate::registry::Process;
 
@@ -46,6 +46,10 @@ impl Sessions for Good {
             _ => Check::UnknownDatabase,
         };
         Box::pin(async move { check })
+    }
+
+    fn readable(&self, asked: Asked) -> ReadableFuture {
+        Box::pin(async { Some(asked.chats) })
     }
 
     fn opened(&self, database: &str) {

@@ -7,10 +7,12 @@
 //!
 //! A request passes through the files in this order: `accept`, `connection`,
 //! `park` (hyper reads it), `app`, which asks `route`, `cors`, `question`,
-//! `credential`, `address` and `sessions`, then `wait` (for what `clients`,
-//! or the bus, gives the poll) and `reply`. Where there is a certificate `tls`
-//! comes before `connection`, or before `http2`, which takes its place.
+//! `credential`, `address`, `sessions` and `access`, then `wait` (for what
+//! `clients`, or the bus, gives the poll) and `reply`. Where there is a
+//! certificate `tls` comes before `connection`, or before `http2`, which takes
+//! its place.
 mod accept;
+mod access;
 mod address;
 mod admin;
 mod app;
@@ -47,6 +49,6 @@ pub use config::{Config, Limits};
 pub use handle::Server;
 pub use listen::{Address, Listener, inherited, raise_descriptor_limit};
 pub use run::{Stop, run};
-pub use sessions::{Check, CheckFuture, Session, Sessions};
+pub use sessions::{Asked, Check, CheckFuture, ReadableFuture, Session, Sessions};
 pub use systemd::{notify_ready, notify_stopping};
 pub use tls::Tls;

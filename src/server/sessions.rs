@@ -45,13 +45,32 @@ pub enum Check {
 /// The result of a check, to be awaited.
 pub type CheckFuture = Pin<Box<dyn Future<Output = Check> + Send>>;
 
-/// Who knows the sessions: trytond.
+/// A question of access: which of these chats may the user follow?
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The database.
+    pub database: Box<str>,
+    /// The id of the user.
+    pub user: u32,
+    /// The chats, each of the form `chat:<model>,<id>`.
+    pub chats: Vec<Box<str>>,
+}
+
+/// The chats that the user may follow, to be awaited; none where that can't
+/// be told now.
+pub type ReadableFuture = Pin<Box<dyn Future<Output = Option<Vec<Box<str>>>> + Send>>;
+
+/// Who knows the sessions, and what their users may read: trytond.
 pub trait Sessions: Send + Sync + 'static {
     /// Asks whether `session` is valid.
     ///
     /// It is called once for all that ask for the same session at the same
     /// time, from a task of the server: what blocks has to go elsewhere.
     fn check(&self, session: Arc<Session>) -> CheckFuture;
+
+    /// Asks which chats a user may follow. When the future is dropped nobody
+    /// wants to know any more. Must not block.
+    fn readable(&self, asked: Asked) -> ReadableFuture;
 
     /// Is told that the bus of a database was made for a poll, and nobody
     /// listens to the database yet. Must not block.
@@ -286,6 +305,10 @@ mod tests {
                 sleep(Duration::from_secs(1)).await;
                 check
             })
+        }
+
+        fn readable(&self, _: Asked) -> ReadableFuture {
+            unreachable!("no access is checked here")
         }
 
         fn opened(&self, _: &str) {}

@@ -4,14 +4,15 @@ pub(crate) mod tls;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{
-    Address, Check, CheckFuture, Config, Listener, Server, Session, Sessions,
+    Address, Asked, Check, CheckFuture, Config, Listener, ReadableFuture, Server,
+    Session, Sessions,
 };
 
 /// `admin:1:good`
@@ -23,6 +24,10 @@ pub(crate) const EMPTY: &str = r#"{"message":null,"channel":null}"#;
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) asked: AtomicUsize,
+    /// The chats that anybody may follow; none while that can't be told.
+    pub(crate) readable: Mutex<Option<Vec<&'static str>>>,
+    /// What was asked of them.
+    pub(crate) questions: Mutex<Vec<Asked>>,
 }
 
 impl Sessions for Fake {
@@ -40,6 +45,16 @@ impl Sessions for Fake {
                 _ => Check::Valid,
             }
         })
+    }
+
+    fn readable(&self, asked: Asked) -> ReadableFuture {
+        let readable = self.readable.lock().expect("no panic").clone();
+        let answer = readable.map(|readable| {
+            let chats = asked.chats.iter().cloned();
+            chats.filter(|chat| readable.contains(&&**chat)).collect()
+        });
+        self.questions.lock().expect("no panic").push(asked);
+        Box::pin(async { answer })
     }
 
     fn opened(&self, _: &str) {}

@@ -233,6 +233,12 @@ class Wire:
     def execute(self, sql, *args):
         self._connection.cursor().execute(sql, args or None)
 
+    def query(self, sql):
+        "Return the first row"
+        cursor = self._connection.cursor()
+        cursor.execute(sql)
+        return cursor.fetchone()
+
     def listen(self, *channels):
         for channel in channels:
             self.execute(f'LISTEN "{channel}"')

@@ -1,0 +1,118 @@
+"""Which chats a user may follow: those of the records that he may read."""
+import logging
+import time
+from collections import defaultdict
+
+from trytond import backend
+from trytond.exceptions import UserError
+from trytond.pool import Pool
+from trytond.transaction import Transaction
+
+from . import settings
+
+# The name that administrators know from trytond
+logger = logging.getLogger('trytond.bus')
+
+# Seconds in which a database that fails is logged once
+LOG_EVERY = 60
+
+_logged = {}
+
+
+def timeout():
+    """Seconds for which an answer is remembered, or None where polls that
+    trytond serves may follow any chat"""
+    if settings.check_access(True):
+        return settings.session_cache()
+    return None
+
+
+def readable(database, user, channels):
+    """Return those of the channels `chat:<model>,<id>` that belong to a record
+    which the user may read, or None if that can't be told now"""
+    try:
+        load(database)
+        retry = settings.config.getint('database', 'retry')
+        for count in range(retry, -1, -1):
+            with Transaction(new=True).start(database, user, readonly=True):
+                try:
+                    return list(_readable(channels))
+                except backend.DatabaseOperationalError:
+                    if not count:
+                        raise
+    except UserError:
+        # There is no such user, or no more.
+        return []
+    except Exception as error:
+        _log(database, error)
+        return None
+
+
+def _readable(channels):
+    ids = defaultdict(list)
+    for channel in channels:
+        model, id_ = channel.removeprefix('chat:').split(',')
+        ids[model].append(int(id_))
+    pool = Pool()
+    transaction = Transaction()
+    # As clients send it: rules may depend on it.
+    context = pool.get('res.user').get_preferences(context_only=True)
+    # An inactive record may be read as well.
+    with transaction.set_context(
+            context, _check_access=True, active_test=False):
+        for model in ids.keys() & dict(pool.iterobject()).keys():
+            for record in _records(pool.get(model), ids[model]):
+                yield 'chat:%s' % record
+
+
+def _records(Model, ids):
+    "The records with these ids that the user may read"
+    # It is there with the modules, and takes memory without them.
+    from trytond.model import ModelStorage
+    Channel = Pool().get('ir.chat.channel')
+    if not issubclass(Model, ModelStorage):
+        return
+    try:
+        records = Model.search([('id', 'in', ids)], order=[])
+    except UserError:
+        return
+    for record in records:
+        # Whatever trytond itself asks for, which may be more one day.
+        try:
+            Channel.check_access(record)
+        except UserError:
+            continue
+        yield record
+
+
+def load(database):
+    "Load the modules of the database, unless they are"
+    if _is_loaded(database):
+        return
+    try:
+        Pool(database).init()
+    except BaseException:
+        # trytond would take them for loaded.
+        Pool.stop(database)
+        raise
+
+
+def _is_loaded(database):
+    # A transaction is enough for trytond to list it.
+    if database not in Pool.database_list():
+        return False
+    try:
+        return bool(Pool(database).get('ir.model'))
+    except KeyError:
+        return False
+
+
+def _log(database, error):
+    now = time.monotonic()
+    if now - _logged.get(database, -LOG_EVERY) < LOG_EVERY:
+        return
+    _logged[database] = now
+    is_operational = isinstance(error, backend.DatabaseOperationalError)
+    logger.warning(
+        "chats on '%s' are not followed, access can not be checked: %s",
+        database, str(error).strip(), exc_info=not is_operational)

@@ -1,0 +1,216 @@
+//! Which chats a user may follow, as far as trytond was asked lately.
+//!
+//! trytond publishes the chat of a record on `chat:<model>,<id>`, and who may
+//! not read the record may not follow it. What decides that is trytond.
+use std::collections::{HashMap, HashSet};
+
+use smallvec::SmallVec;
+
+use crate::poll::Poll;
+use crate::sync::{Mutex, lock};
+
+/// The most answers that are remembered: some 15 MB.
+const ANSWERS_MAX: usize = 100_000;
+
+/// The longest name of a channel that is asked for: longer than trytond's.
+const NAME_MAX: usize = 256;
+
+/// The answers of trytond.
+#[derive(Debug, Default)]
+pub struct Access(Mutex<Answers>);
+
+#[derive(Debug, Default)]
+struct Answers {
+    /// By the words of database, user and channel.
+    all: HashMap<Box<[u8]>, Answer>,
+    /// When those that are too old are forgotten.
+    tidy_at: f64,
+}
+
+#[derive(Debug)]
+struct Answer {
+    is_readable: bool,
+    until: f64,
+}
+
+/// What is known of the chats of a poll. In neither list is what the user
+/// may not read, and what is no name of a chat.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Those that the user may read.
+    pub readable: Vec<Box<str>>,
+    /// Those that trytond is to be asked for.
+    pub unknown: Vec<Box<str>>,
+}
+
+impl Access {
+    /// What is known at `now` of the chats that `user` asks for.
+    #[must_use]
+    pub fn known(&self, database: &str, user: u32, poll: &Poll, now: f64) -> Known {
+        let mut known = Known::default();
+        let answers = lock(&self.0);
+        for chat in poll.chats().filter(|chat| is_of_a_record(chat)) {
+            let answer = answers.all.get(&*words(database, user, chat));
+            match answer.filter(|answer| now < answer.until) {
+                None => known.unknown.push(chat.into()),
+                Some(answer) if answer.is_readable => known.readable.push(chat.into()),
+                Some(_) => {}
+            }
+        }
+        known
+    }
+
+    /// Remembers for some `seconds` from `now` on which of the chats that
+    /// were `asked` for `user` may read.
+    pub fn remember(
+        &self,
+        database: &str,
+        user: u32,
+        asked: &[Box<str>],
+        readable: &[Box<str>],
+        now: f64,
+        seconds: f64,
+    ) {
+        let readable: HashSet<_> = readable.iter().collect();
+        let mut answers = lock(&self.0);
+        answers.make_room(asked.len(), now, seconds);
+        for chat in asked {
+            let answer = Answer {
+                is_readable: readable.contains(chat),
+                until: now + seconds,
+            };
+            let words = words(database, user, chat);
+            answers.all.insert((&*words).into(), answer);
+        }
+    }
+}
+
+impl Answers {
+    /// Forgets what is too old, and all where that is not enough.
+    fn make_room(&mut self, number: usize, now: f64, seconds: f64) {
+        let is_full = self.all.len() + number > ANSWERS_MAX;
+        if now < self.tidy_at && !is_full {
+            return;
+        }
+        self.tidy_at = now + seconds;
+        self.all.retain(|_, answer| now < answer.until);
+        // Or each further answer would look for old ones again.
+        if self.all.len() + number > ANSWERS_MAX / 2 && is_full {
+            self.all.clear();
+        }
+        if self.all.len() < self.all.capacity() / 8 {
+            self.all.shrink_to_fit();
+        }
+    }
+}
+
+/// Whether trytond may publish the chat of a record there: on
+/// `chat:<model>,<id>`, with the id as Python writes it.
+fn is_of_a_record(chat: &str) -> bool {
+    let Some((model, id)) = chat
+        .strip_prefix("chat:")
+        .and_then(|resource| resource.split_once(','))
+    else {
+        return false;
+    };
+    // PostgreSQL takes no null character.
+    chat.len() <= NAME_MAX
+        && !model.is_empty()
+        && !model.contains(char::is_control)
+        && id.starts_with(|digit| matches!(digit, '1'..='9'))
+        && id.parse::<i64>().is_ok()
+}
+
+/// All in one: what an answer is found by.
+fn words(database: &str, user: u32, chat: &str) -> SmallVec<[u8; 128]> {
+    let mut words = SmallVec::new();
+    words.extend_from_slice(&user.to_le_bytes());
+    words.extend_from_slice(&database.len().to_le_bytes());
+    words.extend_from_slice(database.as_bytes());
+    words.extend_from_slice(chat.as_bytes());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(chats: &[&str]) -> Poll {
+        Poll::new(chats.iter().map(|chat| Box::from(*chat)))
+    }
+
+    fn names(chats: &[&str]) -> Vec<Box<str>> {
+        chats.iter().map(|chat| Box::from(*chat)).collect()
+    }
+
+    #[test]
+    fn answer_is_remembered_for_its_user_and_database() {
+        let access = Access::default();
+        let poll = poll(&["user:1", "chat:a,1", "chat:a,2", "client:x"]);
+        let asked = names(&["chat:a,1", "chat:a,2"]);
+        let nothing = Known {
+            readable: vec![],
+            unknown: asked.clone(),
+        };
+        assert_eq!(access.known("db", 1, &poll, 0.0), nothing);
+
+        access.remember("db", 1, &asked, &asked[..1], 0.0, 30.0);
+
+        let known = Known {
+            readable: names(&["chat:a,1"]),
+            unknown: vec![],
+        };
+        assert_eq!(access.known("db", 1, &poll, 29.0), known);
+        assert_eq!(access.known("db", 1, &poll, 30.0), nothing);
+        assert_eq!(access.known("db", 2, &poll, 29.0), nothing);
+        assert_eq!(access.known("d", 1, &poll, 29.0), nothing);
+    }
+
+    #[test]
+    fn only_names_of_chats_of_records_are_asked_for() {
+        let long = format!("chat:{},1", "a".repeat(NAME_MAX));
+        for (chat, is_asked) in [
+            ("chat:res.user,1", true),
+            ("chat:a,9223372036854775807", true),
+            ("chat:a b' OR 1=1; --\u{e9}\u{1f600},1", true),
+            ("chat:", false),
+            ("chat:x", false),
+            ("chat:,1", false),
+            ("chat:a,", false),
+            ("chat:a,0", false),
+            ("chat:a,-1", false),
+            ("chat:a,+1", false),
+            ("chat:a,01", false),
+            ("chat:a, 1", false),
+            ("chat:a,1 ", false),
+            ("chat:a,1.0", false),
+            ("chat:a,1,2", false),
+            ("chat:a,\u{661}", false),
+            ("chat:a,9223372036854775808", false),
+            ("chat:a\0,1", false),
+            (&long, false),
+        ] {
+            let known = Access::default().known("db", 1, &poll(&[chat]), 0.0);
+            assert!(known.readable.is_empty());
+            assert_eq!(!known.unknown.is_empty(), is_asked, "{chat:?}");
+        }
+    }
+
+    #[test]
+    fn answers_are_bounded_and_old_ones_forgotten() {
+        let access = Access::default();
+        let number = || lock(&access.0).all.len();
+        let mut most = 0;
+        for user in 0..1000 {
+            let asked = (1..=256).map(|id| format!("chat:a,{id}").into());
+            let asked: Vec<Box<str>> = asked.collect();
+            access.remember("db", user, &asked, &asked, 0.0, 30.0);
+            most = most.max(number());
+        }
+        assert!((50_000..=ANSWERS_MAX).contains(&most), "{most}");
+
+        access.remember("db", 0, &names(&["chat:a,1"]), &[], 30.0, 30.0);
+        assert_eq!(number(), 1);
+        assert!(lock(&access.0).all.capacity() < 100);
+    }
+}

@@ -1,0 +1,111 @@
+//! Which chats a user may follow: asked of trytond, and remembered.
+use std::fmt;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::io::AsyncRead;
+use tokio::time::sleep;
+
+use super::app::App;
+use super::sessions::{Asked, Session, Sessions};
+use super::wait::{Alarm, Socket, Waited};
+use crate::access::Known;
+use crate::poll::Poll;
+use crate::registry::Process;
+
+/// Asks trytond what users may read.
+pub(super) struct Rights {
+    /// Remembers the answers.
+    process: Arc<Process>,
+    sessions: Arc<dyn Sessions>,
+    /// For how long they are remembered.
+    keep: Duration,
+}
+
+impl Rights {
+    pub(super) fn new(
+        process: Arc<Process>,
+        sessions: Arc<dyn Sessions>,
+        keep: Duration,
+    ) -> Self {
+        Self {
+            process,
+            sessions,
+            keep,
+        }
+    }
+
+    fn known(&self, session: &Session, poll: &Poll) -> Known {
+        let access = self.process.access();
+        access.known(&session.database, session.user, poll, self.process.now())
+    }
+
+    /// Asks for these chats until there is an answer.
+    async fn ask(&self, session: &Session, chats: Vec<Box<str>>) -> Vec<Box<str>> {
+        let asked = Asked {
+            database: session.database.clone(),
+            user: session.user,
+            chats,
+        };
+        let mut pause = Duration::from_millis(500);
+        loop {
+            if let Some(readable) = self.sessions.readable(asked.clone()).await {
+                self.process.access().remember(
+                    &asked.database,
+                    asked.user,
+                    &asked.chats,
+                    &readable,
+                    self.process.now(),
+                    self.keep.as_secs_f64(),
+                );
+                return readable;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+}
+
+impl App {
+    /// Drops the chats that the user may not follow, once that is known.
+    pub(super) async fn restrict<S: AsyncRead + Unpin>(
+        &self,
+        socket: &mut Socket<S>,
+        alarm: Alarm<'_>,
+        session: &Session,
+        poll: &mut Poll,
+    ) -> Waited<()> {
+        let Some(rights) = &self.rights else {
+            return Waited::Done(());
+        };
+        if poll.chats().next().is_none() {
+            return Waited::Done(());
+        }
+        let Known {
+            mut readable,
+            unknown,
+        } = rights.known(session, poll);
+        if !unknown.is_empty() {
+            let time = self.config.limits.hold_time;
+            let mut asking = Box::pin(rights.ask(session, unknown));
+            let look =
+                |context: &mut Context<'_>| (asking.as_mut().poll(context), None);
+            match socket.wait(alarm, &self.drain, time, look).await {
+                Waited::Done(answer) => readable.extend(answer),
+                Waited::Timeout => return Waited::Timeout,
+                Waited::Gone => return Waited::Gone,
+            }
+        }
+        poll.keep_chats(readable);
+        Waited::Done(())
+    }
+}
+
+impl fmt::Debug for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rights")
+            .field("keep", &self.keep)
+            .finish_non_exhaustive()
+    }
+}
