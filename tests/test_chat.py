@@ -11,7 +11,6 @@ from support.client import TrytonClient
 from support.modes import MODES, listened
 from support.rooms import PATH, Rooms, activate
 from support.server import BusServer, TrytondServer
-
 from trytond_fastbus import settings
 
 needs_chat = pytest.mark.skipif(
@@ -98,7 +97,9 @@ def test_right_counts_for_as_long_as_it_is_remembered(serve, kind):
                 (lambda: rooms.deny_model(True), []),
                 (lambda: rooms.deny_model(False), [room])]:
             change()
-            wait_until(lambda: rooms.follows(client, room) == expected, 30)
+            wait_until(
+                lambda expected=expected:
+                rooms.follows(client, room) == expected, 30)
 
 
 @needs_chat
@@ -225,7 +226,6 @@ def test_user_who_is_none_may_read_nothing(database):
 def test_queries_are_as_many_as_the_models(
         postgresql, database, monkeypatch):
     import psycopg
-
     from trytond_fastbus import access
     executed = []
     execute = psycopg.Cursor.execute
@@ -245,6 +245,6 @@ def test_queries_are_as_many_as_the_models(
 
     one = queries()
     assert one > 0
-    assert queries(*(f'chat:res.user,{id_}' for id_ in range(999, 1254))) == one
-    two = queries(*(f'chat:res.group,{id_}' for id_ in range(999, 1254)))
-    assert two == one + 1
+    ids = range(999, 1254)
+    assert queries(*(f'chat:res.user,{id_}' for id_ in ids)) == one
+    assert queries(*(f'chat:res.group,{id_}' for id_ in ids)) == one + 1

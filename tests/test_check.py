@@ -10,7 +10,6 @@ from support.nginx import make_certificate
 from support.pgbouncer import PgBouncer, find_pgbouncer
 from support.postgresql import free_port
 from support.server import BusServer, TrytondServer, environment, write_config
-
 from trytond_fastbus import settings
 
 

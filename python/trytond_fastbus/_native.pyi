@@ -52,8 +52,9 @@ class Bus:
         `[bus] long_polling_timeout` seconds. Where the channels have exactly
         one `user:<id>`, other users' `notification:<id>` are left out, and,
         unless `[bus] check_access` is off, the `chat:<model>,<id>` of records
-        that this user may not read. A notification to the user is returned on the client's channel, where
-        the channels have exactly one `client:<id>`.
+        that this user may not read. A notification to the user is returned on
+        the client's channel, where the channels have exactly one
+        `client:<id>`.
 
         Raises TypeError for channels that are no strings.
         """
