@@ -10,6 +10,7 @@ from support.nginx import make_certificate
 from support.pgbouncer import PgBouncer, find_pgbouncer
 from support.postgresql import free_port
 from support.server import BusServer, TrytondServer, environment, write_config
+from trytond_fastbus import settings
 
 
 @pytest.fixture(scope='module')
@@ -170,7 +171,6 @@ def test_option_that_is_misspelt(check):
 def test_options_that_are_read_are_known():
     import re
 
-    from trytond_fastbus import settings
     text = Path(settings.__file__).read_text()
     read = set(re.findall(r"'bus', '(\w+)'", text))
     assert {'allow_subscribe', 'journal', 'listen'} < read <= settings.KNOWN
@@ -213,6 +213,16 @@ def test_class(check):
     warned(check(**{'class': 'trytond.bus.LongPollingBus'}), 'class',
         'without the journal')
     warned(check(journal=True, **{'class': None}), 'class', 'install()')
+
+
+@pytest.mark.skipif(
+    not settings.has_chat(), reason="records have no chat in this series")
+@pytest.mark.parametrize('check_access, words', [
+        (None, 'is not on'), (False, 'is not on'), (True, 'is on')])
+def test_access_to_chats(check, check_access, words):
+    done = check(check_access=check_access)
+    assert done.returncode == 0
+    assert words in line(done, 'check_access')
 
 
 def test_allow_subscribe_off(check):

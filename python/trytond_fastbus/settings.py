@@ -1,7 +1,8 @@
 """The configuration, read from trytond's at each call."""
 import functools
-import importlib.util
+import os
 import sys
+from importlib.machinery import PathFinder
 
 import trytond.config
 
@@ -124,7 +125,9 @@ def check_access(default):
 @functools.cache
 def has_chat():
     "Whether records have chats in this series"
-    return importlib.util.find_spec('trytond.ir.chat') is not None
+    # Not imported, as trytond.ir may import trytond.bus.
+    directories = [os.path.join(path, 'ir') for path in trytond.__path__]
+    return PathFinder.find_spec('trytond.ir.chat', directories) is not None
 
 
 def session_cache():

@@ -29,6 +29,7 @@ def run(options):
     here.configured_class(report)
     if found:
         here.allow_subscribe(report, found)
+        here.check_access(report, found)
         here.open_files(report, found)
         certificate.configured(report, found)
     connection = here.database(report, options.database)

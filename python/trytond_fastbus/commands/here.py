@@ -79,6 +79,17 @@ def allow_subscribe(report, options):
             "trytond-bus")
 
 
+def check_access(report, options):
+    "Say who may follow the chat of a record, where records have one"
+    if not settings.has_chat():
+        return
+    report.ok(
+        'check_access', "[bus] check_access is on for trytond-bus"
+        if options['check_access'] else
+        "[bus] check_access is not on for trytond-bus: any user may follow "
+        "the chat of any record there, as with trytond's own bus")
+
+
 def open_files(report, options):
     "Compare the limit with what the bus server may need"
     # The server raises the soft limit to the hard one.
