@@ -7,6 +7,7 @@ What is to run on SQLite runs in a process of its own (support.server).
 import importlib.metadata
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -17,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT)]
+# A shell has what it runs in the background ignore it, children included.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from support.bus import configured, listen, stop_listener  # noqa: E402
 from support.disk import SmallDisk  # noqa: E402
