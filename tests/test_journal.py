@@ -28,6 +28,8 @@ from support.proxy import Proxy
 from support.server import BusServer, run_python
 from trytond import backend
 from trytond.transaction import Transaction
+from trytond_fastbus import Bus
+from trytond_fastbus.journal import PostgreSQL
 
 TABLE = 'trytond_fastbus_journal'
 # What its listener has asked last, or its LISTEN
@@ -308,6 +310,25 @@ def test_clients_may_change_between_processes(database, peer):
             last = message['message_id']
             got.append(last)
         assert got == publishing.result()
+
+
+def test_connection_that_breaks_at_publish_fails_its_transaction_only(
+        postgresql, database):
+    publish(database, 'c', {})
+    # On none of the connections the table was seen.
+    PostgreSQL._seen.clear()
+    # 7.0 fails to roll back as well.
+    with pytest.raises(Exception, match='connection'):
+        with Transaction().start(database, 0) as transaction:
+            cursor = transaction.connection.cursor()
+            cursor.execute('SELECT pg_backend_pid()')
+            process, = cursor.fetchone()
+            postgresql.execute(f'SELECT pg_terminate_backend({process}, 5000)')
+            Bus.publish('c', {})
+
+    sent = publish(database, 'c', {})
+
+    assert [id_ for _, id_ in rows(postgresql, database)][1:] == sent
 
 
 def test_pool_that_is_exhausted_at_commit_blocks_nothing(

@@ -223,6 +223,8 @@ AND created < clock_timestamp() - %s * interval '1 second'
         connection = transaction.connection
         if transaction.readonly:
             return False
+        # A connection that breaks there fails the transaction: sent without
+        # the journal its message, and those of others, might be lost.
         if connection not in self._seen and not self._prepare_once(connection):
             return False
         cursor = self._cursors.get(transaction)
@@ -278,11 +280,11 @@ AND created < clock_timestamp() - %s * interval '1 second'
             return False
         try:
             self.prepare(connection)
-        except (Unusable, backend.DatabaseOperationalError) as error:
+        except Unusable as error:
             self._failed[key] = time.monotonic()
             logger.error(
                 "messages on '%s' are sent without the journal: %s",
-                self._name, str(error).strip())
+                self._name, error)
             return False
         return True
 
