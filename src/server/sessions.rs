@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use tokio::select;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -65,7 +66,8 @@ pub trait Sessions: Send + Sync + 'static {
     /// Asks whether `session` is valid.
     ///
     /// It is called once for all that ask for the same session at the same
-    /// time, from a task of the server: what blocks has to go elsewhere.
+    /// time, from a task of the server: what blocks has to go elsewhere. When
+    /// the future is dropped nobody wants to know any more.
     fn check(&self, session: Arc<Session>) -> CheckFuture;
 
     /// Asks which chats a user may follow. When the future is dropped nobody
@@ -87,19 +89,24 @@ pub(super) struct SessionCache {
     keep: Duration,
     /// How many polls of a session may wait.
     polls: usize,
-    entries: Mutex<HashMap<Box<[u8]>, Entry>>,
+    entries: Mutex<Entries>,
     metrics: Arc<Metrics>,
 }
+
+type Entries = HashMap<Box<[u8]>, Entry>;
 
 #[derive(Debug, Default)]
 struct Entry {
     /// Until when the session is taken for valid.
     valid: Option<Instant>,
     /// The check that is under way; without a value until it is done.
-    check: Option<watch::Receiver<Option<Check>>>,
+    check: Option<Arc<Asking>>,
     /// Held by each poll of the session that waits.
     polls: Arc<()>,
 }
+
+/// Tells those who wait for a check what it has found.
+type Asking = watch::Sender<Option<Check>>;
 
 /// A poll that is counted for its session, until this is dropped.
 #[derive(Debug)]
@@ -166,38 +173,27 @@ impl SessionCache {
                 self.metrics.session_hits.inc();
                 return Check::Valid;
             }
-            match &entry.check {
-                Some(check) => check.clone(),
-                None => entry.check.insert(self.begin(session.clone())).clone(),
-            }
+            let asking = entry
+                .check
+                .get_or_insert_with(|| self.begin(session.clone()));
+            asking.subscribe()
         };
         let done = check.wait_for(Option::is_some).await;
         // The task is gone without a result if trytond's side panicked.
         done.map_or(Check::Failed, |done| done.unwrap_or(Check::Failed))
     }
 
-    /// Has a task of its own ask, which goes on if the client goes away: the
-    /// others that ask for the same wait for it, too.
-    fn begin(
-        self: &Arc<Self>,
-        session: Arc<Session>,
-    ) -> watch::Receiver<Option<Check>> {
-        let (sender, receiver) = watch::channel(None);
-        let cache = self.clone();
-        tokio::spawn(async move {
-            let pending = Pending(&cache, &session);
-            let check = cache.sessions.check(session.clone()).await;
-            cache.metrics.session_check(check);
-            if check == Check::Valid {
-                let valid = Instant::now() + cache.keep;
-                if let Some(entry) = lock(&cache.entries).get_mut(&*session.words()) {
-                    entry.valid = Some(valid);
-                }
-            }
-            drop(pending);
-            sender.send_replace(Some(check));
-        });
-        receiver
+    /// Has a task of its own ask, which goes on if the client goes away while
+    /// others wait for the same.
+    fn begin(self: &Arc<Self>, session: Arc<Session>) -> Arc<Asking> {
+        let asking = Arc::new(Asking::default());
+        let pending = Pending {
+            cache: self.clone(),
+            session,
+            asking: asking.clone(),
+        };
+        tokio::spawn(pending.ask());
+        asking
     }
 
     /// Counts a poll of `session`; none if too many of them wait.
@@ -245,17 +241,65 @@ impl SessionCache {
 
 /// A check that is under way, until this is dropped: by a panic at the
 /// latest, or nobody would ever ask again.
-struct Pending<'a>(&'a SessionCache, &'a Arc<Session>);
+struct Pending {
+    cache: Arc<SessionCache>,
+    session: Arc<Session>,
+    asking: Arc<Asking>,
+}
 
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        let mut entries = lock(&self.0.entries);
-        if let Found::Occupied(mut found) = entries.entry(self.1.key()) {
-            found.get_mut().check = None;
-            if found.get().is_empty() {
-                found.remove();
+impl Pending {
+    async fn ask(self) {
+        let cache = self.cache.clone();
+        // In this order: what was found is remembered.
+        let check = select! {
+            biased;
+            check = cache.sessions.check(self.session.clone()) => check,
+            () = self.nobody_waits() => return,
+        };
+        cache.metrics.session_check(check);
+        if check == Check::Valid {
+            let valid = Instant::now() + cache.keep;
+            if let Some(entry) = lock(&cache.entries).get_mut(&*self.session.words()) {
+                entry.valid = Some(valid);
             }
         }
+        let asking = self.asking.clone();
+        drop(self);
+        asking.send_replace(Some(check));
+    }
+
+    /// Ready once all who waited have gone, when whoever comes next begins
+    /// another check: strangers must not leave any work behind.
+    async fn nobody_waits(&self) {
+        loop {
+            self.asking.closed().await;
+            let mut entries = lock(&self.cache.entries);
+            // Somebody may have come in between.
+            if self.asking.is_closed() {
+                self.forget(&mut entries);
+                return;
+            }
+        }
+    }
+
+    fn forget(&self, entries: &mut Entries) {
+        let Found::Occupied(mut found) = entries.entry(self.session.key()) else {
+            return;
+        };
+        let entry = found.get_mut();
+        // Not another one that was begun after this was forgotten
+        entry
+            .check
+            .take_if(|asking| Arc::ptr_eq(asking, &self.asking));
+        if entry.is_empty() {
+            found.remove();
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.forget(&mut lock(&self.cache.entries));
     }
 }
 
@@ -294,15 +338,16 @@ mod tests {
 
     use super::*;
 
-    /// Answers after a second.
-    struct Slow(Check, AtomicUsize);
+    /// Answers after a second, and counts what it was asked and has answered.
+    struct Slow(Check, AtomicUsize, Arc<AtomicUsize>);
 
     impl Sessions for Slow {
         fn check(&self, _: Arc<Session>) -> CheckFuture {
             self.1.fetch_add(1, Ordering::SeqCst);
-            let check = self.0;
+            let (check, answered) = (self.0, self.2.clone());
             Box::pin(async move {
                 sleep(Duration::from_secs(1)).await;
+                answered.fetch_add(1, Ordering::SeqCst);
                 check
             })
         }
@@ -325,7 +370,7 @@ mod tests {
     }
 
     fn cache(check: Check) -> (Arc<SessionCache>, Arc<Slow>) {
-        let sessions = Arc::new(Slow(check, AtomicUsize::new(0)));
+        let sessions = Arc::new(Slow(check, AtomicUsize::new(0), Arc::default()));
         let metrics = Arc::new(Metrics::new());
         let keep = Duration::from_secs(30);
         let cache = SessionCache::new(sessions.clone(), keep, 2, metrics);
@@ -370,6 +415,23 @@ mod tests {
         let both = tokio::join!(cache.check(&b), cache.check(&c));
         assert_eq!(both, (Check::Valid, Check::Valid));
         assert_eq!(sessions.1.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn check_that_nobody_waits_for_is_given_up() {
+        let (cache, sessions) = cache(Check::Valid);
+        let wait = Duration::from_millis(1);
+        for token in ["a", "b", "a"] {
+            let session = session(token);
+            let gone = tokio::time::timeout(wait, cache.check(&session)).await;
+            assert!(gone.is_err());
+            sleep(wait).await;
+            assert!(lock(&cache.entries).is_empty());
+        }
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(sessions.1.load(Ordering::SeqCst), 3);
+        assert_eq!(sessions.2.load(Ordering::SeqCst), 0);
+        assert_eq!(cache.check(&session("a")).await, Check::Valid);
     }
 
     #[tokio::test(start_paused = true)]
