@@ -245,6 +245,40 @@ def test_connections(check, postgresql):
         'connections', '[database] maxconn', '100000')
 
 
+def test_sessions_without_an_index(
+        check, postgresql, tryton_template, series):
+    name = 'sessions'
+    postgresql.create_database(name, tryton_template)
+    try:
+        if float(series) < 7:
+            assert 'has an index' in line(check(name=name), 'sessions')
+            return
+        assert 'short enough' in line(check(name=name), 'sessions')
+        postgresql.execute(
+            "INSERT INTO ir_session (key, create_uid, create_date) "
+            "SELECT number, 1, now() FROM generate_series(1, 6000) AS number",
+            name)
+        postgresql.execute('ANALYZE ir_session', name)
+        warned(check(name=name), 'sessions', 'all of', 'about 6000 rows')
+        done = check(name=name)
+        statement = line(done, 'sessions').rpartition(': ')[2]
+        # It is no use where it was not made to the end, or is for some only.
+        postgresql.execute(
+            f'{statement} WHERE create_uid > 1', name)
+        warned(check(name=name), 'sessions', 'all of')
+        postgresql.execute('DROP INDEX ir_session_check', name)
+        postgresql.execute(statement, name)
+        done = check(name=name)
+        assert line(done, 'sessions').startswith('ok ')
+        assert 'has an index' in line(done, 'sessions')
+    finally:
+        postgresql.drop_database(name)
+
+
+def test_database_of_something_else(check):
+    failed(check(name='postgres'), 'sessions', 'no table ir_session')
+
+
 def test_wrong_port(check):
     uri = f'postgresql://postgres@127.0.0.1:{free_port()}'
     done = check(sections={'database': {'uri': uri}})

@@ -18,6 +18,7 @@ from support.client import TrytonClient
 from support.polls import Polls
 from support.postgresql import free_port
 from support.server import BusServer, TrytondServer, environment, write_config
+from trytond.transaction import Transaction
 
 EMPTY = {'message': None, 'channel': None}
 
@@ -144,6 +145,41 @@ def test_session_that_is_none_is_refused(serve, client):
         assert code == 401
         assert not headers['WWW-Authenticate']
         assert headers['Access-Control-Allow-Origin'] == server.url
+
+
+def test_stranger_who_leaves_leaves_no_check_behind(
+        serve, client, database, postgresql):
+    def send(name):
+        session = base64.b64encode(f'admin:1:{name}'.encode()).decode()
+        stranger = socket.create_connection(('127.0.0.1', server.port), 30)
+        stranger.sendall((
+                f'POST /{database}/bus HTTP/1.1\r\nHost: bus\r\n'
+                f'Authorization: Session {session}\r\n'
+                'Content-Type: application/json\r\nContent-Length: 2\r\n\r\n'
+                '{}').encode())
+        return stranger
+
+    with serve(session_threads=1, long_polling_timeout=1) as server:
+        poller = client(server)
+        tasks = server.metric('tasks')
+        with Transaction().start(database, 0) as transaction:
+            transaction.connection.cursor().execute('LOCK TABLE ir_session')
+            first = send('first')
+            wait_until(lambda: postgresql.execute(
+                    "SELECT 1 FROM pg_locks WHERE NOT granted "
+                    "AND relation = 'ir_session'::regclass", database), 30)
+            strangers = [send(number) for number in range(50)]
+            wait_until(lambda: server.metric('connections') == 51, 30)
+            for stranger in strangers:
+                stranger.close()
+            wait_until(lambda: server.metric('connections') == 1, 30)
+            wait_until(lambda: server.metric('tasks') <= tasks + 2, 30)
+
+        assert b' 401 ' in first.recv(1000)
+        first.close()
+        # It comes after them.
+        assert status(poller)[0] == 200
+        assert server.metric('session_checks_total{result="invalid"}') == 1
 
 
 def test_unknown_database_is_not_found_at_once(serve, client):

@@ -289,13 +289,17 @@ impl PyRequest {
     /// Whether somebody waits for an answer, or needs none.
     fn is_wanted(&self) -> bool {
         match &self.wanted {
-            Wanted::Listener | Wanted::Session(..) => true,
-            Wanted::Chats(_, answer) => {
-                let answer = lock(answer);
-                answer.as_ref().is_some_and(|answer| !answer.is_closed())
-            }
+            Wanted::Listener => true,
+            Wanted::Session(_, answer) => is_awaited(answer),
+            Wanted::Chats(_, answer) => is_awaited(answer),
         }
     }
+}
+
+fn is_awaited<T>(answer: &Mutex<Option<oneshot::Sender<T>>>) -> bool {
+    lock(answer)
+        .as_ref()
+        .is_some_and(|answer| !answer.is_closed())
 }
 
 fn reply<T>(answer: &Mutex<Option<oneshot::Sender<T>>>, with: T) {

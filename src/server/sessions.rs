@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{FutureExt, Shared, WeakShared};
 use smallvec::SmallVec;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
@@ -65,7 +65,8 @@ pub trait Sessions: Send + Sync + 'static {
     /// Asks whether `session` is valid.
     ///
     /// It is called once for all that ask for the same session at the same
-    /// time, from a task of the server: what blocks has to go elsewhere.
+    /// time, from a task of the server: what blocks has to go elsewhere. When
+    /// the future is dropped nobody wants to know any more.
     fn check(&self, session: Arc<Session>) -> CheckFuture;
 
     /// Asks which chats a user may follow. When the future is dropped nobody
@@ -95,8 +96,8 @@ pub(super) struct SessionCache {
 struct Entry {
     /// Until when the session is taken for valid.
     valid: Option<Instant>,
-    /// The check that is under way; without a value until it is done.
-    check: Option<watch::Receiver<Option<Check>>>,
+    /// The check that is under way, unless all who waited for it have gone.
+    check: Option<WeakShared<CheckFuture>>,
     /// Held by each poll of the session that waits.
     polls: Arc<()>,
 }
@@ -159,45 +160,40 @@ impl SessionCache {
 
     /// Whether `session` is valid, now or a short while ago.
     pub(super) async fn check(self: &Arc<Self>, session: &Arc<Session>) -> Check {
-        let mut check = {
+        let check = {
             let mut entries = lock(&self.entries);
             let entry = entries.entry(session.key()).or_default();
             if entry.valid.is_some_and(|valid| Instant::now() < valid) {
                 self.metrics.session_hits.inc();
                 return Check::Valid;
             }
-            match &entry.check {
-                Some(check) => check.clone(),
-                None => entry.check.insert(self.begin(session.clone())).clone(),
-            }
+            entry.under_way().unwrap_or_else(|| {
+                let check: CheckFuture = Box::pin(self.clone().ask(session.clone()));
+                let check = check.shared();
+                entry.check = check.downgrade();
+                check
+            })
         };
-        let done = check.wait_for(Option::is_some).await;
-        // The task is gone without a result if trytond's side panicked.
-        done.map_or(Check::Failed, |done| done.unwrap_or(Check::Failed))
+        check.await
     }
 
-    /// Has a task of its own ask, which goes on if the client goes away: the
-    /// others that ask for the same wait for it, too.
-    fn begin(
-        self: &Arc<Self>,
-        session: Arc<Session>,
-    ) -> watch::Receiver<Option<Check>> {
-        let (sender, receiver) = watch::channel(None);
-        let cache = self.clone();
-        tokio::spawn(async move {
-            let pending = Pending(&cache, &session);
-            let check = cache.sessions.check(session.clone()).await;
-            cache.metrics.session_check(check);
+    /// Asks trytond, on behalf of all who wait for it. Once they have gone it
+    /// is dropped: strangers must not leave any work behind.
+    async fn ask(self: Arc<Self>, session: Arc<Session>) -> Check {
+        let check = self.sessions.check(session.clone()).await;
+        self.metrics.session_check(check);
+        let mut entries = lock(&self.entries);
+        if let Found::Occupied(mut found) = entries.entry(session.key()) {
+            let entry = found.get_mut();
+            entry.check = None;
             if check == Check::Valid {
-                let valid = Instant::now() + cache.keep;
-                if let Some(entry) = lock(&cache.entries).get_mut(&*session.words()) {
-                    entry.valid = Some(valid);
-                }
+                entry.valid = Some(Instant::now() + self.keep);
             }
-            drop(pending);
-            sender.send_replace(Some(check));
-        });
-        receiver
+            if entry.is_empty() {
+                found.remove();
+            }
+        }
+        check
     }
 
     /// Counts a poll of `session`; none if too many of them wait.
@@ -243,26 +239,14 @@ impl SessionCache {
     }
 }
 
-/// A check that is under way, until this is dropped: by a panic at the
-/// latest, or nobody would ever ask again.
-struct Pending<'a>(&'a SessionCache, &'a Arc<Session>);
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        let mut entries = lock(&self.0.entries);
-        if let Found::Occupied(mut found) = entries.entry(self.1.key()) {
-            found.get_mut().check = None;
-            if found.get().is_empty() {
-                found.remove();
-            }
-        }
-    }
-}
-
 impl Entry {
+    fn under_way(&self) -> Option<Shared<CheckFuture>> {
+        self.check.as_ref()?.upgrade()
+    }
+
     fn is_empty(&self) -> bool {
         self.valid.is_none()
-            && self.check.is_none()
+            && self.under_way().is_none()
             && Arc::strong_count(&self.polls) == 1
     }
 }
@@ -294,15 +278,16 @@ mod tests {
 
     use super::*;
 
-    /// Answers after a second.
-    struct Slow(Check, AtomicUsize);
+    /// Answers after a second, and counts what it was asked and has answered.
+    struct Slow(Check, AtomicUsize, Arc<AtomicUsize>);
 
     impl Sessions for Slow {
         fn check(&self, _: Arc<Session>) -> CheckFuture {
             self.1.fetch_add(1, Ordering::SeqCst);
-            let check = self.0;
+            let (check, answered) = (self.0, self.2.clone());
             Box::pin(async move {
                 sleep(Duration::from_secs(1)).await;
+                answered.fetch_add(1, Ordering::SeqCst);
                 check
             })
         }
@@ -325,7 +310,7 @@ mod tests {
     }
 
     fn cache(check: Check) -> (Arc<SessionCache>, Arc<Slow>) {
-        let sessions = Arc::new(Slow(check, AtomicUsize::new(0)));
+        let sessions = Arc::new(Slow(check, AtomicUsize::new(0), Arc::default()));
         let metrics = Arc::new(Metrics::new());
         let keep = Duration::from_secs(30);
         let cache = SessionCache::new(sessions.clone(), keep, 2, metrics);
@@ -364,12 +349,29 @@ mod tests {
     async fn those_who_ask_at_the_same_time_share_a_check() {
         let (cache, sessions) = cache(Check::Valid);
         let (a, b, c) = (session("a"), session("a"), session("a"));
-        let gone =
-            tokio::time::timeout(Duration::from_millis(1), cache.check(&a)).await;
+        // The first one goes away meanwhile.
+        let gone = tokio::time::timeout(Duration::from_millis(1), cache.check(&a));
+        let (gone, b, c) = tokio::join!(gone, cache.check(&b), cache.check(&c));
         assert!(gone.is_err());
-        let both = tokio::join!(cache.check(&b), cache.check(&c));
-        assert_eq!(both, (Check::Valid, Check::Valid));
+        assert_eq!((b, c), (Check::Valid, Check::Valid));
         assert_eq!(sessions.1.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn check_that_nobody_waits_for_is_given_up() {
+        let (cache, sessions) = cache(Check::Valid);
+        let wait = Duration::from_millis(1);
+        for token in ["a", "b", "a"] {
+            let session = session(token);
+            let gone = tokio::time::timeout(wait, cache.check(&session)).await;
+            assert!(gone.is_err());
+            cache.tidy();
+            assert!(lock(&cache.entries).is_empty());
+        }
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(sessions.1.load(Ordering::SeqCst), 3);
+        assert_eq!(sessions.2.load(Ordering::SeqCst), 0);
+        assert_eq!(cache.check(&session("a")).await, Check::Valid);
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,6 +38,7 @@ def run(options):
             here.listening(report, options.database, connection)
             here.journal_table(report, options.database, connection)
             here.connections(report, connection)
+            here.sessions(report, options.database, connection)
             if url:
                 _look_from_outside(report, options, url, password, connection)
         finally:

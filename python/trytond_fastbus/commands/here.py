@@ -20,6 +20,23 @@ NOTIFY_TIMEOUT = 5
 # What PostgreSQL keeps for its administrators, and some for trytond-bus
 RESERVED_CONNECTIONS = 3
 
+# So many sessions are read in the time that the rest of a check takes.
+SESSIONS = 5000
+
+SESSION_INDEX = '''\
+CREATE INDEX CONCURRENTLY ir_session_check ON ir_session (create_uid)'''
+
+# trytond looks for the sessions of a user; the rows are those that the planner
+# counts on, since counting them would take its time.
+LOOK_AT_SESSIONS = '''\
+SELECT reltuples, EXISTS (
+    SELECT FROM pg_index
+    JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+    WHERE indrelid = pg_class.oid AND attname = 'create_uid'
+        AND indisvalid AND indpred IS NULL)
+FROM pg_class WHERE oid = to_regclass('ir_session')
+'''
+
 
 def configuration(report, files, unread):
     "Return the options of the bus server, None where they can't be used"
@@ -221,6 +238,34 @@ def connections(report, connection):
             'connections', "PostgreSQL allows %d, each process of trytond "
             "takes up to %d ([database] maxconn) for a database"
             % (allowed, maxconn))
+
+
+def sessions(report, name, connection):
+    "See that a session check does not read all of a long table"
+    if backend.name != 'postgresql':
+        return
+    cursor = connection.cursor()
+    try:
+        cursor.execute(LOOK_AT_SESSIONS)
+        row = cursor.fetchone()
+    except backend.DatabaseOperationalError as error:
+        report.failed('sessions', in_a_line(error))
+        return
+    if not row:
+        report.failed(
+            'sessions', "'%s' has no table ir_session: trytond-admin has not "
+            "made a database of Tryton of it" % name)
+        return
+    rows, has_index = row
+    if has_index:
+        report.ok('sessions', "ir_session has an index for session checks")
+    elif rows > SESSIONS:
+        report.warning(
+            'sessions', "a session check reads all of ir_session, about %d "
+            "rows, for want of an index: %s" % (rows, SESSION_INDEX))
+    else:
+        report.ok(
+            'sessions', "ir_session is short enough to do without an index")
 
 
 def session_address(connection, token):
