@@ -70,7 +70,8 @@ def take_accounts(world, accounts, seconds):
     ports = {proxy.port for proxy in world.proxies}
     with world.rest(), ThreadPoolExecutor() as executor:
         for server, taken in zip(world.steady, executor.map(
-                    lambda server: account.settle(server, ports, seconds),
+                    lambda server: account.settle(
+                        server, ports, world.file, seconds),
                     world.steady), strict=True):
             name = f'{type(server).__name__} at {server.port}'
             accounts.setdefault(name, []).append(taken)

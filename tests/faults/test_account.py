@@ -1,7 +1,25 @@
 """What a server keeps is reported, and what an allocator does is not."""
-import pytest
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
 
-from faults.account import check
+import pytest
+from support import wait_until
+
+from faults.account import COLLECTOR, check, take
+
+# Opens so many connections as its input says, drops the old ones unclosed and
+# says when that is done.
+CONNECTIONS = """
+import sqlite3, sys
+for line in sys.stdin:
+    connections = [sqlite3.connect(sys.argv[1]) for _ in range(int(line))]
+    for connection in connections:
+        connection.execute('PRAGMA journal_mode = WAL')
+        connection.execute('SELECT 1 FROM sqlite_master').fetchall()
+    print(flush=True)
+"""
 
 QUIET = {
     'kilobytes': 40_000, 'database connections': 3, 'descriptors': 12,
@@ -35,3 +53,24 @@ def test_what_comes_back_to_its_level_is_silent():
 def test_what_is_kept_is_reported(name, values, violation):
     reported, = run(**{name: list(values)})
     assert reported.startswith(violation)
+
+
+def test_connections_of_sqlite_are_those_that_are_in_use(tmp_path):
+    file = tmp_path / 'it.sqlite'
+    with subprocess.Popen(
+            [sys.executable, '-c', CONNECTIONS, file], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, 'PYTHONPATH': str(COLLECTOR)}) as process:
+        def account(number):
+            process.stdin.write(f'{number}\n')
+            process.stdin.flush()
+            process.stdout.readline()
+            wait_until(lambda: look()['database connections'] == number)
+            return look()
+
+        def look():
+            return take(SimpleNamespace(process=process), set(), file)
+
+        many, few = account(7), account(2)
+        process.stdin.close()
+    assert many['descriptors'] == few['descriptors'] == 3

@@ -21,6 +21,7 @@ from support.server import (
 )
 from support.template import create_on_postgresql, create_on_sqlite
 
+from .account import COLLECTOR
 from .log import read
 
 NAME = 'faults'
@@ -79,6 +80,8 @@ class World:
         self._options = options
         self._random = random.Random(f'{options.seed} world')
         self._stack = ExitStack()
+        # Of the database on SQLite
+        self.file = directory / f'{NAME}.sqlite'
         self.postgresql = None
         self.proxies, self.servers, self.publishers = [], [], []
         # Those that are killed, and those that are not
@@ -96,7 +99,7 @@ class World:
 
     def _create_database(self):
         if self._options.database == 'sqlite':
-            path = create_on_sqlite(self.directory / f'{NAME}.sqlite')
+            path = create_on_sqlite(self.file)
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute(LEDGER)
         else:
@@ -131,6 +134,8 @@ class World:
             self.servers.append(server)
         self.mortal = self.servers[:len(kinds)]
         self.steady = self.servers[len(kinds):]
+        for server in self.steady:
+            server.search(COLLECTOR)
         # trytond-bus knows the sessions that trytond makes.
         login = self.servers[0]
         if type(login) is BusServer:
@@ -253,8 +258,7 @@ class World:
         if self.postgresql:
             rows = self.postgresql.execute('SELECT unit FROM ledger', NAME)
         else:
-            path = self.directory / f'{NAME}.sqlite'
-            with closing(sqlite3.connect(path)) as connection:
+            with closing(sqlite3.connect(self.file)) as connection:
                 rows = connection.execute('SELECT unit FROM ledger').fetchall()
         return (
             read(self._published), read(self._received),

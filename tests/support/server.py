@@ -141,6 +141,11 @@ class TrytondServer:
             self._environ['TRYTOND_DATABASE_NAMES'] = ','.join(databases)
         self.process = None
 
+    def search(self, directory):
+        "Have it look for modules there first, before it is started"
+        self._environ['PYTHONPATH'] = os.pathsep.join(
+            [str(directory), self._environ['PYTHONPATH']])
+
     def start(self, deadline=60):
         "Start the server and wait until it answers"
         with open(self._log, 'ab') as log:
