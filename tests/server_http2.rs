@@ -5,6 +5,7 @@ mod server_support;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -334,6 +335,87 @@ async fn too_much_is_refused_and_the_connection_goes_on() {
     let request = Request::from_parts(parts, body);
     let answer = soon(sender.send_request(request)).await.expect("an answer");
     assert_eq!(answer.status(), 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_holds_few_requests_that_are_not_all_there() {
+    let (config, trust) = with_tls(limited(Limits {
+        body_time: Duration::from_secs(2),
+        ..Limits::default()
+    }));
+    let site = start(config);
+    // Two bodies of the largest size, or heads as large together.
+    for (head, body, most) in [(1, 60_000, 2), (15_000, 1, 8)] {
+        let stream = tls(site.address, &trust).await;
+        let (mut sender, connection) = Builder::new(TokioExecutor::new())
+            .handshake(TokioIo::new(stream))
+            .await
+            .expect("HTTP/2");
+        tokio::spawn(connection);
+        let answers: Vec<_> = (0..100)
+            .map(|_| {
+                let (mut parts, _) = site.request("").into_parts();
+                let long = "x".repeat(head).parse().expect("a header");
+                parts.headers.insert("x-long", long);
+                let body = Endless(Some(Bytes::from(vec![b' '; body])));
+                sender.send_request(Request::from_parts(parts, body))
+            })
+            .map(tokio::spawn)
+            .collect();
+        let mut late = 0;
+        for answer in answers {
+            let answer = soon(answer).await.expect("no panic").expect("an answer");
+            match answer.status().as_u16() {
+                400 => late += 1,
+                status => assert_eq!(status, 429),
+            }
+        }
+        assert!((1..=most).contains(&late), "{late} were waited for");
+        // What they took is there for others, again and again.
+        for _ in 0..5 {
+            let (parts, ()) = site.request("").map(|_| ()).into_parts();
+            let body = Endless(Some(Bytes::from(vec![b' '; 65_537])));
+            let request = Request::from_parts(parts, body);
+            let answer = soon(sender.send_request(request)).await;
+            assert_eq!(answer.expect("an answer").status(), 413);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_holds_few_requests_whose_sessions_are_not_known() {
+    let (config, trust) = with_tls(Config::default());
+    let site = start(config);
+    let mut client = Http2::connect(site.address, &trust).await;
+    // A good one, and those whose check takes for ever.
+    let body = || format!("{{\"channels\":[\"a\"]{}}}", " ".repeat(60_000));
+    for _ in 0..5 {
+        site.publish("a", "1");
+        assert_eq!(client.ask(site.request(body())).await.status(), 200);
+    }
+    let unknown = || {
+        let mut request = site.request(body());
+        let cookie = "tryton_session=admin:1:never".parse().expect("a header");
+        request.headers_mut().insert("cookie", cookie);
+        request
+    };
+    let asked = || site.sessions.asked.load(Ordering::SeqCst);
+    let mut polls = Vec::new();
+    for number in 0..2 {
+        let before = asked();
+        polls.push(tokio::spawn(client.sender.send_request(unknown())));
+        while asked() == before {
+            assert!(!polls[number].is_finished());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(client.ask(unknown()).await.status(), 429);
+    // They leave their room when they are taken back.
+    polls.iter().for_each(tokio::task::JoinHandle::abort);
+    let begun = Instant::now();
+    while client.ask(site.request(body())).await.status() == 429 {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
 }
 
 /// A body of one part and no end.
