@@ -83,13 +83,15 @@ where
         let deadline = match (activity, told) {
             (Activity::Waiting, _) => Instant::now() + NEVER,
             (Activity::Writing(since), _) => since + limits.write_time,
-            (Activity::Idle(since), _) if is_asked => since + ON_ITS_WAY,
+            (Activity::Idle(since), told) if is_asked => {
+                told.map_or(since, |told| since.max(told)) + ON_ITS_WAY
+            }
             // Who has sent nothing yet gets the time of a head to begin.
-            (Activity::Idle(since), _) if is_new => since + limits.header_time,
+            (Activity::Idle(since), None) if is_new => since + limits.header_time,
             (Activity::Idle(since), None) => since + limits.idle_time,
             (Activity::Idle(since), Some(told)) => {
                 let until = since.max(told) + limits.header_time;
-                let last = app.drain.last_request(since);
+                let last = app.drain.last_request(since).filter(|_| !is_new);
                 last.map_or(until, |last| last.min(until))
             }
         };
