@@ -46,9 +46,13 @@ fn poll_too_many_is_held_and_answered_empty() {
     first.send(&site.poll("", "\"a\"", "null"));
     site.waiting(1);
     let begun = Instant::now();
-    let answer = site.connect().ask(&site.poll("", "\"a\"", "null"));
+    let mut second = site.connect();
+    let answer = second.ask(&site.poll("", "\"a\"", "null"));
     assert_eq!((answer.status, &*answer.body), (200, EMPTY));
     assert!(begun.elapsed() >= Duration::from_millis(200));
+    // It may come to another server, which has room for it.
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(second.is_closed());
 }
 
 #[test]
@@ -80,6 +84,39 @@ fn idle_connection_makes_room_for_another() {
     site.publish("client:x", "1");
     assert_eq!(polling.answer().body, message("1", "client:x"));
     drop(idle);
+}
+
+#[test]
+fn who_gets_the_last_place_may_send_its_request() {
+    let in_time = (0..20).any(|_| is_last_one_served());
+    assert!(in_time, "the machine is too busy");
+}
+
+/// Whether it was quick enough to tell: it has half a second.
+fn is_last_one_served() -> bool {
+    let site = start(limited(Limits {
+        max_connections: 2,
+        ..Limits::default()
+    }));
+    let mut polling = site.connect();
+    polling.send(&site.poll_of(0));
+    site.waiting(1);
+    let begun = Instant::now();
+    let mut last = site.connect();
+    // From here on the server looks for a place for the next one.
+    while site.metric("trytond_bus_connections") == Some(1.0) {
+        if begun.elapsed() > Duration::from_secs(1) {
+            return false;
+        }
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let sent = last.stream.write_all(site.post(JSON, "{}").as_bytes());
+    let in_time = begun.elapsed() < Duration::from_millis(300);
+    if in_time {
+        sent.expect("it is open");
+        assert_eq!(last.answer().status, 401);
+    }
+    in_time
 }
 
 #[test]
@@ -189,6 +226,60 @@ fn who_connected_before_the_end_is_still_answered() {
     // something else this can take longer, and then it says nothing.
     let in_time = (0..20).any(|_| are_late_requests_answered());
     assert!(in_time, "the machine is too busy");
+}
+
+#[test]
+fn clients_are_waited_for_at_the_end_as_long_as_some_of_them_end() {
+    let in_time = (0..5).any(|_| are_slow_clients_answered());
+    assert!(in_time, "the machine is too busy");
+}
+
+/// Whether it was quick enough to tell: the server waits for two seconds
+/// without an end.
+fn are_slow_clients_answered() -> bool {
+    let site = start(Config {
+        drain: Duration::ZERO,
+        ..Config::default()
+    });
+    let mut clients: Vec<_> = (0..4).map(|_| site.connect()).collect();
+    let until = Instant::now() + Duration::from_secs(20);
+    while site.metric("trytond_bus_connections") < Some(4.0) {
+        assert!(Instant::now() < until);
+    }
+    let mut last = Instant::now();
+    site.server.drain();
+    while std::net::TcpStream::connect(site.address).is_ok() {}
+    let request = site.post(JSON, "{}");
+    for client in &mut clients {
+        std::thread::sleep(Duration::from_secs(1).saturating_sub(last.elapsed()));
+        let sent = client.stream.write_all(request.as_bytes());
+        if last.elapsed() > Duration::from_millis(1500) {
+            return false;
+        }
+        last = Instant::now();
+        sent.expect("it is open");
+        let answer = client.answer();
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    // Nobody is left to be waited for.
+    let ended = site.server.wait(Duration::from_secs(1));
+    ended.expect("it ends").expect("without an error");
+    true
+}
+
+#[test]
+fn silent_client_does_not_keep_the_server() {
+    let site = start(Config {
+        drain: Duration::ZERO,
+        ..Config::default()
+    });
+    let mut silent = site.connect();
+    while site.metric("trytond_bus_connections") != Some(1.0) {}
+    site.server.drain();
+    let ended = site.server.wait(Duration::from_secs(5));
+    ended.expect("it ends").expect("without an error");
+    assert!(silent.is_closed());
 }
 
 /// Whether it was quick enough to tell.

@@ -5,6 +5,8 @@ mod server_support;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -330,27 +332,138 @@ async fn too_much_is_refused_and_the_connection_goes_on() {
         .expect("HTTP/2");
     tokio::spawn(connection);
     let (parts, _) = site.request("").into_parts();
-    let body = Endless(Some(Bytes::from_static(b"{")));
+    let body = Endless(1, Arc::default());
     let request = Request::from_parts(parts, body);
     let answer = soon(sender.send_request(request)).await.expect("an answer");
     assert_eq!(answer.status(), 400);
 }
 
-/// A body of one part and no end.
-struct Endless(Option<Bytes>);
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_holds_few_requests_that_are_not_all_there() {
+    let (config, trust) = with_tls(limited(Limits {
+        body_time: Duration::from_secs(60),
+        ..Limits::default()
+    }));
+    let site = start(config);
+    // Many bodies, and heads whose bodies do not come.
+    for (head, parts) in [(1, 60), (15_000, 1)] {
+        let stream = tls(site.address, &trust).await;
+        let (mut sender, connection) = Builder::new(TokioExecutor::new())
+            .handshake(TokioIo::new(stream))
+            .await
+            .expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut answers = Vec::new();
+        for _ in 0..100 {
+            let (mut request, _) = site.request("").into_parts();
+            let long = "x".repeat(head).parse().expect("a header");
+            request.headers.insert("x-long", long);
+            let sent = Arc::new(AtomicUsize::new(0));
+            let body = Endless(parts, sent.clone());
+            let answer = sender.send_request(Request::from_parts(request, body));
+            answers.push((tokio::spawn(answer), sent));
+        }
+        // Of those who are not refused.
+        let unanswered = || answers.iter().filter(|(answer, _)| !answer.is_finished());
+        let sent = |sent: &AtomicUsize| sent.load(Ordering::SeqCst);
+        let held = || -> usize {
+            unanswered()
+                .map(|(_, parts)| head + sent(parts) * PART)
+                .sum()
+        };
+        let begun = Instant::now();
+        while unanswered().any(|(_, count)| sent(count) < parts) || held() > 4 * 65_536
+        {
+            // Two bodies of the largest size are held, and what may be sent
+            // before it is taken.
+            assert!(begun.elapsed().as_secs() < 20, "{} bytes are held", held());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut refused = 0;
+        for (answer, _) in answers {
+            if !answer.is_finished() {
+                answer.abort();
+                continue;
+            }
+            let answer = answer.await.expect("no panic").expect("an answer");
+            assert_eq!(answer.status(), 429);
+            refused += 1;
+        }
+        assert!((50..100).contains(&refused), "{refused}");
+        // What they took is there for others, again and again.
+        let mut good = 0;
+        while good < 5 {
+            assert!(begun.elapsed().as_secs() < 40);
+            let (request, _) = site.request("").into_parts();
+            let body = Endless(66, Arc::default());
+            let request = Request::from_parts(request, body);
+            let answer = soon(sender.send_request(request)).await;
+            match answer.expect("an answer").status().as_u16() {
+                413 => good += 1,
+                status => assert_eq!((status, good), (429, 0)),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_holds_few_requests_whose_sessions_are_not_known() {
+    let (config, trust) = with_tls(Config::default());
+    let site = start(config);
+    let mut client = Http2::connect(site.address, &trust).await;
+    // A good one, and those whose check takes for ever.
+    let body = || format!("{{\"channels\":[\"a\"]{}}}", " ".repeat(60_000));
+    for _ in 0..5 {
+        site.publish("a", "1");
+        assert_eq!(client.ask(site.request(body())).await.status(), 200);
+    }
+    let unknown = |user: usize| {
+        let mut request = site.request(body());
+        let cookie = format!("tryton_session=u{user}:{user}:never");
+        let cookie = cookie.parse().expect("a header");
+        request.headers_mut().insert("cookie", cookie);
+        request
+    };
+    let asked = || site.sessions.asked.load(Ordering::SeqCst);
+    let mut polls = Vec::new();
+    for number in 0..2 {
+        let before = asked();
+        polls.push(tokio::spawn(client.sender.send_request(unknown(number))));
+        while asked() == before {
+            if polls[number].is_finished() {
+                panic!("{:?}", polls.remove(number).await);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(client.ask(unknown(2)).await.status(), 429);
+    // They leave their room when they are taken back.
+    polls.iter().for_each(tokio::task::JoinHandle::abort);
+    let begun = Instant::now();
+    while client.ask(site.request(body())).await.status() == 429 {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+}
+
+const PART: usize = 1000;
+
+/// A body of so many parts and no end, and how many of them were sent.
+struct Endless(usize, Arc<AtomicUsize>);
 
 impl Body for Endless {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.0.take() {
-            Some(part) => Poll::Ready(Some(Ok(Frame::data(part)))),
-            None => Poll::Pending,
+        if self.1.load(Ordering::SeqCst) == self.0 {
+            return Poll::Pending;
         }
+        self.1.fetch_add(1, Ordering::SeqCst);
+        let part = Bytes::from_static(&[b' '; PART]);
+        Poll::Ready(Some(Ok(Frame::data(part))))
     }
 }
 

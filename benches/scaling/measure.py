@@ -94,7 +94,9 @@ def run(site, title):
         took = restart(site, places, number)
         seen = site.seen()
         yield row("%s, until all wait" % text, 's', took)
-        for what in ['lost', 'twice', 'refused', 'cut', 'failed']:
+        for what in [
+                'lost', 'twice', 'refused', 'cut', 'cut_late', 'cut_reset',
+                'late', 'failed']:
             yield row("%s, %s" % (text, what), '', seen[what])
 
 

@@ -52,7 +52,7 @@ class Site:
         self.clients, self.number = clients, servers
         self.index, self.sockets = index, sockets
         self.options = {
-            'class': None, 'journal': True, 'max_polls': 19_800,
+            'class': None, 'journal': True, 'max_polls': 19_000,
             'max_connections': 19_800, **options}
         self.servers, self.loads = [], []
         self.published = 0

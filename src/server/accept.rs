@@ -1,9 +1,11 @@
 //! Taking connections in.
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
@@ -16,6 +18,9 @@ use super::tls::serve_tls;
 /// How long nothing is accepted after a failure, such as that there is no
 /// descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a connection without a request is asked for its place.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// Takes connections in until it is dropped. Each has one of `places`, and
 /// while there is none left the others stay with the kernel.
@@ -109,9 +114,17 @@ async fn place(app: &App, places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     if let Ok(place) = places.clone().try_acquire_owned() {
         return place;
     }
-    app.crowded.notify_one();
-    let place = places.clone().acquire_owned().await;
-    place.expect("the semaphore is never closed")
+    let mut place = pin!(places.clone().acquire_owned());
+    loop {
+        // Whoever was asked may have had its request on its way.
+        app.crowded.notify_one();
+        select! {
+            place = &mut place => {
+                return place.expect("the semaphore is never closed");
+            }
+            () = sleep(ASK_EVERY) => {}
+        }
+    }
 }
 
 async fn failed(error: &io::Error) {

@@ -51,6 +51,8 @@ pub(super) struct Answer {
     pub(super) place: Option<Place>,
     /// When the message arrived, if the poll waited for it.
     pub(super) arrived: Option<f64>,
+    /// Whether the client is to go on over another connection.
+    pub(super) closes: bool,
 }
 
 /// A poll that waits: its place, and what is to be known of its request.
@@ -114,7 +116,7 @@ impl App {
         &self,
         socket: &mut Socket<S>,
         mut alarm: Alarm<'_>,
-        received: Box<Received>,
+        mut received: Box<Received>,
         peer: Peer,
     ) -> Result<Box<Opened<'_>>, Option<Box<Answer>>> {
         let origin = cors::origin(&received.parts.headers, &self.config.cors);
@@ -125,12 +127,14 @@ impl App {
         let refusal = unauthorized(&received.parts.headers);
         // Before it waits for the check, as many may at a time: hyper's buffer,
         // of which the request is a part, goes with it.
+        let room = received.room.take();
         drop(received);
         let admitted = match self.sessions.known(&session) {
             Known::Admitted(admission) => Waited::Done(Ok(admission)),
             Known::TooMany => Waited::Done(Err(TOO_MANY)),
             Known::No => self.admit(socket, alarm.again(), &session, refusal).await,
         };
+        drop(room);
         let (admission, mut question) = match (admitted, question) {
             (Waited::Gone, _) => return Err(None),
             (Waited::Timeout, _) => return Err(Answer::boxed(origin, Body::Empty)),
@@ -178,10 +182,13 @@ impl App {
     ) -> Option<Box<Answer>> {
         let time = self.config.limits.hold_time;
         let never = |_: &mut Context<'_>| (Progress::<()>::Pending, None);
-        match socket.wait(alarm, &self.drain, time, never).await {
-            Waited::Gone => None,
-            _ => Answer::boxed(origin, Body::Empty),
+        if let Waited::Gone = socket.wait(alarm, &self.drain, time, never).await {
+            return None;
         }
+        let mut answer = Answer::boxed(origin, Body::Empty)?;
+        // Another connection may come to a server that has room for it.
+        answer.closes = true;
+        Some(answer)
     }
 
     /// Waits for what the poll is to be answered; none when the client has
@@ -254,6 +261,7 @@ impl App {
             reply: Reply { origin, body },
             place: Some(place),
             arrived,
+            closes: false,
         }
     }
 
@@ -304,7 +312,7 @@ impl App {
         peer: Peer,
         origin: &Origin,
     ) -> Result<(Arc<Session>, Result<Question, &'static str>), Body> {
-        let Received { parts, body } = received;
+        let Received { parts, body, .. } = received;
         let database = self.route(parts, origin)?;
         let body = body
             .as_ref()
@@ -378,6 +386,7 @@ impl Answer {
             reply: Reply { origin, body },
             place: None,
             arrived: None,
+            closes: false,
         }))
     }
 }
@@ -398,6 +407,10 @@ impl BodyError {
             Self::TooSlow => {
                 Refusal::new(StatusCode::BAD_REQUEST, "the body did not come in time")
             }
+            Self::NoRoom => Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too much was sent over this connection at a time",
+            ),
         }
     }
 }

@@ -25,6 +25,10 @@ use super::wait::{Alarm, Socket};
 const LINGER_BYTES: u64 = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
+/// For how long a request may be on its way, before the connection is taken
+/// for one that has none and can leave its place to another.
+pub(super) const ON_ITS_WAY: Duration = Duration::from_millis(500);
+
 /// An answer that is being written. Where it can't be, this is just dropped,
 /// and the message given to another poll.
 pub(super) struct Written<A> {
@@ -52,16 +56,10 @@ where
         let mut alarm = Alarm(pin!(sleep(app.config.limits.header_time)));
         let mut is_first = true;
         loop {
-            // Who has sent nothing yet gets the time of a head to begin.
-            let idle_time = if is_first {
-                app.config.limits.header_time
-            } else {
-                app.config.limits.idle_time
-            };
-            is_first = false;
-            if !has_request(&mut socket, alarm.again(), app, idle_time).await {
+            if !has_request(&mut socket, alarm.again(), app, is_first).await {
                 return;
             }
+            is_first = false;
             let received = {
                 // Boxed, so that hyper's part of the task is freed with its
                 // buffers.
@@ -94,7 +92,7 @@ where
             let Some(answer) = answer else {
                 return;
             };
-            reuse.close |= app.drain.has_begun();
+            reuse.close |= answer.closes || app.drain.has_begun();
             // Boxed as well: what waits needs no room to write.
             let written = Box::pin(write(&mut socket, answer, reuse, app)).await;
             let Ok(()) = written else {
@@ -115,7 +113,7 @@ async fn has_request<S>(
     socket: &mut Socket<S>,
     mut alarm: Alarm<'_>,
     app: &App,
-    time: Duration,
+    is_first: bool,
 ) -> bool
 where
     S: AsyncRead + Unpin,
@@ -123,14 +121,31 @@ where
     if !socket.unread.is_empty() {
         return true;
     }
-    let deadline = Instant::now() + time;
-    let read = poll_fn(|context| socket.poll_some(context));
+    let begun = Instant::now();
+    let until = || {
+        let limits = &app.config.limits;
+        if is_first {
+            // Who has sent nothing yet gets the time of a head to begin, also
+            // at the end: it has connected to send something.
+            return begun + limits.header_time;
+        }
+        let until = begun + limits.idle_time;
+        let last = app.drain.last_request(begun);
+        last.map_or(until, |last| last.min(until))
+    };
+    let mut read = poll_fn(|context| socket.poll_some(context));
     // In this order: a request that has come is served.
     select! {
         biased;
+        read = &mut read => return read.is_ok(),
+        () = poll_fn(|context| alarm.poll(context, until())) => return false,
+        () = app.crowded.notified() => {}
+    }
+    let until = begun + ON_ITS_WAY;
+    select! {
+        biased;
         read = read => read.is_ok(),
-        () = app.crowded.notified() => false,
-        () = poll_fn(|context| alarm.poll(context, deadline)) => false,
+        () = poll_fn(|context| alarm.poll(context, until)) => false,
     }
 }
 

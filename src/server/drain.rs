@@ -10,6 +10,10 @@ use tokio::time::Instant;
 
 use crate::sync::{Mutex, lock};
 
+/// For how long a connection that has had an answer may begin its next
+/// request, once the drain is over.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
+
 /// Whether the server is about to stop, and when each poll then ends.
 ///
 /// Polls that end at once would come back at once: those that wait when it
@@ -67,6 +71,12 @@ impl Drain {
     /// When it is over, if it has begun.
     pub(super) fn end(&self) -> Option<Instant> {
         self.period.get().map(|period| period.from + period.length)
+    }
+
+    /// Until when a connection that has had answers may begin a request, if it
+    /// has begun; it waits for one since `since`.
+    pub(super) fn last_request(&self, since: Instant) -> Option<Instant> {
+        self.end().map(|end| end.max(since) + LAST_REQUESTS)
     }
 
     /// When a poll that waited as it began is to be answered: another time

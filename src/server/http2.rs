@@ -20,20 +20,25 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::select;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::accept::Open;
 use super::address::Peer;
 use super::app::App;
 use super::config::Limits;
-use super::connection::Written;
-use super::park::{Received, read_body};
+use super::connection::{ON_ITS_WAY, Written};
+use super::park::{BodyError, Received, read_body, take};
 use super::streams::{Activity, Answer, Stream, Streams};
 use super::wait::{Alarm, Socket};
 
 /// What a client may send before it is taken: the least that the protocol
 /// allows, and all of a usual body.
 const WINDOW: u32 = (1 << 16) - 1;
+
+/// How many bodies of the largest size may be held for a connection while
+/// nobody knows whose they are.
+const BODIES: usize = 2;
 
 /// A time that does not come.
 const NEVER: Duration = Duration::from_secs(1 << 30);
@@ -47,9 +52,11 @@ where
     let limits = &app.config.limits;
     let _watch = app.drain.watch().await;
     let streams = Arc::new(Streams::new());
+    let room = limits.body_size.max(WINDOW as usize).saturating_mul(BODIES);
+    let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
     let service = service_fn(|request| {
         let stream = Stream::new(streams.clone());
-        answer(request, app.clone(), peer, stream)
+        answer(request, app.clone(), peer, stream, room.clone())
     });
     let mut connection =
         pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
@@ -68,26 +75,38 @@ where
     });
     // Since when the client knows that no other request is taken.
     let mut told = None;
-    // Who has sent nothing yet gets the time of a head to begin.
-    let mut idle_time = limits.header_time;
+    // Whether another wants its place.
+    let mut is_asked = false;
+    let mut is_new = true;
     loop {
         let activity = streams.activity();
         let deadline = match (activity, told) {
             (Activity::Waiting, _) => Instant::now() + NEVER,
             (Activity::Writing(since), _) => since + limits.write_time,
-            (Activity::Idle(since), None) => since + idle_time,
-            (Activity::Idle(since), Some(told)) => since.max(told) + limits.header_time,
+            (Activity::Idle(since), told) if is_asked => {
+                told.map_or(since, |told| since.max(told)) + ON_ITS_WAY
+            }
+            // Who has sent nothing yet gets the time of a head to begin.
+            (Activity::Idle(since), None) if is_new => since + limits.header_time,
+            (Activity::Idle(since), None) => since + limits.idle_time,
+            (Activity::Idle(since), Some(told)) => {
+                let until = since.max(told) + limits.header_time;
+                let last = app.drain.last_request(since).filter(|_| !is_new);
+                last.map_or(until, |last| last.min(until))
+            }
         };
         let is_idle = matches!(activity, Activity::Idle(_));
-        if !is_idle {
-            idle_time = limits.idle_time;
-        }
+        is_new &= is_idle;
+        is_asked &= is_idle;
         // In this order: a request that has come is served.
         select! {
             biased;
             _ = connection.as_mut() => return,
             () = streams.changed.notified() => continue,
-            () = app.crowded.notified(), if is_idle => return,
+            () = app.crowded.notified(), if is_idle && !is_asked => {
+                is_asked = true;
+                continue;
+            }
             () = &mut end, if told.is_none() => {}
             () = sleep_until(deadline) => {
                 if told.is_some() || !is_idle {
@@ -120,10 +139,11 @@ async fn answer(
     app: Arc<App>,
     peer: Peer,
     stream: Stream,
+    room: Arc<Semaphore>,
 ) -> Result<Response<Full<Answer>>, Infallible> {
     let _watch = app.drain.watch().await;
     let is_head = request.method() == Method::HEAD;
-    let received = Box::pin(receive(request, &app.config.limits)).await;
+    let received = Box::pin(receive(request, &app.config.limits, &room)).await;
     let mut socket = Socket {
         stream: Unwatched,
         unread: Bytes::new(),
@@ -151,16 +171,30 @@ async fn answer(
     Ok(response.map(|()| Full::new(stream.answer(content, written))))
 }
 
-/// Reads all of a request.
-async fn receive(request: Request<Incoming>, limits: &Limits) -> Box<Received> {
+/// Reads all of a request, for which there may be no room.
+async fn receive(
+    request: Request<Incoming>,
+    limits: &Limits,
+    room: &Arc<Semaphore>,
+) -> Box<Received> {
     let (mut parts, body) = request.into_parts();
     let authority = parts.uri.authority();
     let host = authority.and_then(|name| HeaderValue::from_str(name.as_str()).ok());
     if let Some(host) = host {
         parts.headers.insert(HOST, host);
     }
-    let body = read_body(&parts, body, limits).await;
-    Box::new(Received { parts, body })
+    let head = parts.headers.iter();
+    let head = head.map(|(name, value)| name.as_str().len() + value.len());
+    let Some(_head) = take(room, head.sum()) else {
+        return Box::new(Received {
+            parts,
+            body: Err(BodyError::NoRoom),
+            room: None,
+        });
+    };
+    let mut room = take(room, 0);
+    let body = read_body(&parts, body, limits, room.as_mut()).await;
+    Box::new(Received { parts, body, room })
 }
 
 /// The socket of a poll that need not look at it.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
@@ -23,6 +23,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::config::Limits;
@@ -34,6 +35,9 @@ use crate::sync::{Mutex, lock};
 pub(super) struct Received {
     pub(super) parts: Parts,
     pub(super) body: Result<Bytes, BodyError>,
+    /// What it takes of the room that its connection has, if that is bounded,
+    /// for as long as nobody knows its session.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no body. The rest of it is still to come, so that the
@@ -48,6 +52,8 @@ pub(super) enum BodyError {
     Malformed,
     /// It did not come in time.
     TooSlow,
+    /// Its connection has no room left for it.
+    NoRoom,
 }
 
 impl Received {
@@ -137,18 +143,25 @@ async fn park(
     limits: &Limits,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts, body, limits).await;
+    // A connection has one request at a time.
+    let body = read_body(&parts, body, limits, None).await;
     // Only what hyper flushes from here on counts.
     handover.flushed.store(false, Ordering::Relaxed);
-    *lock(&handover.received) = Some(Box::new(Received { parts, body }));
+    *lock(&handover.received) = Some(Box::new(Received {
+        parts,
+        body,
+        room: None,
+    }));
     pending().await
 }
 
-/// Reads the body of a request, over any version of HTTP.
+/// Reads the body of a request, over any version of HTTP. It takes room where
+/// that is bounded.
 pub(super) async fn read_body(
     parts: &Parts,
-    body: Incoming,
+    mut body: Incoming,
     limits: &Limits,
+    mut room: Option<&mut OwnedSemaphorePermit>,
 ) -> Result<Bytes, BodyError> {
     let has_length = parts.headers.contains_key(CONTENT_LENGTH);
     let is_chunked = parts.headers.contains_key(TRANSFER_ENCODING);
@@ -163,13 +176,38 @@ pub(super) async fn read_body(
     {
         return Err(BodyError::TooLarge);
     }
-    let body = Limited::new(body, limits.body_size).collect();
-    match timeout(limits.body_time, body).await {
-        Err(_) => Err(BodyError::TooSlow),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
-        Ok(Err(_)) => Err(BodyError::Malformed),
-    }
+    // Copied: each part shares the whole buffer that it was read into.
+    let mut whole = Vec::new();
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            // Else it is what may come after a body.
+            let Ok(part) = frame.map_err(|_| BodyError::Malformed)?.into_data() else {
+                continue;
+            };
+            if whole.len() + part.len() > limits.body_size {
+                return Err(BodyError::TooLarge);
+            }
+            if let Some(taken) = &mut room {
+                let more = take(taken.semaphore(), part.len());
+                taken.merge(more.ok_or(BodyError::NoRoom)?);
+            }
+            whole.extend_from_slice(&part);
+        }
+        Ok(())
+    };
+    timeout(limits.body_time, reading)
+        .await
+        .unwrap_or(Err(BodyError::TooSlow))?;
+    Ok(whole.into())
+}
+
+/// Takes so many bytes of the room that a connection has, if they are left.
+pub(super) fn take(
+    room: &Arc<Semaphore>,
+    bytes: usize,
+) -> Option<OwnedSemaphorePermit> {
+    let bytes = u32::try_from(bytes).ok()?;
+    room.clone().try_acquire_many_owned(bytes).ok()
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {

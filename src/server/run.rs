@@ -1,5 +1,6 @@
 //! The server as a whole: from its sockets to its end.
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,12 @@ use crate::registry::Process;
 /// How often what is no longer used is forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
-/// For how long those who were accepted last may begin their request, once
-/// the time of the drain is over.
-const LAST_REQUESTS: Duration = Duration::from_millis(500);
+/// For how long connections are waited for once the drain is over, while none
+/// of them ends.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the last answers may take to be written.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// For how long they are waited for at most.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// The signal to stop, given by the caller; clones are the same signal.
 #[derive(Clone, Debug, Default)]
@@ -131,19 +132,21 @@ async fn drain(app: &App, places: &Semaphore, most: usize, accepting: Tasks) {
         sleep_until(end).await;
     }
     drop(accepting);
-    // Then the connections without a request have nothing to wait for.
+    // Each connection ends by itself, with its next answer if not before. On a
+    // machine that is busy, or over a slow network, that takes its time.
     let most = u32::try_from(most).unwrap_or(u32::MAX);
-    let closed = async {
-        let mut all = std::pin::pin!(places.acquire_many(most));
-        let mut pause = LAST_REQUESTS;
+    let ended = async {
+        let mut all = pin!(places.acquire_many(most));
         loop {
+            let open = app.metrics.connections.get();
             select! {
                 _ = &mut all => return,
-                () = sleep(pause) => {}
+                () = sleep(PATIENCE) => {}
             }
-            app.crowded.notify_waiters();
-            pause = Duration::from_millis(20);
+            if app.metrics.connections.get() >= open {
+                return;
+            }
         }
     };
-    let _ = timeout(LAST_ANSWERS, closed).await;
+    let _ = timeout(LAST_ANSWERS, ended).await;
 }

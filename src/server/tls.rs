@@ -1,12 +1,13 @@
 //! TLS: the certificate, and how a connection begins.
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider};
 use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -16,6 +17,7 @@ use tokio_rustls::rustls::{Error, InconsistentKeys, ServerConfig};
 
 use super::accept::Open;
 use super::address::Peer;
+use super::connection::ON_ITS_WAY;
 use super::{connection, http2};
 
 /// What a client may choose from, the best first.
@@ -138,12 +140,17 @@ pub(super) async fn serve_tls<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let app = open.app();
+    let until = Instant::now() + ON_ITS_WAY;
     let handshake = timeout(app.config.limits.header_time, acceptor.accept(stream));
+    let mut handshake = pin!(handshake);
     let accepted = select! {
         biased;
-        accepted = handshake => accepted,
+        accepted = &mut handshake => accepted,
         // It has no request yet.
-        () = app.crowded.notified() => return,
+        () = app.crowded.notified() => match timeout_at(until, handshake).await {
+            Ok(accepted) => accepted,
+            Err(_) => return,
+        },
     };
     match accepted {
         // In a task of its own, which has no room for the handshake.

@@ -26,12 +26,23 @@ const DELAY_MAX: u64 = 600;
 /// How often it is looked who is to come back.
 const TICK: Duration = Duration::from_millis(5);
 
+/// How many connect before those who did are looked after: who has connected
+/// has to send its request before the server gives it up.
+const CONNECTS: usize = 64;
+
+/// A request that was sent so long after its connection was made is late.
+const LATE: Duration = Duration::from_secs(1);
+
 /// Of standard input.
 const COMMANDS: Token = Token(usize::MAX);
 
 /// A client, and where it is.
 struct Client {
     stream: Option<TcpStream>,
+    /// Since when that is so.
+    since: Instant,
+    /// Whether its request was late.
+    is_late: bool,
     /// Whether its poll was sent.
     waits: bool,
     partial: Vec<u8>,
@@ -52,6 +63,13 @@ struct Counts {
     refused: u64,
     /// Those that ended without an answer.
     cut: u64,
+    /// Those of them whose request was late.
+    cut_late: u64,
+    /// Those of them that were reset.
+    cut_reset: u64,
+    /// First requests that were late: the clients have too little of the
+    /// machine.
+    late: u64,
     /// Answers that are no success.
     failed: u64,
     connects: u64,
@@ -94,6 +112,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for number in 0..clients {
         load.clients.push(Client {
             stream: None,
+            since: begun,
+            is_late: false,
             waits: false,
             partial: Vec::new(),
             last: 0,
@@ -126,8 +146,9 @@ impl Load {
         commands: &Receiver<String>,
     ) -> Result<(), Box<dyn std::error::Error>> {
         let mut events = Events::with_capacity(1024);
+        let mut tick = TICK;
         loop {
-            match self.poll.poll(&mut events, Some(TICK)) {
+            match self.poll.poll(&mut events, Some(tick)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
             }
@@ -140,8 +161,16 @@ impl Load {
                     self.serve(event.token().0);
                 }
             }
-            while let Some(Reverse((when, client))) = self.away.peek().copied() {
-                if when > Instant::now() {
+            tick = TICK;
+            for number in 0.. {
+                let next = self.away.peek().copied();
+                let Some(Reverse((_, client))) =
+                    next.filter(|Reverse((when, _))| *when <= Instant::now())
+                else {
+                    break;
+                };
+                if number == CONNECTS {
+                    tick = Duration::ZERO;
                     break;
                 }
                 self.away.pop();
@@ -165,7 +194,8 @@ impl Load {
             io::stdout(),
             "{{\"waiting\": {waiting}, \"away\": {}, \"connects\": {}, \
              \"messages\": {}, \"empty\": {}, \"twice\": {}, \"lost\": {}, \
-             \"refused\": {}, \"cut\": {}, \"failed\": {}, \"first\": {:.4}, \
+             \"refused\": {}, \"cut\": {}, \"cut_late\": {}, \"cut_reset\": {}, \
+             \"late\": {}, \"failed\": {}, \"first\": {:.4}, \
              \"median\": {:.4}, \"last\": {:.4}}}",
             self.away.len(),
             counts.connects,
@@ -175,6 +205,9 @@ impl Load {
             counts.lost,
             counts.refused,
             counts.cut,
+            counts.cut_late,
+            counts.cut_reset,
+            counts.late,
             counts.failed,
             at(0),
             at(count / 2),
@@ -196,7 +229,11 @@ impl Load {
     fn connect(&mut self, number: usize) {
         self.counts.connects += 1;
         match self.open(number) {
-            Ok(stream) => self.clients[number].stream = Some(stream),
+            Ok(stream) => {
+                let client = &mut self.clients[number];
+                client.stream = Some(stream);
+                client.since = Instant::now();
+            }
             Err(_) => {
                 self.counts.refused += 1;
                 self.stay_away(number);
@@ -247,6 +284,8 @@ impl Load {
             if stream.peer_addr().is_err() {
                 return;
             }
+            client.is_late = client.since.elapsed() > LATE;
+            self.counts.late += u64::from(client.is_late);
             self.ask(number);
         }
         self.read(number);
@@ -276,9 +315,16 @@ impl Load {
             .as_mut()
             .map(|stream| stream.write_all(request.as_bytes()));
         if !matches!(sent, Some(Ok(()))) {
-            self.counts.cut += 1;
-            self.stay_away(number);
+            self.cut(number, true);
         }
+    }
+
+    /// Its connection has ended without an answer.
+    fn cut(&mut self, number: usize, is_reset: bool) {
+        self.counts.cut += 1;
+        self.counts.cut_late += u64::from(self.clients[number].is_late);
+        self.counts.cut_reset += u64::from(is_reset);
+        self.stay_away(number);
     }
 
     fn read(&mut self, number: usize) {
@@ -292,10 +338,7 @@ impl Load {
                 Ok(length) if length > 0 => {
                     client.partial.extend_from_slice(&self.buffer[..length]);
                 }
-                _ => {
-                    self.counts.cut += 1;
-                    return self.stay_away(number);
-                }
+                end => return self.cut(number, end.is_err()),
             }
             let Some((head, body)) = complete(&client.partial) else {
                 continue;
@@ -319,6 +362,7 @@ impl Load {
             let closes = head.contains("\nconnection: close");
             client.partial.clear();
             client.delay = 1;
+            client.is_late = false;
             if closes {
                 client.stream = None;
                 client.waits = false;
