@@ -47,6 +47,8 @@ def test_poll_after_the_end_starts_another_listener(database):
     assert len(threads) == 3
 
 
+@pytest.mark.filterwarnings(
+    'ignore::pytest.PytestUnhandledThreadExceptionWarning')
 def test_poll_after_the_death_of_the_listener_starts_another(
         monkeypatch, database):
     listen(database)
