@@ -9,7 +9,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from .record import RESULTS, ROOT
 
@@ -150,6 +150,10 @@ def curves(title, x, y, curves, labels=None, scale='log'):
                 (labels or {}).get(name, label)))
     axes.set_xticks(sorted({x for curve in curves.values() for x in curve}))
     axes.margins(y=.12)
+    low, high = axes.get_ylim()
+    if high < 100 * low:
+        # One power of ten would be the only number.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     plain(axes.xaxis)
     plain(axes.yaxis)
     write(axes, ends)

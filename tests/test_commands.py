@@ -182,6 +182,17 @@ def test_usage(notify, sections, database, arguments):
     assert 'usage: trytond-bus notify' in done.stderr
 
 
+@pytest.mark.parametrize('arguments', [
+        ['check', '--help'], ['--check', '--help'],
+        ['-c', 'trytond.conf', '--check', '-d', 'tryton', '--help']])
+def test_command_is_a_word_or_an_option(arguments):
+    done = subprocess.run(
+        [COMMAND, *arguments], env=environment(), capture_output=True,
+        text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('usage: trytond-bus check')
+
+
 def test_configuration_that_is_not_there(tmp_path):
     done = subprocess.run(
         [COMMAND, 'tail', '-c', tmp_path / 'none', '-d', 'tryton'],

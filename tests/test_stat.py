@@ -1,4 +1,4 @@
-"""trytond-bus --stat, on a real trytond-bus."""
+"""trytond-bus stat, on a real trytond-bus."""
 import os
 import pty
 import re
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from support.client import TrytonClient
 from support.polls import Polls
 from support.postgresql import free_port
 from support.server import BusServer, TrytondServer, environment, write_config
-from trytond_fastbus import stat
+from trytond_fastbus.commands import Failure, stat
 
 COMMAND = Path(sys.executable).parent / 'trytond-bus'
 NAMES = st.text(st.characters(exclude_categories=['Cs']))
@@ -149,7 +150,7 @@ class Terminal:
         self.text = ''
         try:
             self.process = subprocess.Popen(
-                [COMMAND, '--stat', *arguments], stdin=slave, stdout=slave,
+                [COMMAND, 'stat', *arguments], stdin=slave, stdout=slave,
                 stderr=slave, env=environment(COLUMNS='80', LINES='24'))
         finally:
             os.close(slave)
@@ -229,12 +230,12 @@ def other(tmp_path):
         b'trytond_bus_polls_waiting 1\n',
         b'HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n',
         ])
-def test_what_is_no_bus_server_is_said(answer, other, capsys):
+def test_what_is_no_bus_server_is_said(answer, other):
     address = other(answer)
-    assert stat.main(address) == 1
-    assert capsys.readouterr().err == (
-        f"trytond-bus: error: what answers at {address} is not a bus server's "
-        "[bus] admin_listen\n")
+    with pytest.raises(Failure) as raised:
+        stat.run(Namespace(admin_listen=address, interval=2))
+    assert str(raised.value) == (
+        f"what answers at {address} is not a bus server's [bus] admin_listen")
 
 
 def test_address_of_the_clients_is_none_of_administrators(
@@ -267,17 +268,18 @@ def test_error_says_what_is_wrong(arguments, said, tmp_path):
     assert failed.returncode in {1, 2}
     assert not failed.stdout
     assert said in failed.stderr
-    assert 'trytond-bus: error: ' in failed.stderr
+    assert 'trytond-bus stat: error: ' in failed.stderr
     assert 'Traceback' not in failed.stderr
 
 
-def test_server_that_does_not_answer_is_not_waited_for(monkeypatch, capsys):
+def test_server_that_does_not_answer_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(stat, 'TIMEOUT', .1)
     with socket.create_server(('127.0.0.1', 0)) as listener:
         started = time.monotonic()
-        assert stat.main('%s:%d' % listener.getsockname()) == 1
+        address = '%s:%d' % listener.getsockname()
+        with pytest.raises(Failure, match='timed out'):
+            stat.run(Namespace(admin_listen=address, interval=2))
         assert time.monotonic() - started < 5
-    assert 'timed out' in capsys.readouterr().err
 
 
 def escape(name):

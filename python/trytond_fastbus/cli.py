@@ -14,8 +14,9 @@ logger = logging.getLogger('trytond.bus')
 def main(args=None):
     "Serve until SIGTERM or SIGINT, or do what else is asked for"
     args = sys.argv[1:] if args is None else args
-    if args and args[0].removeprefix('--') in commands.NAMES:
-        sys.exit(commands.main(args[0].removeprefix('--'), *args[1:]))
+    name, *rest = commands.split(args)
+    if name:
+        sys.exit(commands.main(name, *rest))
     parser = get_parser()
     try:
         import argcomplete
@@ -32,9 +33,6 @@ def main(args=None):
         from . import journal
         print(journal.sql(), end='')
         return
-    if options.stat:
-        from . import stat
-        sys.exit(stat.main(options.admin_listen, options.interval))
     from .server import serve
     with commandline.pidfile(options):
         try:
@@ -72,13 +70,6 @@ def get_parser():
         '--admin-listen', dest='admin_listen', metavar='ADDRESS,…',
         help="answer /metrics, /health/live, /health/ready and, in a browser, "
         "/ on these addresses (default: [bus] admin_listen, none)")
-    parser.add_argument(
-        '--stat', dest='stat', action='store_true',
-        help="show the state of the server that runs, at the first of the "
-        "addresses of --admin-listen; once where the output is no terminal")
-    parser.add_argument(
-        '--interval', dest='interval', metavar='SECONDS', type=float,
-        default=2, help="show the state this often (default: 2)")
     parser.add_argument(
         '--journal-sql', dest='journal_sql', action='store_true',
         help="print the statements that make the journal, for a role that "

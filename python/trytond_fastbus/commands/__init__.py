@@ -17,6 +17,7 @@ from .. import settings
 NAMES = {
     'check': "verify a configuration, from the database to the clients",
     'notify': "send a notification to a user or to one client",
+    'stat': "show the state of the bus server that runs",
     'tail': "show what passes on the bus of a database",
     }
 
@@ -27,6 +28,21 @@ class Failure(Exception):
 
 class Usage(Exception):
     "What is wrong with the options, for the status 2"
+
+
+def split(args):
+    """Return the command that the arguments name, or None, and the others.
+
+    It is the first of them or, as trytond's commands know nothing but
+    options, one of its name anywhere.
+    """
+    if args and args[0] in NAMES:
+        return args
+    for option in args:
+        name = option.removeprefix('--')
+        if name != option and name in NAMES:
+            return [name, *(arg for arg in args if arg != option)]
+    return [None, *args]
 
 
 def main(name, *args):
@@ -81,8 +97,8 @@ def get_parser(name):
         '-c', '--config', dest='configfile', metavar='FILE', action='append',
         help="specify a configuration file, may be repeated")
     parser.add_argument(
-        '-d', '--database', dest='database', metavar='DATABASE', required=True,
-        help="specify the database name")
+        '-d', '--database', dest='database', metavar='DATABASE',
+        required=name != 'stat', help="specify the database name")
     globals()['_options_of_' + name](parser)
     return parser
 
@@ -117,6 +133,17 @@ def _options_of_notify(parser):
         'body', metavar='BODY', nargs='?', help="a short text")
 
 
+def _options_of_stat(parser):
+    parser.add_argument(
+        '--admin-listen', metavar='ADDRESS',
+        help="where the server listens for administrators: HOST:PORT or "
+        "unix:PATH (default: [bus] admin_listen, the first of them)")
+    parser.add_argument(
+        '--interval', type=_interval, metavar='SECONDS', default=2,
+        help="show the state this often (default: 2), or, where the output is "
+        "no terminal, once after so long")
+
+
 def _options_of_tail(parser):
     parser.add_argument(
         '--channel', dest='channels', metavar='PATTERN', nargs='+',
@@ -132,6 +159,17 @@ def _options_of_tail(parser):
 def _add_json(parser, help):
     parser.add_argument(
         '--json', dest='is_json', action='store_true', help=help)
+
+
+def _interval(text):
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not .1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(
+            "the interval must be from 0.1 to 3600 seconds, not %s" % text)
+    return seconds
 
 
 def _url(text):

@@ -1,4 +1,4 @@
-"""trytond-bus --stat: the state of a bus server that runs, in the terminal."""
+"""trytond-bus stat: the state of a bus server that runs, in the terminal."""
 import http.client
 import math
 import re
@@ -8,11 +8,11 @@ import sys
 import time
 from contextlib import closing
 
-from . import settings
+from .. import settings
+from . import Failure
 
 TIMEOUT = 10  # seconds without an answer
 SIZE = 16 * 1024 * 1024  # bytes of an answer that are read
-INTERVALS = .1, 3600  # seconds, from and to
 
 HOST = re.compile(r'([^\s:]+|\[[^\s\]]+\]):(\d{1,5})', re.ASCII)
 SAMPLE = re.compile(r'(\w+)(?:\{(.*)\})? (\S+)', re.DOTALL)
@@ -20,31 +20,22 @@ LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"', re.DOTALL)
 ESCAPED = re.compile(r'\\(.)', re.DOTALL)
 
 
-def main(addresses=None, interval=2, prog='trytond-bus'):
+def run(options):
     """Show the state every interval seconds until Ctrl-C, or once where the
-    output is no terminal, and return the exit status.
-
-    The server is the one at the first of the addresses, with commas between
-    them, in place of those of [bus] admin_listen.
-    """
+    output is no terminal, and return the exit status."""
     is_terminal = sys.stdout.isatty()
     try:
-        if not INTERVALS[0] <= interval <= INTERVALS[1]:
-            raise ValueError(
-                "the interval must be from %g to %g seconds, not %g"
-                % (*INTERVALS, interval))
-        address = _address(addresses)
+        address = _address(options.admin_listen)
         look = Look(ask(address))
         if is_terminal:
-            _watch(address, look, interval)
-        time.sleep(interval)
+            _watch(address, look, options.interval)
+        time.sleep(options.interval)
         print('\n'.join(table(address, look, Look(ask(address)))))
     except KeyboardInterrupt:
         # It is how watching ends.
         return 0 if is_terminal else 130
     except (OSError, ValueError) as error:
-        print("%s: error: %s" % (prog, error), file=sys.stderr)
-        return 1
+        raise Failure(error) from error
     return 0
 
 
