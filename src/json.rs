@@ -6,20 +6,21 @@
 pub fn push_string(out: &mut String, text: &str) {
     out.reserve(text.len() + 2);
     out.push('"');
-    let mut written = 0;
-    for (index, character) in text.char_indices() {
-        if needs_escape(character) {
-            out.push_str(&text[written..index]);
-            push_escaped(out, character);
-            written = index + character.len_utf8();
-        }
+    let mut rest = text.chars();
+    loop {
+        let text = rest.as_str();
+        let plain = text.bytes().position(needs_escape).unwrap_or(text.len());
+        out.push_str(&text[..plain]);
+        rest = text[plain..].chars();
+        let Some(character) = rest.next() else { break };
+        push_escaped(out, character);
     }
-    out.push_str(&text[written..]);
     out.push('"');
 }
 
-fn needs_escape(character: char) -> bool {
-    matches!(character, '"' | '\\' | '\0'..='\x1f' | '\x7f') || !character.is_ascii()
+/// Whether a character that begins with this byte is escaped.
+fn needs_escape(byte: u8) -> bool {
+    !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\')
 }
 
 fn push_escaped(out: &mut String, character: char) {

@@ -37,7 +37,7 @@ static PROCESS: Lazy<ArcSwap<Process>> =
 pub struct Process {
     id: u32,
     started: Instant,
-    buses: Mutex<HashMap<Box<str>, Bus>>,
+    buses: Mutex<HashMap<Box<str>, Place>>,
     access: Access,
     fanout: OnceCell<Fanout>,
     watchdog: OnceCell<Watchdog>,
@@ -46,6 +46,15 @@ pub struct Process {
     closed: AtomicBool,
     /// How many calls into the engine are under way.
     visits: AtomicUsize,
+}
+
+/// The place of a database's bus.
+#[derive(Debug)]
+struct Place {
+    bus: Bus,
+    /// When somebody asked for its messages last; none while nobody listens
+    /// to the database.
+    asked: Option<f64>,
 }
 
 /// A call into the engine that is under way until this is dropped.
@@ -108,7 +117,9 @@ impl Process {
     /// The bus of `database`, if it is in use.
     #[must_use]
     pub fn bus(&self, database: &str) -> Option<Bus> {
-        lock(&self.buses).get(database).cloned()
+        lock(&self.buses)
+            .get(database)
+            .map(|place| place.bus.clone())
     }
 
     /// The bus of `database`, made if need be and with these bounds from now
@@ -117,7 +128,11 @@ impl Process {
     pub fn open(&self, database: &str, bounds: Bounds) -> Bus {
         let bus = lock(&self.buses)
             .entry(database.into())
-            .or_insert_with(|| Bus::new(bounds))
+            .or_insert_with(|| Place {
+                bus: Bus::new(bounds),
+                asked: None,
+            })
+            .bus
             .clone();
         bus.set_bounds(bounds).run();
         if self.closed.load(Ordering::SeqCst) {
@@ -126,18 +141,55 @@ impl Process {
         bus
     }
 
-    /// Forgets the bus of `database`, unless somebody waits on it. Whoever
-    /// has just got it and is about to wait is told that it is closed.
-    pub fn remove(&self, database: &str) {
+    /// Notes that `database` is listened to from now on, as if somebody asked
+    /// for its messages; nothing where it has no bus.
+    pub fn listen(&self, database: &str) {
+        if let Some(place) = lock(&self.buses).get_mut(database) {
+            place.asked = Some(self.now());
+        }
+    }
+
+    /// Notes that nobody listens to `database` any more.
+    pub fn abandon(&self, database: &str) {
+        if let Some(place) = lock(&self.buses).get_mut(database) {
+            place.asked = None;
+        }
+    }
+
+    /// The bus of `database` for somebody who asks for its messages, if it is
+    /// listened to.
+    #[must_use]
+    pub fn ask(&self, database: &str) -> Option<Bus> {
         let mut buses = lock(&self.buses);
-        let is_unused = buses
-            .get(database)
-            .is_some_and(|bus| bus.statistics().waiting == 0);
-        let removed = is_unused.then(|| buses.remove(database)).flatten();
+        let place = buses.get_mut(database)?;
+        *place.asked.as_mut()? = self.now();
+        Some(place.bus.clone())
+    }
+
+    /// Whether nobody waits on the bus of `database`, nor has asked for its
+    /// messages for so many seconds.
+    #[must_use]
+    pub fn is_idle(&self, database: &str, seconds: f64) -> bool {
+        let buses = lock(&self.buses);
+        let place = buses.get(database);
+        place.is_none_or(|place| place.is_idle(seconds, self.now()))
+    }
+
+    /// Forgets the bus of `database` if it is idle for so long; whether it
+    /// was. Whoever has just got it and is about to wait is told that it is
+    /// closed.
+    pub fn remove(&self, database: &str, seconds: f64) -> bool {
+        let mut buses = lock(&self.buses);
+        let place = buses.get(database);
+        if place.is_some_and(|place| !place.is_idle(seconds, self.now())) {
+            return false;
+        }
+        let removed = buses.remove(database);
         drop(buses);
-        if let Some(bus) = removed {
+        if let Some(Place { bus, .. }) = removed {
             bus.close().run();
         }
+        true
     }
 
     /// The databases whose bus is in use, in no order.
@@ -224,7 +276,10 @@ impl Process {
     /// Ends all waits, those to come as well: the process exits.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        let buses: Vec<Bus> = lock(&self.buses).values().cloned().collect();
+        let buses: Vec<Bus> = lock(&self.buses)
+            .values()
+            .map(|place| place.bus.clone())
+            .collect();
         for bus in buses {
             bus.close().run();
         }
@@ -241,6 +296,13 @@ impl Process {
         {
             sleep(Duration::from_millis(1));
         }
+    }
+}
+
+impl Place {
+    fn is_idle(&self, seconds: f64, now: f64) -> bool {
+        self.asked.is_none_or(|asked| now - asked >= seconds)
+            && self.bus.statistics().waiting == 0
     }
 }
 
@@ -299,7 +361,7 @@ mod tests {
     fn forgotten_bus_ends_waits_that_begin_later() {
         let process = Process::new();
         let bus = process.open("db", BOUNDS);
-        process.remove("db");
+        assert!(process.remove("db", 0.0));
         let Subscription::Waiting(ticket) = wait(&process, &bus) else {
             panic!("nothing was published");
         };
@@ -312,11 +374,40 @@ mod tests {
         let process = Process::new();
         let bus = process.open("db", BOUNDS);
         let ticket = wait(&process, &bus);
-        process.remove("db");
+        assert!(!process.remove("db", 0.0));
         assert!(process.bus("db").is_some());
         drop(ticket);
-        process.remove("db");
+        assert!(process.remove("db", 0.0));
         assert!(process.bus("db").is_none());
+    }
+
+    #[test]
+    fn bus_is_kept_for_some_time_after_somebody_asked() {
+        let process = Process::new();
+        let _bus = process.open("db", BOUNDS);
+        process.listen("db");
+        assert!(process.ask("db").is_some());
+        assert!(!process.is_idle("db", 60.0));
+        assert!(!process.remove("db", 60.0));
+        assert!(process.is_idle("db", 0.0));
+        assert!(process.remove("db", 0.0));
+        assert!(process.ask("db").is_none());
+    }
+
+    #[test]
+    fn bus_is_only_asked_while_it_is_listened_to() {
+        let process = Process::new();
+        assert!(process.ask("db").is_none());
+        let bus = process.open("db", BOUNDS);
+        assert!(process.ask("db").is_none());
+        process.listen("db");
+        assert!(process.ask("db").is_some());
+        let ticket = wait(&process, &bus);
+        process.abandon("db");
+        assert!(process.ask("db").is_none());
+        assert!(process.bus("db").is_some());
+        drop(ticket);
+        assert!(process.is_idle("db", 60.0));
     }
 
     #[test]

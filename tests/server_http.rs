@@ -342,7 +342,7 @@ fn administrators_see_the_state() {
     }
     assert_eq!(site.metric(&published), Some(3.0));
     // One that was forgotten meanwhile, and made anew, begins anew.
-    registry::current().remove(&site.database);
+    assert!(registry::current().remove(&site.database, 0.0));
     site.publish("a", "3");
     assert_eq!(site.metric(&published), Some(1.0));
     for (path, status) in [

@@ -98,7 +98,7 @@ def poll():
     orders.append(got)
 
 orders = []
-listener.ensure(Bus, database, [])
+listener.ensure(Bus, database)
 join(at_once(
     *CLIENTS * [poll],
     *[lambda n=n: publish_numbers(n) for n in range(PUBLISHERS)]))

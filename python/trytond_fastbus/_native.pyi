@@ -193,11 +193,15 @@ class DatabaseBus:
         way."""
     def expire(self) -> None:
         """Drop the messages that are too old."""
-    @property
-    def waiting(self) -> int:
-        """How many subscribers wait."""
-    def remove(self) -> None:
-        """Forget the bus, unless somebody waits."""
+    def listen(self) -> None:
+        """Note that the database has a listener, and that somebody asked."""
+    def abandon(self) -> None:
+        """Note that it has none any more: the next poll starts another
+        one."""
+    def is_idle(self, seconds: float) -> bool:
+        """Whether nobody waits, nor has asked for so many seconds."""
+    def remove(self, seconds: float) -> bool:
+        """Forget the bus if it is idle for so long; whether it was."""
 
 @final
 class BusServer:

@@ -5,6 +5,7 @@ subscription starts and that ends `[database] timeout` seconds after the last
 one.
 """
 import logging
+import math
 import os
 import random
 import selectors
@@ -25,19 +26,16 @@ logger = logging.getLogger('trytond.bus')
 RETRY_MIN, RETRY_MAX = .1, 30
 
 
-def ensure(bus, database, channels):
+def ensure(bus, database):
     "Have the database listened to from now on"
     pid = os.getpid()
-    timeout = time.time() + settings.database_timeout()
     with bus._queues_lock[pid]:
         queue = bus._queues.get((pid, database))
-        if queue:
-            queue['timeout'] = timeout
-        else:
+        if not queue:
             listener = threading.Thread(
                 target=bus._listen, args=(database,), daemon=True)
-            bus._queues[pid, database] = {
-                'timeout': timeout,
+            queue = bus._queues[pid, database] = {
+                'timeout': math.inf,
                 'listener': listener,
                 'bus': _native.DatabaseBus(
                     database,
@@ -51,9 +49,10 @@ def ensure(bus, database, channels):
             except BaseException:
                 del bus._queues[pid, database]
                 raise
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(
-            "subscribe to '%s' on '%s'", ','.join(channels), database)
+        # When somebody asked last is known to the bus. Others may set an
+        # earlier end, as trytond's tests do.
+        queue['timeout'] = math.inf
+        queue['bus'].listen()
 
 
 def part_channel(bus):
@@ -88,6 +87,7 @@ def listen(bus, database):
         with bus._queues_lock[key[0]]:
             if bus._queues.get(key) is queue:
                 del bus._queues[key]
+                queue['bus'].abandon()
         raise
 
 
@@ -133,8 +133,15 @@ def _log_start(database, queue, lost):
             else "are lost")
 
 
+def _timeout(queue):
+    "Seconds without a subscription after which the listener ends"
+    if queue['timeout'] <= time.time():
+        return 0
+    return settings.database_timeout()
+
+
 def _expired(queue):
-    return queue['timeout'] <= time.time() and not queue['bus'].waiting
+    return queue['bus'].is_idle(_timeout(queue))
 
 
 def _ended(bus, key, queue):
@@ -144,12 +151,12 @@ def _ended(bus, key, queue):
     with bus._queues_lock[key[0]]:
         if bus._queues.get(key) is not queue:
             # Somebody has dropped it, and another listener may be there.
+            queue['bus'].abandon()
             return True
         # A subscription may have arrived in between.
-        if not _expired(queue):
+        if not queue['bus'].remove(_timeout(queue)):
             return False
         del bus._queues[key]
-        queue['bus'].remove()
         return True
 
 

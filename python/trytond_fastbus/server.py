@@ -133,7 +133,7 @@ def _warn(options, server):
 
 def _listen(bus, databases):
     for database in databases:
-        listener.ensure(bus, database, [])
+        listener.ensure(bus, database)
 
 
 def _wait(server, signals, bus, databases):

@@ -84,7 +84,7 @@ class Sessions:
                 continue
             try:
                 if request.user is None:
-                    listener.ensure(self._bus, request.database, [])
+                    listener.ensure(self._bus, request.database)
                 elif request.channels is not None:
                     request.answer_readable(access.readable(
                             request.database, request.user, request.channels))
@@ -125,7 +125,7 @@ class Sessions:
             return 'failed'
         if not user:
             return 'invalid'
-        listener.ensure(self._bus, request.database, [])
+        listener.ensure(self._bus, request.database)
         return 'valid'
 
     def _is_known(self, database):

@@ -5,26 +5,23 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyCFunction, PyDict, PyString, PyType};
 use uuid::Uuid;
 
 use super::access::restrict;
 use super::decode::decode;
 use super::encode::encode;
 use super::imports::{
-    ENDS_AT_EXIT, ENSURE_LISTENER, GET_LOGGER, LONG_POLLING_TIMEOUT, RELAY_USER, SEND,
-    TRANSACTION,
+    ENDS_AT_EXIT, ENSURE_LISTENER, LONG_POLLING_TIMEOUT, RELAY_USER, SEND, TRANSACTION,
 };
+use super::logging::{DEBUG, INFO, is_logged, log};
 use super::state::{PyLocks, PyMessages};
 use super::wait::next_message;
 use super::wire;
+use crate::bus::Bus;
 use crate::message::Message;
 use crate::poll::Poll;
-use crate::registry::{self, Visit};
-
-/// `logging.DEBUG`
-const DEBUG: u8 = 10;
+use crate::registry::{self, Process, Visit};
 
 /// The message bus.
 #[pyclass(frozen, subclass, name = "Bus", module = "trytond_fastbus._native")]
@@ -95,10 +92,8 @@ impl PyBus {
         encode(&mut json, message)?;
         SEND.get(py)?.call1((cls, &transaction, channel, json))?;
         let database = || transaction.getattr("database")?.getattr("name");
-        debug(py, "publish %r to '%s' on '%s'", || {
-            Ok((message, channel, database()?)
-                .into_pyobject(py)?
-                .into_any())
+        log(py, DEBUG, "publish %r to '%s' on '%s'", || {
+            (message, channel, database()?).into_pyobject(py)
         })
     }
 
@@ -113,17 +108,19 @@ impl PyBus {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = cls.py();
         let visit = visit(py)?;
-        let (poll, message) = wait(&visit, cls, database, channels, last_message)?;
-        let create_response = pyo3::intern!(py, "create_response");
+        let logged = is_logged(py, INFO)?;
+        let (poll, message) =
+            wait(&visit, cls, database, channels, last_message, logged)?;
         let Some(message) = message else {
-            return cls.call_method1(create_response, (py.None(), py.None()));
+            let none = py.None().into_bound(py);
+            return respond(cls, none.clone(), none, logged);
         };
         let channel = match poll.relay(&message) {
             Some(channel) if relay_user(py)? => channel,
             _ => message.channel(),
         };
-        let content = decode(py, message.json())?;
-        cls.call_method1(create_response, (channel, content))
+        let channel = PyString::new(py, channel).into_any();
+        respond(cls, channel, decode(py, message.json())?, logged)
     }
 
     /// The response with a message of a channel.
@@ -134,12 +131,8 @@ impl PyBus {
         message: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let py = cls.py();
-        let response = PyDict::new(py);
-        response.set_item(pyo3::intern!(py, "message"), message)?;
-        response.set_item(pyo3::intern!(py, "channel"), channel)?;
-        debug(py, "Bus: %r", || {
-            Ok((&response,).into_pyobject(py)?.into_any())
-        })?;
+        let response = response(channel, message)?;
+        log(py, DEBUG, "Bus: %r", || (&response,).into_pyobject(py))?;
         Ok(response)
     }
 
@@ -154,11 +147,11 @@ impl PyBus {
     ) -> PyResult<String> {
         let py = cls.py();
         let visit = visit(py)?;
-        let (poll, message) = wait(&visit, cls, database, channels, last_message)?;
+        let logged = is_logged(py, INFO)?;
+        let (poll, message) =
+            wait(&visit, cls, database, channels, last_message, logged)?;
         let response = poll.response(message.as_deref(), relay_user(py)?);
-        debug(py, "Bus: %s", || {
-            Ok((&response,).into_pyobject(py)?.into_any())
-        })?;
+        log(py, DEBUG, "Bus: %s", || (&response,).into_pyobject(py))?;
         Ok(response)
     }
 }
@@ -189,16 +182,20 @@ fn wait(
     database: &str,
     channels: &Bound<'_, PyAny>,
     last_message: Option<&Bound<'_, PyAny>>,
+    logged: bool,
 ) -> PyResult<(Poll, Option<Arc<Message>>)> {
     let py = cls.py();
-    let mut poll = Poll::new(wire::channels(channels)?);
+    let channels = wire::channels(channels)?;
     let last = last_message.and_then(wire::id);
-    ENSURE_LISTENER.get(py)?.call1((cls, database, channels))?;
     let process = visit.process();
+    let bus = listened(process, cls, database)?;
+    if logged {
+        log(py, INFO, "subscribe to '%s' on '%s'", || {
+            (channels.join(","), database).into_pyobject(py)
+        })?;
+    }
+    let mut poll = Poll::new(channels);
     restrict(py, process, database, &mut poll)?;
-    let bus = process.bus(database).ok_or_else(|| {
-        PyRuntimeError::new_err(format!("the bus of database '{database}' was removed"))
-    })?;
     let message = next_message(py, process, &bus, &poll, last.as_ref(), || {
         LONG_POLLING_TIMEOUT
             .get(py)?
@@ -207,6 +204,50 @@ fn wait(
             .map(seconds)
     })?;
     Ok((poll, message))
+}
+
+/// The bus of a database, which is listened to from now on.
+fn listened(
+    process: &Process,
+    cls: &Bound<'_, PyType>,
+    database: &str,
+) -> PyResult<Bus> {
+    if let Some(bus) = process.ask(database) {
+        return Ok(bus);
+    }
+    ENSURE_LISTENER.get(cls.py())?.call1((cls, database))?;
+    process.bus(database).ok_or_else(|| {
+        PyRuntimeError::new_err(format!("the bus of database '{database}' was removed"))
+    })
+}
+
+/// The response of the class; made here where it would do the same.
+fn respond<'py>(
+    cls: &Bound<'py, PyType>,
+    channel: Bound<'py, PyAny>,
+    message: Bound<'py, PyAny>,
+    logged: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = cls.py();
+    let create_response = cls.getattr(pyo3::intern!(py, "create_response"))?;
+    // One that somebody has put into the class is written in Python.
+    let ours = cls.is(py.get_type::<PyBus>())
+        && create_response.is_instance_of::<PyCFunction>();
+    if ours && !logged {
+        return response(channel, message).map(Bound::into_any);
+    }
+    create_response.call1((channel, message))
+}
+
+fn response<'py>(
+    channel: Bound<'py, PyAny>,
+    message: Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let py = channel.py();
+    let response = PyDict::new(py);
+    response.set_item(pyo3::intern!(py, "message"), message)?;
+    response.set_item(pyo3::intern!(py, "channel"), channel)?;
+    Ok(response)
 }
 
 /// A time-out in seconds: nothing for a negative one, and no end for what
@@ -240,32 +281,4 @@ fn class(object: &Bound<'_, PyAny>) -> String {
         .get_type()
         .name()
         .map_or_else(|_| "an unknown type".into(), |name| name.to_string())
-}
-
-/// Logs under the name that administrators know from trytond.
-fn debug<'py>(
-    py: Python<'py>,
-    format: &str,
-    values: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
-) -> PyResult<()> {
-    static LOGGER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let logger = LOGGER
-        .get_or_try_init(py, || {
-            GET_LOGGER
-                .get(py)?
-                .call1(("trytond.bus",))
-                .map(Bound::unbind)
-        })?
-        .bind(py);
-    let enabled = logger.call_method1(pyo3::intern!(py, "isEnabledFor"), (DEBUG,))?;
-    if enabled.is_truthy()? {
-        let arguments = values()?;
-        let mut all = vec![PyString::new(py, format).into_any()];
-        for value in arguments.try_iter()? {
-            all.push(value?);
-        }
-        let arguments = pyo3::types::PyTuple::new(py, all)?;
-        logger.call_method1(pyo3::intern!(py, "debug"), arguments)?;
-    }
-    Ok(())
 }

@@ -257,15 +257,24 @@ impl PyDatabase {
         self.bus.statistics().evicted
     }
 
-    /// How many subscribers wait.
-    #[getter]
-    fn waiting(&self) -> usize {
-        self.bus.statistics().waiting
+    /// Note that the database has a listener, and that somebody asked.
+    fn listen(&self) {
+        registry::current().listen(&self.name);
     }
 
-    /// Forget the bus, unless somebody waits.
-    fn remove(&self) {
-        registry::current().remove(&self.name);
+    /// Note that it has none any more: the next poll starts another one.
+    fn abandon(&self) {
+        registry::current().abandon(&self.name);
+    }
+
+    /// Whether nobody waits, nor has asked for so many seconds.
+    fn is_idle(&self, seconds: f64) -> bool {
+        registry::current().is_idle(&self.name, seconds)
+    }
+
+    /// Forget the bus if it is idle for so long; whether it was.
+    fn remove(&self, seconds: f64) -> bool {
+        registry::current().remove(&self.name, seconds)
     }
 }
 

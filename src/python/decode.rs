@@ -5,7 +5,7 @@ use std::fmt;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
 use super::imports::{JSON_DECODER, JSON_LOADS};
@@ -49,6 +49,22 @@ fn object_hook(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 #[derive(Clone, Copy)]
 struct Value<'py> {
     py: Python<'py>,
+}
+
+impl<'py> Value<'py> {
+    /// A key of an object; those of most messages are there already.
+    fn key(self, key: &str) -> Bound<'py, PyString> {
+        let py = self.py;
+        let known = match key {
+            "message_id" => pyo3::intern!(py, "message_id"),
+            "type" => pyo3::intern!(py, "type"),
+            "title" => pyo3::intern!(py, "title"),
+            "body" => pyo3::intern!(py, "body"),
+            "priority" => pyo3::intern!(py, "priority"),
+            _ => return PyString::new(py, key),
+        };
+        known.clone()
+    }
 }
 
 impl<'de, 'py> DeserializeSeed<'de> for Value<'py> {
@@ -117,7 +133,8 @@ impl<'de, 'py> Visitor<'de> for Value<'py> {
         while let Some(key) = members.next_key::<std::borrow::Cow<'de, str>>()? {
             has_class |= key == "__class__";
             let value = members.next_value_seed(self)?;
-            dict.set_item(&*key, value).map_err(A::Error::custom)?;
+            dict.set_item(self.key(&key), value)
+                .map_err(A::Error::custom)?;
         }
         if has_class {
             let hook = object_hook(self.py).map_err(A::Error::custom)?;

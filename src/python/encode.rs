@@ -1,10 +1,13 @@
 //! From Python objects to JSON, as `json.dumps` writes it with the encoder of
 //! trytond's JSON-RPC and without spaces.
+use std::fmt::Write;
+
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::type_object::PyTypeInfo;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
+use super::dates::Serializer;
 use super::imports::{ESCAPE_STRING, JSON_ENCODER};
 use crate::json;
 
@@ -56,8 +59,7 @@ impl Encoder<'_> {
         } else if let Ok(tuple) = value.cast::<PyTuple>() {
             self.nested(value, |encoder| encoder.items(tuple.iter()))
         } else {
-            let other = default(value)?;
-            self.nested(value, |encoder| encoder.value(&other))
+            self.other(value)
         }
     }
 
@@ -74,7 +76,7 @@ impl Encoder<'_> {
 
     fn int(&mut self, number: &Bound<'_, PyInt>) -> PyResult<()> {
         if let Ok(number) = number.extract::<i64>() {
-            self.out.push_str(&number.to_string());
+            write!(self.out, "{number}").expect("text takes all");
             return Ok(());
         }
         // As it is written for an int: a subclass may have another repr.
@@ -155,6 +157,26 @@ impl Encoder<'_> {
         Ok(())
     }
 
+    /// What trytond's encoder makes of an object of any other type.
+    fn other(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = value.py();
+        let encoder = JSON_ENCODER.get(py)?;
+        // Where its method `default` looks first.
+        let serializers = encoder.getattr(pyo3::intern!(py, "serializers"))?;
+        let other = match serializers.cast::<PyDict>()?.get_item(value.get_type())? {
+            Some(function) => {
+                if let Some(serializer) = Serializer::of(&function)? {
+                    return serializer.push(self.out, value);
+                }
+                function.call1((value,))?
+            }
+            None => encoder
+                .call0()?
+                .call_method1(pyo3::intern!(py, "default"), (value,))?,
+        };
+        self.nested(value, |encoder| encoder.value(&other))
+    }
+
     fn nested(
         &mut self,
         container: &Bound<'_, PyAny>,
@@ -173,19 +195,5 @@ impl Encoder<'_> {
         encode(self)?;
         self.containers.pop();
         Ok(())
-    }
-}
-
-/// What trytond's encoder makes of an object of any other type.
-fn default<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let py = value.py();
-    let encoder = JSON_ENCODER.get(py)?;
-    // Where its method `default` looks first.
-    let serializers = encoder.getattr(pyo3::intern!(py, "serializers"))?;
-    match serializers.cast::<PyDict>()?.get_item(value.get_type())? {
-        Some(serialize) => serialize.call1((value,)),
-        None => encoder
-            .call0()?
-            .call_method1(pyo3::intern!(py, "default"), (value,)),
     }
 }

@@ -8,6 +8,7 @@ import types
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.server import run_python
 from trytond.protocols.jsonrpc import JSONDecoder, JSONEncoder
 from trytond.transaction import Transaction
 from trytond_fastbus import Bus
@@ -47,12 +48,23 @@ class Unknown:
     pass
 
 
+class Moment(dt.datetime):
+    "What nobody registers"
+
+
+class Era(dt.datetime):
+    "What a module registers with the serializer of trytond"
+    year = 'of old'
+
+
 @pytest.fixture(scope='module', autouse=True)
 def registered():
     JSONEncoder.register(Registered, lambda o: {
             '__class__': 'Registered', 'value': o.value})
     JSONDecoder.register('Registered', lambda dct: Registered(dct['value']))
+    JSONEncoder.register(Era, JSONEncoder.serializers[dt.datetime])
     yield
+    del JSONEncoder.serializers[Era]
     del JSONEncoder.serializers[Registered]
     del JSONDecoder.decoders['Registered']
 
@@ -116,8 +128,11 @@ def check(value):
 
 texts = st.text(max_size=5) | st.text(
     st.sampled_from('aé€😀"\\/\0\x1f\x7f\n\ud800\udfff'), max_size=4)
+zones = st.none() | st.sampled_from([
+        dt.timezone.utc, dt.timezone(dt.timedelta(hours=-3, minutes=-30))])
 registrable = [
-    st.datetimes(), st.dates(), st.times(), st.timedeltas(),
+    st.datetimes(timezones=zones), st.dates(), st.times(timezones=zones),
+    st.timedeltas(),
     st.binary(max_size=99), st.binary(max_size=9).map(bytearray),
     st.decimals(), st.integers().map(Registered)]
 if types.MappingProxyType in JSONEncoder.serializers:
@@ -160,6 +175,10 @@ def test_value_is_encoded_and_decoded_as_by_trytond(value):
         [{'__class__': 'bytes', 'base64': 'YQ=='}],
         {'1': 'a', 1: 'b', 2.0: 'c', None: 'd', False: 'e'},
         dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc),
+        dt.datetime(2020, 10, 25, 2, 30, fold=1),
+        dt.datetime.min, dt.datetime.max, dt.date.min, dt.date.max,
+        dt.time.min, dt.time.max, dt.timedelta.min, dt.timedelta.max,
+        Moment(2020, 1, 1), Era(2020, 1, 1),
         {(1, 2): 'a tuple as key'},
         {b'a': 1},
         range(3), 1j, object, Unknown(), {1, 2}, frozenset([1]),
@@ -167,6 +186,44 @@ def test_value_is_encoded_and_decoded_as_by_trytond(value):
         ], ids=repr)
 def test_special_value_is_treated_as_by_trytond(value):
     check(value)
+
+
+@pytest.mark.parametrize('value', [
+        dt.datetime(2020, 1, 2), dt.date(2020, 1, 2), dt.time(1, 2)], ids=repr)
+def test_serializer_in_the_place_of_trytonds_is_used(value, monkeypatch):
+    check(value)
+    monkeypatch.setitem(
+        JSONEncoder.serializers, type(value), lambda o: {'text': str(o)})
+    check(value)
+    assert json.loads(encoded({'value': value}))['message']['value'] == {
+        'text': str(value)}
+    monkeypatch.undo()
+    check(value)
+
+
+def test_serializer_that_was_replaced_at_the_start_is_used():
+    process = run_python('''
+import datetime
+import functools
+from trytond.protocols.jsonrpc import JSONEncoder
+from trytond_fastbus.bus import _MessageQueue
+
+stock = JSONEncoder.serializers[datetime.datetime]
+
+@functools.wraps(stock)
+def serialize(value):
+    return stock(value) if value.year < 2000 else str(value)
+
+JSONEncoder.serializers[datetime.datetime] = serialize
+queue = _MessageQueue(1000)
+for year in [1, 2020]:
+    time = datetime.datetime(year, 2, 3)
+    queue.append(str(year), {'message_id': year, 'value': time})
+    print(repr(queue.get_next({str(year)})[1]['value']))
+''', {'database': {'uri': 'sqlite://'}})
+    assert (process.returncode, process.stderr) == (0, '')
+    assert process.stdout.splitlines() == [
+        'datetime.datetime(1, 2, 3, 0, 0)', "'2020-02-03 00:00:00'"]
 
 
 def test_error_names_the_type_that_can_not_be_encoded():
