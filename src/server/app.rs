@@ -125,9 +125,9 @@ impl App {
             Err(body) => return Err(Answer::boxed(origin, body)),
         };
         let refusal = unauthorized(&received.parts.headers);
+        let room = received.room.take();
         // Before it waits for the check, as many may at a time: hyper's buffer,
         // of which the request is a part, goes with it.
-        let room = received.room.take();
         drop(received);
         let admitted = match self.sessions.known(&session) {
             Known::Admitted(admission) => Waited::Done(Ok(admission)),
