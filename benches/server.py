@@ -34,6 +34,7 @@ QUICK = {
 
 # What is measured, its unit, the line of `load` and which of its numbers
 FIGURES = [
+    ("memory without a poll", 'bytes', 'bytes without a poll', 0),
     ("memory of a waiting poll", 'bytes', 'bytes a waiting poll', 0),
     ("memory of a poll after load", 'bytes', 'bytes a poll, after load', 0),
     ("to the last of all, p50", 'ms', 'to the last of all', 0),

@@ -9,7 +9,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use tokio::io::AsyncRead;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::access::Rights;
 use super::address::{self, Peer};
@@ -122,15 +122,15 @@ impl App {
             Ok(read) => read,
             Err(body) => return Err(Answer::boxed(origin, body)),
         };
+        let refusal = unauthorized(&received.parts.headers);
+        // Before it waits for the check, as many may at a time: hyper's buffer,
+        // of which the request is a part, goes with it.
+        drop(received);
         let admitted = match self.sessions.known(&session) {
             Known::Admitted(admission) => Waited::Done(Ok(admission)),
             Known::TooMany => Waited::Done(Err(TOO_MANY)),
-            Known::No => {
-                let headers = &received.parts.headers;
-                self.admit(socket, alarm.again(), &session, headers).await
-            }
+            Known::No => self.admit(socket, alarm.again(), &session, refusal).await,
         };
-        drop(received);
         let (admission, mut question) = match (admitted, question) {
             (Waited::Gone, _) => return Err(None),
             (Waited::Timeout, _) => return Err(Answer::boxed(origin, Body::Empty)),
@@ -263,10 +263,10 @@ impl App {
         socket: &mut Socket<S>,
         alarm: Alarm<'_>,
         session: &Arc<Session>,
-        headers: &HeaderMap,
+        unauthorized: Refusal,
     ) -> Waited<Result<Admission, Refusal>> {
         let time = self.config.limits.hold_time;
-        let mut asking = Box::pin(self.check(session, Instant::now() + time));
+        let mut asking = Box::pin(self.check(session));
         let check = socket
             .wait(alarm, &self.drain, time, |context: &mut Context<'_>| {
                 (asking.as_mut().poll(context), None)
@@ -277,7 +277,7 @@ impl App {
                 let admission = self.sessions.admit(session);
                 Waited::Done(admission.ok_or(TOO_MANY))
             }
-            Waited::Done(Check::Invalid) => Waited::Done(Err(unauthorized(headers))),
+            Waited::Done(Check::Invalid) => Waited::Done(Err(unauthorized)),
             Waited::Done(Check::UnknownDatabase) => Waited::Done(Err(NOT_FOUND)),
             Waited::Done(Check::Failed) | Waited::Timeout => Waited::Timeout,
             Waited::Gone => Waited::Gone,
@@ -286,13 +286,12 @@ impl App {
 
     /// Asks for the session until there is an answer: the client would take
     /// an error for a reason to stay away for longer each time.
-    async fn check(&self, session: &Arc<Session>, until: Instant) -> Check {
+    async fn check(&self, session: &Arc<Session>) -> Check {
         let mut pause = Duration::from_millis(500);
         loop {
-            match timeout_at(until, self.sessions.check(session)).await {
-                Ok(Check::Failed) => sleep(pause).await,
-                Ok(check) => return check,
-                Err(_) => return Check::Failed,
+            match self.sessions.check(session).await {
+                Check::Failed => sleep(pause).await,
+                check => return check,
             }
             pause = (pause * 2).min(Duration::from_secs(5));
         }

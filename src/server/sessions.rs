@@ -7,9 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{FutureExt, Shared, WeakShared};
 use smallvec::SmallVec;
-use tokio::select;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
@@ -89,24 +88,19 @@ pub(super) struct SessionCache {
     keep: Duration,
     /// How many polls of a session may wait.
     polls: usize,
-    entries: Mutex<Entries>,
+    entries: Mutex<HashMap<Box<[u8]>, Entry>>,
     metrics: Arc<Metrics>,
 }
-
-type Entries = HashMap<Box<[u8]>, Entry>;
 
 #[derive(Debug, Default)]
 struct Entry {
     /// Until when the session is taken for valid.
     valid: Option<Instant>,
-    /// The check that is under way; without a value until it is done.
-    check: Option<Arc<Asking>>,
+    /// The check that is under way, unless all who waited for it have gone.
+    check: Option<WeakShared<CheckFuture>>,
     /// Held by each poll of the session that waits.
     polls: Arc<()>,
 }
-
-/// Tells those who wait for a check what it has found.
-type Asking = watch::Sender<Option<Check>>;
 
 /// A poll that is counted for its session, until this is dropped.
 #[derive(Debug)]
@@ -166,34 +160,40 @@ impl SessionCache {
 
     /// Whether `session` is valid, now or a short while ago.
     pub(super) async fn check(self: &Arc<Self>, session: &Arc<Session>) -> Check {
-        let mut check = {
+        let check = {
             let mut entries = lock(&self.entries);
             let entry = entries.entry(session.key()).or_default();
             if entry.valid.is_some_and(|valid| Instant::now() < valid) {
                 self.metrics.session_hits.inc();
                 return Check::Valid;
             }
-            let asking = entry
-                .check
-                .get_or_insert_with(|| self.begin(session.clone()));
-            asking.subscribe()
+            entry.under_way().unwrap_or_else(|| {
+                let check: CheckFuture = Box::pin(self.clone().ask(session.clone()));
+                let check = check.shared();
+                entry.check = check.downgrade();
+                check
+            })
         };
-        let done = check.wait_for(Option::is_some).await;
-        // The task is gone without a result if trytond's side panicked.
-        done.map_or(Check::Failed, |done| done.unwrap_or(Check::Failed))
+        check.await
     }
 
-    /// Has a task of its own ask, which goes on if the client goes away while
-    /// others wait for the same.
-    fn begin(self: &Arc<Self>, session: Arc<Session>) -> Arc<Asking> {
-        let asking = Arc::new(Asking::default());
-        let pending = Pending {
-            cache: self.clone(),
-            session,
-            asking: asking.clone(),
-        };
-        tokio::spawn(pending.ask());
-        asking
+    /// Asks trytond, on behalf of all who wait for it. Once they have gone it
+    /// is dropped: strangers must not leave any work behind.
+    async fn ask(self: Arc<Self>, session: Arc<Session>) -> Check {
+        let check = self.sessions.check(session.clone()).await;
+        self.metrics.session_check(check);
+        let mut entries = lock(&self.entries);
+        if let Found::Occupied(mut found) = entries.entry(session.key()) {
+            let entry = found.get_mut();
+            entry.check = None;
+            if check == Check::Valid {
+                entry.valid = Some(Instant::now() + self.keep);
+            }
+            if entry.is_empty() {
+                found.remove();
+            }
+        }
+        check
     }
 
     /// Counts a poll of `session`; none if too many of them wait.
@@ -239,74 +239,14 @@ impl SessionCache {
     }
 }
 
-/// A check that is under way, until this is dropped: by a panic at the
-/// latest, or nobody would ever ask again.
-struct Pending {
-    cache: Arc<SessionCache>,
-    session: Arc<Session>,
-    asking: Arc<Asking>,
-}
-
-impl Pending {
-    async fn ask(self) {
-        let cache = self.cache.clone();
-        // In this order: what was found is remembered.
-        let check = select! {
-            biased;
-            check = cache.sessions.check(self.session.clone()) => check,
-            () = self.nobody_waits() => return,
-        };
-        cache.metrics.session_check(check);
-        if check == Check::Valid {
-            let valid = Instant::now() + cache.keep;
-            if let Some(entry) = lock(&cache.entries).get_mut(&*self.session.words()) {
-                entry.valid = Some(valid);
-            }
-        }
-        let asking = self.asking.clone();
-        drop(self);
-        asking.send_replace(Some(check));
-    }
-
-    /// Ready once all who waited have gone, when whoever comes next begins
-    /// another check: strangers must not leave any work behind.
-    async fn nobody_waits(&self) {
-        loop {
-            self.asking.closed().await;
-            let mut entries = lock(&self.cache.entries);
-            // Somebody may have come in between.
-            if self.asking.is_closed() {
-                self.forget(&mut entries);
-                return;
-            }
-        }
-    }
-
-    fn forget(&self, entries: &mut Entries) {
-        let Found::Occupied(mut found) = entries.entry(self.session.key()) else {
-            return;
-        };
-        let entry = found.get_mut();
-        // Not another one that was begun after this was forgotten
-        entry
-            .check
-            .take_if(|asking| Arc::ptr_eq(asking, &self.asking));
-        if entry.is_empty() {
-            found.remove();
-        }
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.forget(&mut lock(&self.cache.entries));
-    }
-}
-
 impl Entry {
+    fn under_way(&self) -> Option<Shared<CheckFuture>> {
+        self.check.as_ref()?.upgrade()
+    }
+
     fn is_empty(&self) -> bool {
         self.valid.is_none()
-            && self.check.is_none()
+            && self.under_way().is_none()
             && Arc::strong_count(&self.polls) == 1
     }
 }
@@ -409,11 +349,11 @@ mod tests {
     async fn those_who_ask_at_the_same_time_share_a_check() {
         let (cache, sessions) = cache(Check::Valid);
         let (a, b, c) = (session("a"), session("a"), session("a"));
-        let gone =
-            tokio::time::timeout(Duration::from_millis(1), cache.check(&a)).await;
+        // The first one goes away meanwhile.
+        let gone = tokio::time::timeout(Duration::from_millis(1), cache.check(&a));
+        let (gone, b, c) = tokio::join!(gone, cache.check(&b), cache.check(&c));
         assert!(gone.is_err());
-        let both = tokio::join!(cache.check(&b), cache.check(&c));
-        assert_eq!(both, (Check::Valid, Check::Valid));
+        assert_eq!((b, c), (Check::Valid, Check::Valid));
         assert_eq!(sessions.1.load(Ordering::SeqCst), 1);
     }
 
@@ -425,7 +365,7 @@ mod tests {
             let session = session(token);
             let gone = tokio::time::timeout(wait, cache.check(&session)).await;
             assert!(gone.is_err());
-            sleep(wait).await;
+            cache.tidy();
             assert!(lock(&cache.entries).is_empty());
         }
         sleep(Duration::from_secs(2)).await;

@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     server.wait_for(polls, &mut clients)?;
     let memory = |now: u64| now.saturating_sub(before) / polls as u64;
     println!("polls                       {polls}");
+    println!("bytes without a poll        {before}");
     println!("bytes a waiting poll        {}", memory(server.memory()?));
 
     // Each time to all of them, who poll again when the last has got it.

@@ -1,0 +1,56 @@
+//! What a poll takes of the memory of the bus server while its session is
+//! checked. Alone in its file: what other tests take would count as well.
+#![cfg(all(feature = "server", target_os = "linux"))]
+mod server_support;
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use server_support::{Client, JSON, Site, start};
+use trytond_fastbus::server::Config;
+
+/// The length of a header that comes with each poll.
+const HEADER: usize = 7000;
+
+#[test]
+fn poll_whose_session_is_checked_keeps_nothing_of_its_request() {
+    let site = start(Config::default());
+    // What is needed once is no poll's.
+    let few = poll(&site, 0..50);
+    let before = resident();
+    let many = poll(&site, 50..450);
+    let each = resident().saturating_sub(before) / many.len();
+    assert!(each < HEADER, "{each} bytes a poll");
+    drop((few, many));
+}
+
+/// Clients whose sessions are being checked, for ever.
+fn poll(site: &Site, numbers: std::ops::Range<usize>) -> Vec<Client> {
+    let count = numbers.end;
+    let clients = numbers
+        .map(|number| {
+            let cookie = format!("Cookie: tryton_session=u{number}:1:never\r\n");
+            let headers = format!("{cookie}X-Long: {:HEADER$}\r\n{JSON}", "-");
+            let mut client = site.connect();
+            client.send(&site.post(&headers, "{}"));
+            client
+        })
+        .collect();
+    let until = Instant::now() + Duration::from_secs(20);
+    while site.sessions.asked.load(SeqCst) < count {
+        assert!(Instant::now() < until, "the sessions are not asked for");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    clients
+}
+
+/// The bytes of this process that are resident.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    let kilobytes: usize = kilobytes
+        .and_then(|text| text.parse().ok())
+        .expect("a number");
+    kilobytes * 1024
+}
