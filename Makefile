@@ -159,8 +159,9 @@ bench: $(environments)/8.2/.product ## Compare with the stock bus, and record it
 bench-server: $(environments)/8.2/.product ## Compare servers of long polls, nginx with nchan too, and record it
 	@$(environments)/8.2/bin/python -m benches.server --record
 
-plots: $(environments)/plots/.requirements ## Draw the plots of the docs from benches/results
+plots: $(environments)/plots/.requirements ## Draw the plots and write the tables of the docs from benches/results
 	@$(plots)/python -m benches.plots
+	@$(plots)/python -m benches.tables
 
 dist: $(environments)/dist/.requirements ## Build, check and try the files of a release (REPOSITORY=https://… for PyPI)
 	@echo "build"

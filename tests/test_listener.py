@@ -6,7 +6,7 @@ import threading
 import pytest
 from support import wait_until
 from support.bus import drain, listen, publish, stop_listener
-from trytond_fastbus import Bus, listener
+from trytond_fastbus import Bus, listener, settings
 
 
 def listening(database):
@@ -35,6 +35,16 @@ def test_time_out_is_that_of_the_configuration_now(configure, database):
     configure('database', timeout=0)
     thread.join(60)
     assert not thread.is_alive()
+    assert (os.getpid(), database) not in Bus._queues
+
+
+@pytest.mark.skipif(
+    not settings.MODULE,
+    reason="before 7.8 it is read when trytond.bus is imported")
+def test_time_out_that_is_no_number_is_refused(configure, database):
+    configure('database', timeout='soon')
+    with pytest.raises(ValueError, match="timeout in the configuration"):
+        Bus.subscribe(database, ['c'])
     assert (os.getpid(), database) not in Bus._queues
 
 

@@ -32,6 +32,8 @@ def ensure(bus, database):
     with bus._queues_lock[pid]:
         queue = bus._queues.get((pid, database))
         if not queue:
+            # What is wrong with it is said here, rather than in the thread.
+            settings.database_timeout()
             listener = threading.Thread(
                 target=bus._listen, args=(database,), daemon=True)
             queue = bus._queues[pid, database] = {

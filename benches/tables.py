@@ -1,0 +1,157 @@
+"""Writes the tables of the docs from recorded runs: benches.tables.
+
+A table stands between `<!-- recorded: NAMES -->` and `<!-- end -->`, where
+NAMES are those of files in benches/results, of one run.
+"""
+import json
+import re
+import textwrap
+
+from .record import RESULTS, ROOT
+
+DOCS = ROOT / 'docs'
+BLOCK = re.compile(
+    r'(<!-- recorded: ([\w ]+) -->\n).*?(<!-- end -->)', re.DOTALL)
+# Without the epoch and the revision of a Debian package
+VERSION = re.compile(r'(?:\d+:)?([\d.]+)')
+
+
+def main():
+    for path, text in written().items():
+        path.write_text(text)
+
+
+def written():
+    "The text that each page with tables is to have, by its path"
+    pages = {path: path.read_text() for path in sorted(DOCS.glob('*.md'))}
+    return {
+        path: BLOCK.sub(block, text) for path, text in pages.items()
+        if BLOCK.search(text)}
+
+
+def block(found):
+    head, names, end = found.groups()
+    runs = [
+        json.loads((RESULTS / f'{name}.json').read_text())
+        for name in names.split()]
+    rows = [row for run in runs for row in run['rows']]
+    tables = {'server': servers, 'journal': journal}.get(names, sides)(rows)
+    return '\n'.join([head, *tables, caption(runs), '', end])
+
+
+def caption(runs):
+    "What was measured when, of what and on what"
+    last = runs[-1]
+    versions = {'Python': last['machine']['python'], **last['versions']}
+    text = "%s, %d cores (load %s at the start, %s at the end), %s" % (
+        last['machine']['processor'], last['machine']['cores'],
+        runs[0]['load']['start'], last['load']['end'],
+        ', '.join(
+            '%s %s' % (name, VERSION.match(version)[1])
+            for name, version in versions.items()
+            if name != 'trytond-fastbus'))
+    return textwrap.fill(
+        "%s; a release build of %s, `%s`, %s." % (
+            text, last['commit'], last['command'], last['date'][:10]),
+        79, break_on_hyphens=False)
+
+
+def table(heads, rows):
+    yield '| %s |' % ' | '.join(heads)
+    yield '| --- |%s' % (' ---: |' * (len(heads) - 1))
+    for cells in rows:
+        yield '| %s |' % ' | '.join(cells)
+    yield ''
+
+
+def sides(rows):
+    "Stock and ours; the ratio is how many times better ours is"
+    return table(["", "stock", "ours", "ratio", "to reach", ""], [
+            ["(%s) %s, %s" % (row['part'], row['text'], row['unit']),
+                number(row['figures']['stock']),
+                number(row['figures']['ours']),
+                times(row['ratio']), goal(row), mark(row)]
+            for row in rows])
+
+
+def journal(rows):
+    "Three sides: stock, and ours without and with the journal"
+    groups, readers = {}, []
+    for row in rows:
+        if row['figures']['stock'] is None:
+            readers.append(row)
+            continue
+        text = row['text'].removesuffix(", p99")
+        key = 'median' if text == row['text'] else 'p99'
+        base = text.removesuffix(", no journal")
+        side = 'journal' if base == text else 'ours'
+        groups.setdefault((base, row['unit']), {})[side, key] = row
+    cells = []
+    for (text, unit), found in groups.items():
+        row = found['journal', 'median']
+        over, under = row['figures']['ours'], row['figures']['stock']
+        least = row['least']
+        cells.append([
+                "%s, %s" % (text, unit),
+                *(' / '.join(
+                        number(found[side, key]['figures'][figure])
+                        for key in ['median', 'p99'] if (side, key) in found)
+                    for side, figure in [
+                        ('journal', 'stock'), ('ours', 'ours'),
+                        ('journal', 'ours')]),
+                times(over / under),
+                "" if not least else "≥ %s" % times(least) if row['rate']
+                else "≤ %s" % times(1 / least),
+                mark(row)])
+    yield from table(
+        ["median / 99 %", "stock", "no journal", "journal",
+            "journal, of stock", "to reach", ""], cells)
+    yield from table(["readers", "journal", "to reach", ""], [
+            ["%s, %s" % (row['text'], row['unit']),
+                number(row['figures']['ours']), goal(row), mark(row)]
+            for row in readers])
+
+
+def servers(rows):
+    "A table for each number of polls"
+    for polls in dict.fromkeys(row['polls'] for row in rows):
+        here = [row for row in rows if row['polls'] == polls]
+        names = list(dict.fromkeys(row['server'] for row in here))
+        figures = {}
+        for row in here:
+            figures.setdefault((row['text'], row['unit']), {})[
+                row['server']] = row['figure']
+        yield from table([f"{polls:,} polls", *names], [
+                [', '.join(key), *(number(found[name]) for name in names)]
+                for key, found in figures.items()])
+
+
+def goal(row):
+    goals = []
+    if row['most'] is not None:
+        goals.append("≤ %s" % number(row['most']))
+    if row['floor'] is not None:
+        goals.append("≥ %s" % number(row['floor']))
+    if row['least'] is not None:
+        goals.append("≥ %s" % times(row['least']))
+    return ', '.join(goals)
+
+
+def mark(row):
+    return {None: "", True: "yes", False: "**no**"}[row['reached']]
+
+
+def times(ratio):
+    return "" if ratio is None else "%s ×" % number(ratio)
+
+
+def number(value):
+    if value is None:
+        return ""
+    if abs(value) >= 1000:
+        return format(value, ',.0f')
+    return '%.3g' % value
+
+
+if __name__ == '__main__':
+    main()
