@@ -238,7 +238,8 @@ def test_poll_is_bound_to_the_address_before_the_proxy(
 def test_allow_subscribe_off_tells_clients_to_stop(serve, client):
     with serve(allow_subscribe=False) as server:
         assert status(client(server))[0] == 501
-        assert 'allow_subscribe' in server.log
+        # It serves before it says so.
+        wait_until(lambda: 'allow_subscribe' in server.log)
 
 
 def test_cors_lets_the_origins_of_the_configuration_poll(serve, client):
