@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from support import wait_until
-from support.bus import drain, listen, publish, stop_listener
+from support.bus import configured, drain, listen, publish, stop_listener
 from trytond_fastbus import Bus, listener, settings
 
 
@@ -41,9 +41,9 @@ def test_time_out_is_that_of_the_configuration_now(configure, database):
 @pytest.mark.skipif(
     not settings.MODULE,
     reason="before 7.8 it is read when trytond.bus is imported")
-def test_time_out_that_is_no_number_is_refused(configure, database):
-    configure('database', timeout='soon')
-    with pytest.raises(ValueError, match="timeout in the configuration"):
+def test_time_out_that_is_no_number_is_refused(database):
+    with configured('database', timeout='soon'), \
+            pytest.raises(ValueError, match="timeout in the configuration"):
         Bus.subscribe(database, ['c'])
     assert (os.getpid(), database) not in Bus._queues
 
