@@ -19,6 +19,7 @@ GROWTH = {'kilobytes': 2048, 'database connections': 2}
 # What is imported at the start of a server whose account is taken
 COLLECTOR = Path(__file__).parent / 'collector'
 METRICS = ['tasks', 'connections', 'polls_waiting']
+TABLES = {'tcp', 'tcp6', 'udp', 'udp6', 'unix', 'netlink'}
 NONE = {'connections', 'polls_waiting'}
 
 
@@ -43,7 +44,8 @@ def take(server, ports, file):
             sockets.add(target[8:-1])
         files += target.startswith(str(file))
         logs += target == f'{file}-wal'
-    pool = len(sockets & connected_to(process, ports))
+    pool = len(
+        sockets & connected_to(process, ports) | closed(process, sockets))
     server.process.send_signal(signal.SIGUSR2)
     account = {
         'kilobytes': int(rollup['Anonymous'].split()[0]),
@@ -64,6 +66,16 @@ def connected_to(process, ports):
     return {
         fields[9] for fields in map(str.split, lines)
         if int(fields[2].rpartition(':')[2], 16) in ports}
+
+
+def closed(process, sockets):
+    """Return which of the sockets are in no table of the kernel: connections
+    that were reset, and that the pool has not noticed yet"""
+    known = set()
+    for path in (process / 'net').iterdir():
+        if path.name in TABLES:
+            known.update(path.read_text().split())
+    return sockets - known
 
 
 def settle(server, ports, file, seconds):

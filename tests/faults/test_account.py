@@ -1,5 +1,7 @@
 """What a server keeps is reported, and what an allocator does is not."""
 import os
+import socket
+import struct
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -19,6 +21,13 @@ for line in sys.stdin:
         connection.execute('PRAGMA journal_mode = WAL')
         connection.execute('SELECT 1 FROM sqlite_master').fetchall()
     print(flush=True)
+"""
+
+# Holds a connection to this port.
+CONNECTION = """
+import socket, sys
+connection = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+sys.stdin.read()
 """
 
 QUIET = {
@@ -74,3 +83,24 @@ def test_connections_of_sqlite_are_those_that_are_in_use(tmp_path):
         many, few = account(7), account(2)
         process.stdin.close()
     assert many['descriptors'] == few['descriptors'] == 3
+
+
+def test_connection_that_was_reset_is_one_of_the_pool(tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as listener, \
+            subprocess.Popen(
+                [sys.executable, '-c', CONNECTION,
+                    str(listener.getsockname()[1])],
+                stdin=subprocess.PIPE,
+                env={**os.environ, 'PYTHONPATH': str(COLLECTOR)}) as process:
+        def look():
+            found = take(SimpleNamespace(process=process), set(), tmp_path)
+            return found['database connections'], found['descriptors']
+
+        peer, _ = listener.accept()
+        assert look() == (0, 4)
+        # Closed so it is reset.
+        peer.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        peer.close()
+        wait_until(lambda: look() == (1, 3))
+        process.stdin.close()
