@@ -2,10 +2,11 @@
 grows.
 
 A server is compared with itself: once warm, each rest has to find it as the
-first one did. Its memory may vary, by what allocators keep, but not rise with
-time; neither may its connections to the database, which a pool keeps. On
-SQLite trytond does not close them: sqlite3 has each refer to itself, so that
-Python's collector does, which is asked to here.
+first one did. Its memory may vary, by what lies between free pieces, but not
+rise with time; neither may its connections to the database, which a pool
+keeps. It is asked to give back what is free first: what an allocator keeps of
+the busiest moment so far is no leak, and trytond leaves its connections on
+SQLite to Python's collector, since sqlite3 has each refer to itself.
 """
 import os
 import signal
@@ -24,8 +25,8 @@ NONE = {'connections', 'polls_waiting'}
 
 
 def take(server, ports, file):
-    """Return by name what the server holds just now, and have it collect its
-    garbage
+    """Return by name what the server holds just now, and have it give back
+    what is free
 
     ports are those of the database on PostgreSQL, file is that on SQLite."""
     process = Path(f'/proc/{server.process.pid}')
