@@ -31,9 +31,11 @@ def written():
 
 def block(found):
     head, names, end = found.groups()
-    runs = [
-        json.loads((RESULTS / f'{name}.json').read_text())
-        for name in names.split()]
+    paths = [RESULTS / f'{name}.json' for name in names.split()]
+    if not all(path.exists() for path in paths):
+        # It was not recorded yet.
+        return found[0]
+    runs = [json.loads(path.read_text()) for path in paths]
     rows = [row for run in runs for row in run['rows']]
     tables = {'server': servers, 'journal': journal}.get(names, sides)(rows)
     return '\n'.join([head, *tables, caption(runs), '', end])
