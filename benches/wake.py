@@ -38,7 +38,7 @@ def measure(database, threads, number):
     process has computed in them"""
     from trytond.bus import Bus
     from trytond.transaction import Transaction
-    channel = 'chat:%d,%d' % (threads, number)
+    channel = 'crowd:%d,%d' % (threads, number)
     returns = []
     gate = threading.Lock()
 
