@@ -60,22 +60,23 @@ class Row:
     def cells(self):
         goals = []
         if self.most is not None:
-            goals.append("<= %s" % _number(self.most))
+            goals.append("<= %s" % number(self.most))
         if self.floor is not None:
-            goals.append(">= %s" % _number(self.floor))
+            goals.append(">= %s" % number(self.floor))
         if self.least is not None:
-            goals.append(">= %s x" % _number(self.least))
+            goals.append(">= %s x" % number(self.least))
         mark = {None: "", True: "yes", False: "NO"}[self.reached]
         return [
             "%s, %s%s" % (
                 self.text, self.unit,
                 ", median" if self.statistic == 'median' else ""),
-            _number(self.figures['stock']), _number(self.figures['ours']),
-            "%s x" % _number(self.ratio) if self.ratio else "",
+            number(self.figures['stock']), number(self.figures['ours']),
+            "%s x" % number(self.ratio) if self.ratio else "",
             ", ".join(goals), mark]
 
 
-def _number(value):
+def number(value):
+    "With three digits or more, empty for none"
     if value is None:
         return ''
     if abs(value) >= 1000:

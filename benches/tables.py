@@ -8,6 +8,7 @@ import re
 import textwrap
 
 from .record import RESULTS, ROOT
+from .report import number
 
 DOCS = ROOT / 'docs'
 BLOCK = re.compile(
@@ -145,14 +146,6 @@ def mark(row):
 
 def times(ratio):
     return "" if ratio is None else "%s ×" % number(ratio)
-
-
-def number(value):
-    if value is None:
-        return ""
-    if abs(value) >= 1000:
-        return format(value, ',.0f')
-    return '%.3g' % value
 
 
 if __name__ == '__main__':
