@@ -229,6 +229,25 @@ fn who_connected_before_the_end_is_still_answered() {
 }
 
 #[test]
+fn who_has_connected_is_accepted_at_the_end() {
+    let site = start(Config {
+        drain: Duration::ZERO,
+        ..Config::default()
+    });
+    let mut clients: Vec<_> = (0..500).map(|_| site.connect()).collect();
+    site.server.drain();
+    let request = site.post(JSON, "{}");
+    for client in &mut clients {
+        client.send(&request);
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().status, 401);
+    }
+    let ended = site.server.wait(Duration::from_secs(5));
+    ended.expect("it ends").expect("without an error");
+}
+
+#[test]
 fn clients_are_waited_for_at_the_end_as_long_as_some_of_them_end() {
     let in_time = (0..5).any(|_| are_slow_clients_answered());
     assert!(in_time, "the machine is too busy");

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::select;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::address::Peer;
@@ -22,61 +23,87 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often a connection without a request is asked for its place.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// Takes connections in until it is dropped. Each has one of `places`, and
-/// while there is none left the others stay with the kernel.
-///
-/// # Errors
-///
-/// When the socket can't be used at all.
-pub(super) fn accept(
-    listener: Listener,
-    app: Arc<App>,
-    places: Arc<Semaphore>,
-) -> io::Result<tokio::task::JoinHandle<()>> {
-    Ok(match listener {
-        Listener::Tcp(listener) => {
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener)?;
-            tokio::spawn(accept_tcp(listener, app, places))
-        }
-        Listener::Unix(listener) => {
-            listener.set_nonblocking(true)?;
-            let listener = UnixListener::from_std(listener)?;
-            tokio::spawn(accept_unix(listener, app, places))
-        }
-    })
+/// Takes connections in. Each has one of the places, and while there is none
+/// left the others stay with the kernel.
+#[derive(Clone, Debug)]
+pub(super) struct Accept {
+    pub(super) app: Arc<App>,
+    pub(super) places: Arc<Semaphore>,
+    /// Whose sender is dropped when no more are to come.
+    pub(super) over: watch::Receiver<()>,
 }
 
-async fn accept_tcp(listener: TcpListener, app: Arc<App>, places: Arc<Semaphore>) {
-    loop {
-        let place = place(&app, &places).await;
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                // Without it an answer waits for the client's acknowledgement
-                // of the one before. A socket that refuses works as well.
-                let _ = stream.set_nodelay(true);
-                let peer = Peer::Host(address.ip());
-                let open = Open::new(&app, place);
-                match &app.config.tls {
-                    None => tokio::spawn(serve(stream, peer, open)),
-                    Some(tls) => {
-                        tokio::spawn(serve_tls(stream, tls.acceptor(), peer, open))
-                    }
-                };
+impl Accept {
+    /// Has a task take in all that come to `listener`, and at the end those
+    /// that are with the kernel then.
+    ///
+    /// # Errors
+    ///
+    /// When the socket can't be used at all.
+    pub(super) fn spawn(
+        self,
+        listener: Listener,
+        tasks: &mut JoinSet<()>,
+    ) -> io::Result<()> {
+        match listener {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = TcpListener::from_std(listener)?;
+                tasks.spawn(self.tcp(listener));
             }
-            Err(error) => failed(&error).await,
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = UnixListener::from_std(listener)?;
+                tasks.spawn(self.unix(listener));
+            }
+        }
+        Ok(())
+    }
+
+    async fn tcp(mut self, listener: TcpListener) {
+        while let Some(((stream, address), open)) =
+            self.next(|| listener.accept()).await
+        {
+            // Without it an answer waits for the client's acknowledgement of
+            // the one before. A socket that refuses works as well.
+            let _ = stream.set_nodelay(true);
+            let peer = Peer::Host(address.ip());
+            match &self.app.config.tls {
+                None => tokio::spawn(serve(stream, peer, open)),
+                Some(tls) => {
+                    tokio::spawn(serve_tls(stream, tls.acceptor(), peer, open))
+                }
+            };
         }
     }
-}
 
-async fn accept_unix(listener: UnixListener, app: Arc<App>, places: Arc<Semaphore>) {
-    loop {
-        let place = place(&app, &places).await;
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(serve(stream, Peer::Local, Open::new(&app, place)));
+    async fn unix(mut self, listener: UnixListener) {
+        while let Some(((stream, _), open)) = self.next(|| listener.accept()).await {
+            tokio::spawn(serve(stream, Peer::Local, open));
+        }
+    }
+
+    /// The next connection, or none when it is over.
+    async fn next<S, F>(&mut self, accept: impl Fn() -> F) -> Option<(S, Open)>
+    where
+        F: Future<Output = io::Result<S>>,
+    {
+        loop {
+            let next = async {
+                let place = place(&self.app, &self.places).await;
+                (accept().await, place)
+            };
+            // In this order: who has connected before the end is served.
+            let (accepted, place) = select! {
+                biased;
+                next = next => next,
+                _ = self.over.changed() => return None,
+            };
+            match accepted {
+                Ok(stream) => return Some((stream, Open::new(&self.app, place))),
+                Err(_) if self.over.has_changed().is_err() => return None,
+                Err(error) => failed(&error).await,
             }
-            Err(error) => failed(&error).await,
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::select;
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::AbortHandle;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use super::accept::accept;
+use super::accept::Accept;
 use super::admin;
 use super::app::App;
 use super::config::Config;
@@ -91,10 +91,15 @@ pub async fn run(
         .max_connections
         .min(Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(most));
-    let mut accepting = Tasks(Vec::new());
+    let (until, over) = watch::channel(());
+    let accept = Accept {
+        app: app.clone(),
+        places: places.clone(),
+        over,
+    };
+    let mut accepting = JoinSet::new();
     for listener in listeners {
-        let task = accept(listener, app.clone(), places.clone())?;
-        accepting.0.push(task.abort_handle());
+        accept.clone().spawn(listener, &mut accepting)?;
     }
     let mut others = Tasks(Vec::new());
     let relay = tokio::spawn({
@@ -110,7 +115,18 @@ pub async fn run(
         () = stop.given() => {}
         () = tidy(&app) => {}
     }
-    drain(&app, &places, most, accepting).await;
+    app.metrics.draining.set(1);
+    app.drain.begin(app.config.drain);
+    if let Some(end) = app.drain.end() {
+        sleep_until(end).await;
+    }
+    drop(until);
+    // All has to be accepted, before the places are taken from who might
+    // want one.
+    let accepted = async { while accepting.join_next().await.is_some() {} };
+    let _ = timeout(PATIENCE, accepted).await;
+    accepting.shutdown().await;
+    last_answers(&app, &places, most).await;
     Ok(())
 }
 
@@ -125,15 +141,10 @@ async fn tidy(app: &App) {
     }
 }
 
-async fn drain(app: &App, places: &Semaphore, most: usize, accepting: Tasks) {
-    app.metrics.draining.set(1);
-    app.drain.begin(app.config.drain);
-    if let Some(end) = app.drain.end() {
-        sleep_until(end).await;
-    }
-    drop(accepting);
-    // Each connection ends by itself, with its next answer if not before. On a
-    // machine that is busy, or over a slow network, that takes its time.
+/// Waits for the connections that are left, when all of the `most` places are
+/// given back. Each ends by itself, with its next answer if not before; on a
+/// machine that is busy, or over a slow network, that takes its time.
+async fn last_answers(app: &App, places: &Semaphore, most: usize) {
     let most = u32::try_from(most).unwrap_or(u32::MAX);
     let ended = async {
         let mut all = pin!(places.acquire_many(most));
