@@ -47,6 +47,8 @@ def test_what_comes_back_to_its_level_is_silent():
         kilobytes=[40_000, 44_000, 47_000, 46_000, 45_000, 46_500, 47_500,
             46_900, 45_900],
         descriptors=[12, 12, 11, 12, 22, 12, 12, 12, 12]) == []
+    # The pool was emptied just before a rest.
+    assert run(**{'database connections': [5, 5, 7, 7, 1, 7, 7, 8, 7]}) == []
 
 
 @pytest.mark.parametrize('name, values, violation', [

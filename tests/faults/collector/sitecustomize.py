@@ -1,12 +1,15 @@
 """Has a process give back what is free when it gets SIGUSR2, its garbage and
 what its allocator keeps: Python imports this at its start, with this directory
-on PYTHONPATH."""
+on PYTHONPATH.
+
+glibc gives each of many threads a heap of its own, and never gives back what
+is free at the end of one, but for the first. So there is only that.
+"""
 import ctypes
 import gc
 import signal
 
-# Not every C library has it.
-trim = getattr(ctypes.CDLL(None), 'malloc_trim', lambda _: None)
+M_ARENA_MAX = -8
 
 
 def give_back(*_):
@@ -14,4 +17,8 @@ def give_back(*_):
     trim(0)
 
 
+# Not every C library has them.
+libc = ctypes.CDLL(None)
+trim = getattr(libc, 'malloc_trim', lambda _: None)
+getattr(libc, 'mallopt', lambda *_: None)(M_ARENA_MAX, 1)
 signal.signal(signal.SIGUSR2, give_back)
