@@ -294,7 +294,7 @@ fn silent_client_does_not_keep_the_server() {
         ..Config::default()
     });
     let mut silent = site.connect();
-    while site.metric("trytond_bus_connections") != Some(1.0) {}
+    site.comes_to("trytond_bus_connections", 1.0);
     site.server.drain();
     let ended = site.server.wait(Duration::from_secs(5));
     ended.expect("it ends").expect("without an error");

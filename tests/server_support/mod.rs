@@ -159,17 +159,23 @@ impl Site {
 
     /// Waits until as many polls wait.
     pub(crate) fn waiting(&self, polls: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "they are few")]
+        self.comes_to("trytond_bus_polls_waiting", polls as f64);
+    }
+
+    /// Waits until a metric has this value: an answer counts once it was
+    /// written, which its client may know first.
+    pub(crate) fn comes_to(&self, name: &str, value: f64) {
         let until = Instant::now() + Duration::from_secs(20);
         let mut found = None;
         while Instant::now() < until {
-            found = self.metric("trytond_bus_polls_waiting");
-            #[expect(clippy::cast_precision_loss, reason = "they are few")]
-            if found == Some(polls as f64) {
+            found = self.metric(name);
+            if found == Some(value) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        panic!("{found:?} polls wait, not {polls}");
+        panic!("{name} is {found:?}, not {value}");
     }
 }
 
