@@ -14,6 +14,11 @@ use crate::sync::{Mutex, lock};
 /// request, once the drain is over.
 const LAST_REQUESTS: Duration = Duration::from_millis(500);
 
+/// For how long before the end nobody is accepted any more, at most, and what
+/// part of the drain that is: who is answered at its end would come back here.
+const CLOSED: Duration = Duration::from_millis(500);
+const CLOSED_PART: u32 = 4;
+
 /// Whether the server is about to stop, and when each poll then ends.
 ///
 /// Polls that end at once would come back at once: those that wait when it
@@ -73,6 +78,13 @@ impl Drain {
         self.period.get().map(|period| period.from + period.length)
     }
 
+    /// When the last ones are accepted, if it has begun.
+    pub(super) fn closing(&self) -> Option<Instant> {
+        let period = self.period.get()?;
+        let closed = CLOSED.min(period.length / CLOSED_PART);
+        Some(period.from + period.length.saturating_sub(closed))
+    }
+
     /// Until when a connection that has had answers may begin a request, if it
     /// has begun; it waits for one since `since`.
     pub(super) fn last_request(&self, since: Instant) -> Option<Instant> {
@@ -100,6 +112,18 @@ impl Drop for Watch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_accepted_shortly_before_the_end() {
+        for (length, open) in [(10_000, 9_500), (2_000, 1_500), (100, 75), (0, 0)] {
+            let drain = Drain::default();
+            assert_eq!(drain.closing(), None);
+            let length = Duration::from_millis(length);
+            drain.begin(length);
+            let open = length.saturating_sub(Duration::from_millis(open));
+            assert_eq!(drain.closing().map(|closing| closing + open), drain.end());
+        }
+    }
 
     #[test]
     fn turns_are_spread_evenly() {

@@ -117,15 +117,15 @@ pub async fn run(
     }
     app.metrics.draining.set(1);
     app.drain.begin(app.config.drain);
-    if let Some(end) = app.drain.end() {
+    if let (Some(closing), Some(end)) = (app.drain.closing(), app.drain.end()) {
+        sleep_until(closing).await;
+        drop(until);
+        let accepted = async { while accepting.join_next().await.is_some() {} };
+        let _ = timeout(PATIENCE, accepted).await;
+        // Before the places are taken from who might want one.
+        accepting.shutdown().await;
         sleep_until(end).await;
     }
-    drop(until);
-    // All has to be accepted, before the places are taken from who might
-    // want one.
-    let accepted = async { while accepting.join_next().await.is_some() {} };
-    let _ = timeout(PATIENCE, accepted).await;
-    accepting.shutdown().await;
     last_answers(&app, &places, most).await;
     Ok(())
 }
