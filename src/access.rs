@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     fn poll(chats: &[&str]) -> Poll {
-        Poll::new(chats.iter().map(|chat| Box::from(*chat)))
+        Poll::new(chats.iter().map(|chat| (*chat).into()))
     }
 
     fn names(chats: &[&str]) -> Vec<Box<str>> {

@@ -8,7 +8,7 @@ pub use crate::journal::{Request, Settling};
 use crate::message::{Id, Message};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::waiter::{Signal, Waiter, Wake};
-use crate::waitlist::Waitlist;
+use crate::waitlist::{Name, Waitlist};
 
 /// The bus of one database in this process; clones are the same bus.
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ impl Bus {
     /// Where the journal has to be read first, the waiter is one for that, as
     /// for [`Bus::settle`]: unless it is woken with a message, this is called
     /// again.
-    pub fn subscribe<S: AsRef<str>>(
+    pub fn subscribe<S: Name>(
         &self,
         channels: &[S],
         last: Option<&Id>,
@@ -223,7 +223,7 @@ impl Bus {
 
     /// The same, and registers a waiter in the same step if `waits` says so
     /// of what was found.
-    pub fn look_or_wait<T, S: AsRef<str>>(
+    pub fn look_or_wait<T, S: Name>(
         &self,
         look: impl FnOnce(&mut History) -> T,
         waits: impl FnOnce(&T) -> bool,
@@ -437,7 +437,7 @@ impl Bus {
         })
     }
 
-    fn register<S: AsRef<str>>(
+    fn register<S: Name>(
         &self,
         state: &mut State,
         channels: &[S],

@@ -1,10 +1,13 @@
 //! What a client asks for in a poll, and what it may and can see of it.
+use std::sync::Arc;
+
 use crate::message::{Message, response};
 
 /// The channels of one poll.
 #[derive(Clone, Debug)]
 pub struct Poll {
-    channels: Vec<Box<str>>,
+    /// Shared with those who know who waits there.
+    channels: Box<[Arc<str>]>,
     /// The index of the one channel of the form `client:…`.
     client: Option<usize>,
 }
@@ -17,7 +20,7 @@ impl Poll {
     /// `notification:<id>` with the same id is kept. Where no such channel
     /// is there, or several, the user isn't known and nothing is dropped.
     #[must_use]
-    pub fn new(channels: impl IntoIterator<Item = Box<str>>) -> Self {
+    pub fn new(channels: impl IntoIterator<Item = Arc<str>>) -> Self {
         let mut channels: Vec<_> = channels.into_iter().collect();
         if let Some(user) = only(&channels, "user:").map(|(_, id)| id.to_owned()) {
             channels.retain(|channel| {
@@ -29,9 +32,12 @@ impl Poll {
         Self::of(channels)
     }
 
-    fn of(channels: Vec<Box<str>>) -> Self {
+    fn of(channels: Vec<Arc<str>>) -> Self {
         let client = only(&channels, "client:").map(|(index, _)| index);
-        Self { channels, client }
+        Self {
+            channels: channels.into(),
+            client,
+        }
     }
 
     /// Who polls, if that is known.
@@ -49,16 +55,17 @@ impl Poll {
     /// Drops all chats but these.
     pub fn keep_chats(&mut self, mut chats: Vec<Box<str>>) {
         chats.sort_unstable();
-        let mut channels = std::mem::take(&mut self.channels);
-        channels.retain(|channel| {
-            !is_chat(channel) || chats.binary_search(channel).is_ok()
-        });
-        *self = Self::of(channels);
+        let is_kept = |channel: &Arc<str>| {
+            let found = chats.binary_search_by(|chat| (**chat).cmp(channel));
+            !is_chat(channel) || found.is_ok()
+        };
+        let channels = std::mem::take(&mut self.channels).into_iter();
+        *self = Self::of(channels.filter(is_kept).collect());
     }
 
     /// The channels that the client gets messages of.
     #[must_use]
-    pub fn channels(&self) -> &[Box<str>] {
+    pub fn channels(&self) -> &[Arc<str>] {
         &self.channels
     }
 
@@ -101,7 +108,7 @@ fn is_chat(channel: &str) -> bool {
 }
 
 /// The index and the rest of the only channel that starts with `prefix`.
-fn only<'a>(channels: &'a [Box<str>], prefix: &str) -> Option<(usize, &'a str)> {
+fn only<'a>(channels: &'a [Arc<str>], prefix: &str) -> Option<(usize, &'a str)> {
     let mut found = channels
         .iter()
         .enumerate()

@@ -10,6 +10,11 @@ use smallvec::SmallVec;
 
 use crate::waiter::Waiter;
 
+/// The name of a channel; one that is shared already is not copied.
+pub trait Name: AsRef<str> + Clone + Into<Arc<str>> {}
+
+impl<S: AsRef<str> + Clone + Into<Arc<str>>> Name for S {}
+
 /// The waiters of one database by their channels.
 ///
 /// A waiter knows its place in the list of each of its channels, so that
@@ -33,7 +38,7 @@ struct Registered {
 
 #[derive(Debug)]
 struct Channel {
-    name: Box<str>,
+    name: Arc<str>,
     waiters: SmallVec<[Place; 2]>,
 }
 
@@ -60,37 +65,33 @@ impl Place {
 
 impl Waitlist {
     /// Registers a waiter on `channels`; returns the key to remove it with.
-    pub fn insert<S: AsRef<str>>(
-        &mut self,
-        channels: &[S],
-        waiter: Arc<Waiter>,
-    ) -> usize {
+    pub fn insert<S: Name>(&mut self, channels: &[S], waiter: Arc<Waiter>) -> usize {
         let entry = self.waiters.vacant_entry();
         let key = entry.key();
         let mut places = SmallVec::new();
-        for name in channels {
-            let name = name.as_ref();
+        for channel in channels {
+            let name = channel.as_ref();
             let (slab, hasher) = (&mut self.channels, &self.hasher);
             let found = self.names.entry(
                 hasher.hash_one(name),
                 |other| *slab[*other as usize].name == *name,
                 |other| hasher.hash_one(&*slab[*other as usize].name),
             );
-            let channel = match found {
+            let index = match found {
                 Entry::Occupied(found) => *found.get() as usize,
                 Entry::Vacant(free) => {
-                    let channel = slab.insert(Channel {
-                        name: name.into(),
+                    let index = slab.insert(Channel {
+                        name: channel.clone().into(),
                         waiters: SmallVec::new(),
                     });
-                    free.insert(Place::new(channel, 0).key);
-                    channel
+                    free.insert(Place::new(index, 0).key);
+                    index
                 }
             };
-            let list = &mut slab[channel].waiters;
+            let list = &mut slab[index].waiters;
             // A channel that is asked for twice counts once.
             if list.last().is_none_or(|last| last.key as usize != key) {
-                places.push(Place::new(channel, list.len()));
+                places.push(Place::new(index, list.len()));
                 list.push(Place::new(key, places.len() - 1));
             }
         }

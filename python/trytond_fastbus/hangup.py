@@ -9,9 +9,10 @@ import select
 import threading
 from contextlib import contextmanager, suppress
 
-# Not of the context, which a thread that answers a request hands on to those
-# that it starts, in free-threaded Python: the client is not theirs.
-_serving = threading.local()
+# By process and thread. Not of the context, which a thread that answers a
+# request hands on to those that it starts, in free-threaded Python: the client
+# is not theirs.
+_sockets = {}
 _watchers = {}
 
 
@@ -29,17 +30,21 @@ class Middleware:
 @contextmanager
 def serving(environ):
     "In this thread it is the client of this request that waits"
-    before = _socket()
-    _serving.socket = (
+    key = _key()
+    before = _sockets.get(key)
+    _sockets[key] = (
         environ.get('werkzeug.socket') or environ.get('gunicorn.socket'))
     try:
         yield
     finally:
-        _serving.socket = before
+        if before is None:
+            del _sockets[key]
+        else:
+            _sockets[key] = before
 
 
-def _socket():
-    return getattr(_serving, 'socket', None)
+def _key():
+    return os.getpid(), threading.get_ident()
 
 
 def watch(hang_up):
@@ -47,7 +52,7 @@ def watch(hang_up):
 
     Returns a function that ends the watch, or None when nothing is watched.
     """
-    socket = _socket()
+    socket = _sockets.get(_key())
     # Where gevent has patched it away a wait costs no thread.
     if socket is None or not hasattr(select, 'epoll'):
         return None

@@ -1,4 +1,6 @@
 //! What comes from outside: channels, ids and payloads of any shape.
+use std::sync::Arc;
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -15,7 +17,7 @@ use crate::message::{Id, Message};
 /// # Errors
 ///
 /// `TypeError` when it is not a collection of strings.
-pub(super) fn channels(channels: &Bound<'_, PyAny>) -> PyResult<Vec<Box<str>>> {
+pub(super) fn channels(channels: &Bound<'_, PyAny>) -> PyResult<Vec<Arc<str>>> {
     let wrong = |what: &Bound<'_, PyAny>| {
         let class = what.get_type().name()?;
         Err(PyTypeError::new_err(format!(
@@ -30,7 +32,7 @@ pub(super) fn channels(channels: &Bound<'_, PyAny>) -> PyResult<Vec<Box<str>>> {
     for channel in channels.try_iter()? {
         let channel = channel?;
         match channel.cast::<PyString>() {
-            Ok(name) => names.extend(name.to_str().ok().map(Box::from)),
+            Ok(name) => names.extend(name.to_str().ok().map(Arc::from)),
             Err(_) => return wrong(&channel),
         }
     }

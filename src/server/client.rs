@@ -227,8 +227,8 @@ impl Client {
         if self.sent.as_ref().is_some_and(is_sent) {
             if let Some(sent) = self.sent.take() {
                 place = place.max(Some(sent.number));
-                let channel = Box::from(&*sent.channel);
-                self.advance(Arc::new(Poll::new([channel])), sent.number + 1);
+                let poll = Poll::new([sent.channel]);
+                self.advance(Arc::new(poll), sent.number + 1);
                 covered = Some(sent.poll);
             }
             self.land(woken);

@@ -1,4 +1,6 @@
 //! What the body of a poll asks for.
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -17,7 +19,7 @@ pub(super) struct Question {
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(default)]
-    channels: Vec<Box<str>>,
+    channels: Vec<Arc<str>>,
     /// Any JSON.
     #[serde(borrow, default)]
     last_message: Option<&'a RawValue>,
