@@ -86,10 +86,14 @@ def test_both_publish_at_the_same_time(stock, listening, channel):
     assert [id_ for id_ in ids if id_ in set(theirs)] == theirs
 
 
+ZONES = st.none() | st.builds(
+    datetime.timezone, st.timedeltas(
+        datetime.timedelta(hours=-23), datetime.timedelta(hours=23)))
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats()
     | st.text(st.characters(exclude_categories=[])) | st.binary()
-    | st.datetimes() | st.dates() | st.times() | st.timedeltas()
+    | st.datetimes(timezones=ZONES) | st.dates()
+    | st.times(timezones=ZONES) | st.timedeltas()
     | st.decimals(),
     lambda inner: st.lists(inner, max_size=4)
     | st.tuples(inner, inner)

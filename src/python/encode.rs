@@ -163,9 +163,10 @@ impl Encoder<'_> {
         let encoder = JSON_ENCODER.get(py)?;
         // Where its method `default` looks first.
         let serializers = encoder.getattr(pyo3::intern!(py, "serializers"))?;
-        let other = match serializers.cast::<PyDict>()?.get_item(value.get_type())? {
+        let class = value.get_type();
+        let other = match serializers.cast::<PyDict>()?.get_item(&class)? {
             Some(function) => {
-                if let Some(serializer) = Serializer::of(&function)? {
+                if let Some(serializer) = Serializer::of(&function, &class)? {
                     return serializer.push(self.out, value);
                 }
                 function.call1((value,))?
