@@ -1,9 +1,8 @@
 //! Dates and times in JSON, as trytond's own serializers write them.
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyDict, PyString, PyTuple, PyType};
 
-use super::encode::encode;
 use super::imports::JSON_ENCODER;
 
 /// The attributes that are written.
@@ -47,6 +46,8 @@ impl Serializer {
         let module = encoder.getattr("__module__")?;
         let globals = py.import(module.cast::<PyString>()?)?.dict();
         let functions = encoder.getattr("serializers")?;
+        let options = [("separators", (",", ":"))].into_py_dict(py)?;
+        let whole = encoder.call((), Some(&options))?;
         let mut all = Vec::new();
         for (name, attributes) in [
             ("datetime", &ATTRIBUTES[..]),
@@ -65,11 +66,11 @@ impl Serializer {
                 name,
                 attributes,
             };
-            let (mut theirs, mut ours) = (String::new(), String::new());
-            encode(&mut theirs, &function.call1((&example,))?)?;
+            let theirs = whole.call_method1("encode", (&example,))?;
+            let mut ours = String::new();
             serializer.push(&mut ours, &example)?;
             let defined_in = function.getattr("__globals__");
-            if theirs == ours && defined_in.is_ok_and(|dict| dict.is(&globals)) {
+            if theirs.eq(ours)? && defined_in.is_ok_and(|dict| dict.is(&globals)) {
                 all.push(serializer);
             }
         }
