@@ -163,10 +163,9 @@ impl Encoder<'_> {
         let encoder = JSON_ENCODER.get(py)?;
         // Where its method `default` looks first.
         let serializers = encoder.getattr(pyo3::intern!(py, "serializers"))?;
-        let class = value.get_type();
-        let other = match serializers.cast::<PyDict>()?.get_item(&class)? {
+        let other = match serializers.cast::<PyDict>()?.get_item(value.get_type())? {
             Some(function) => {
-                if let Some(serializer) = Serializer::of(&function, &class)? {
+                if let Some(serializer) = Serializer::of(&function)? {
                     return serializer.push(self.out, value);
                 }
                 function.call1((value,))?
