@@ -14,10 +14,7 @@ use trytond_fastbus::server::{Config, Limits};
 
 /// Waits until so many handshakes have failed.
 fn failures(site: &Site, number: f64) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while site.metric("trytond_bus_tls_failures_total") != Some(number) {
-        assert!(Instant::now() < until);
-    }
+    site.comes_to("trytond_bus_tls_failures_total", number);
 }
 
 #[test]
