@@ -40,22 +40,38 @@ pub(super) struct Watch<'a> {
     key: usize,
 }
 
+/// The time of a drain.
 #[derive(Clone, Copy, Debug)]
-struct Period {
+pub(super) struct Period {
     from: Instant,
     length: Duration,
 }
 
+impl Period {
+    /// When the last ones are accepted.
+    pub(super) fn closing(&self) -> Instant {
+        let closed = CLOSED.min(self.length / CLOSED_PART);
+        self.from + self.length.saturating_sub(closed)
+    }
+
+    /// When it is over.
+    pub(super) fn end(&self) -> Instant {
+        self.from + self.length
+    }
+}
+
 impl Drain {
-    /// Begins, and will be over after `length`. Only the first call counts.
-    pub(super) fn begin(&self, length: Duration) {
+    /// Begins, and will be over after `length`; returns its time. Only the
+    /// first call counts.
+    pub(super) fn begin(&self, length: Duration) -> Period {
         let from = Instant::now();
-        self.period.get_or_init(|| Period { from, length });
+        let period = *self.period.get_or_init(|| Period { from, length });
         let tasks: Vec<_> = {
             let tasks = lock(&self.tasks);
             tasks.iter().map(|(_, waker)| waker.clone()).collect()
         };
         tasks.into_iter().for_each(Waker::wake);
+        period
     }
 
     /// Whether it has begun.
@@ -75,14 +91,7 @@ impl Drain {
 
     /// When it is over, if it has begun.
     pub(super) fn end(&self) -> Option<Instant> {
-        self.period.get().map(|period| period.from + period.length)
-    }
-
-    /// When the last ones are accepted, if it has begun.
-    pub(super) fn closing(&self) -> Option<Instant> {
-        let period = self.period.get()?;
-        let closed = CLOSED.min(period.length / CLOSED_PART);
-        Some(period.from + period.length.saturating_sub(closed))
+        self.period.get().map(Period::end)
     }
 
     /// Until when a connection that has had answers may begin a request, if it
@@ -116,12 +125,9 @@ mod tests {
     #[test]
     fn nobody_is_accepted_shortly_before_the_end() {
         for (length, open) in [(10_000, 9_500), (2_000, 1_500), (100, 75), (0, 0)] {
-            let drain = Drain::default();
-            assert_eq!(drain.closing(), None);
-            let length = Duration::from_millis(length);
-            drain.begin(length);
-            let open = length.saturating_sub(Duration::from_millis(open));
-            assert_eq!(drain.closing().map(|closing| closing + open), drain.end());
+            let period = Drain::default().begin(Duration::from_millis(length));
+            let open = Duration::from_millis(open);
+            assert_eq!(period.closing(), period.from + open);
         }
     }
 

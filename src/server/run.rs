@@ -116,16 +116,14 @@ pub async fn run(
         () = tidy(&app) => {}
     }
     app.metrics.draining.set(1);
-    app.drain.begin(app.config.drain);
-    if let (Some(closing), Some(end)) = (app.drain.closing(), app.drain.end()) {
-        sleep_until(closing).await;
-        drop(until);
-        let accepted = async { while accepting.join_next().await.is_some() {} };
-        let _ = timeout(PATIENCE, accepted).await;
-        // Before the places are taken from who might want one.
-        accepting.shutdown().await;
-        sleep_until(end).await;
-    }
+    let period = app.drain.begin(app.config.drain);
+    sleep_until(period.closing()).await;
+    drop(until);
+    let accepted = async { while accepting.join_next().await.is_some() {} };
+    let _ = timeout(PATIENCE, accepted).await;
+    // Before the places are taken from who might want one.
+    accepting.shutdown().await;
+    sleep_until(period.end()).await;
     last_answers(&app, &places, most).await;
     Ok(())
 }
