@@ -1,5 +1,5 @@
 """The same steps on the queue of stock and on ours give the same answers,
-but for the one difference of P4."""
+except after a message of a channel that is not asked for."""
 import itertools
 from unittest.mock import patch
 
@@ -58,7 +58,7 @@ class Queues:
     def expected(self, asked, last):
         """What stock answers, unless last is known but in a channel that is
         not asked for: stock, which does not see it, answers the first; ours
-        what stock answers of those after it (P4)"""
+        what stock answers of those after it"""
         known = last is not None and next((
                 index for index, (_, message, time) in enumerate(self.appended)
                 if time >= self.now - TIMEOUT

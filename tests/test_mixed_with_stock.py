@@ -1,4 +1,4 @@
-"""P10: processes with stock's bus and with ours share a database."""
+"""Processes with stock's bus and with ours share a database."""
 import datetime
 import json
 import math

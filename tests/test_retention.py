@@ -1,4 +1,4 @@
-"""P7: what is retained is bounded, and nothing else is kept."""
+"""What is retained is bounded, and nothing else is kept."""
 import pytest
 from support import wait_until
 from support.bus import Polls, Wire, drain, listen, publish, statistics

@@ -1,12 +1,10 @@
 //! The page for administrators: what it is sent with, and that it needs
 //! nothing from elsewhere.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::io::Read;
 use std::net::TcpStream;
 
-use server_support::{Client, Site, start};
+use crate::support::{Client, Site, start};
 use trytond_fastbus::server::Config;
 
 fn ask(site: &Site, method: &str, path: &str) -> Client {

@@ -1,4 +1,4 @@
-"""P8: what is no message is logged, counted and skipped, and what is one
+"""What is no message is logged, counted and skipped, and what is one
 passes, whatever comes before and after it."""
 import logging
 

@@ -1,19 +1,35 @@
 //! What a poll takes of the memory of the bus server while its session is
-//! checked. Alone in its file: what other tests take would count as well.
-#![cfg(all(feature = "server", target_os = "linux"))]
-mod server_support;
+//! checked. It is measured in a process of its own, because the memory of other
+//! tests would count as well.
 
+use std::process::Command;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use server_support::{Client, JSON, Site, start};
+use crate::support::{Client, JSON, Site, start};
 use trytond_fastbus::server::Config;
 
 /// The length of a header that comes with each poll.
 const HEADER: usize = 7000;
+/// Set in the process that measures.
+const ALONE: &str = "BUS_TEST_ALONE";
 
 #[test]
 fn poll_whose_session_is_checked_keeps_nothing_of_its_request() {
+    if std::env::var_os(ALONE).is_some() {
+        return measure();
+    }
+    let name = "memory::poll_whose_session_is_checked_keeps_nothing_of_its_request";
+    let output = Command::new(std::env::current_exe().expect("a path"))
+        .args(["--exact", name, "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .expect("a process");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("1 passed"), "{output:?}");
+}
+
+fn measure() {
     let site = start(Config::default());
     // What is needed once is no poll's.
     let few = poll(&site, 0..50);

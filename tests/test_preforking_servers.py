@@ -1,4 +1,4 @@
-"""P9: servers that load the application before they fork their workers."""
+"""Servers that load the application before they fork their workers."""
 import json
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""P2: all processes deliver in the order of commits, and of publish."""
+"""All processes deliver in the order of commits, and of publish."""
 import random
 import threading
 

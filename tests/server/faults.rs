@@ -1,13 +1,11 @@
 //! What bad clients do to a bus server, and that the good ones notice
 //! nothing of it.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use server_support::{Client, GOOD, JSON, Site, Stop, message, start};
+use crate::support::{Client, GOOD, JSON, Site, Stop, message, start};
 use trytond_fastbus::server::{Config, Limits};
 
 /// How long a good client may wait for what is there, on a slow machine.

@@ -1,11 +1,9 @@
 //! The bus server over real sockets: what clients send, and what they get.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::net::Shutdown;
 use std::time::Duration;
 
-use server_support::{EMPTY, GOOD, JSON, message, start};
+use crate::support::{EMPTY, GOOD, JSON, message, start};
 use trytond_fastbus::registry;
 use trytond_fastbus::server::Config;
 

@@ -1,14 +1,12 @@
 //! The bus server over TLS.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use server_support::tls::{Files, TlsClient, trust, with_tls};
-use server_support::{EMPTY, JSON, Site, message, start};
+use crate::support::tls::{Files, TlsClient, trust, with_tls};
+use crate::support::{EMPTY, JSON, Site, message, start};
 use tokio_rustls::rustls::{HandshakeKind, version};
 use trytond_fastbus::server::{Config, Limits};
 

@@ -1,4 +1,4 @@
-"""P3: no message is late because it arrived while a client subscribed."""
+"""No message is late because it arrived while a client subscribed."""
 import queue
 import random
 import sys

@@ -1,6 +1,5 @@
 //! Polls of a database with a journal: nothing is said of what may be there
 //! before it was looked into.
-#![cfg(feature = "server")]
 use std::time::{Duration, Instant};
 
 use trytond_fastbus::bus::Bus;
@@ -9,8 +8,7 @@ use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::Config;
 
-mod server_support;
-use server_support::{EMPTY, Site, start};
+use crate::support::{EMPTY, Site, start};
 
 fn site() -> (Site, Bus) {
     let history = Bounds {

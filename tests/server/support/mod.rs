@@ -1,5 +1,4 @@
 //! A server on a port of its own, and a client that talks plain HTTP to it.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 pub(crate) mod tls;
 
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-"""P5: a lost connection is noticed and made anew, waiters stay waiting."""
+"""A lost connection is noticed and made anew, waiters stay waiting."""
 import logging
 import threading
 import time

@@ -1,12 +1,10 @@
 //! Every status of the bus server: where it belongs, and that pages may read
 //! it.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::collections::BTreeSet;
 use std::io::Read;
 
-use server_support::{GOOD, JSON, Site, message, start};
+use crate::support::{GOOD, JSON, Site, message, start};
 use trytond_fastbus::server::{Config, Limits};
 
 const PAGE: &str = "https://sao.example.com";

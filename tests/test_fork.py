@@ -1,4 +1,4 @@
-"""P9: after a fork at any moment both processes go on, Ctrl-C ends a wait,
+"""After a fork at any moment both processes go on, Ctrl-C ends a wait,
 and nothing hangs the exit of the interpreter."""
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""P1: a message is delivered if and only if its transaction commits."""
+"""A message is delivered if and only if its transaction commits."""
 import uuid
 from contextlib import suppress
 

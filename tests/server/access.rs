@@ -1,11 +1,9 @@
 //! The chats of a poll, as far as its user may follow them.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use server_support::{EMPTY, GOOD, JSON, Site, message, start};
+use crate::support::{EMPTY, GOOD, JSON, Site, message, start};
 use trytond_fastbus::server::{Config, Limits};
 
 const CHATS: &str = r#""client:x","chat:a,1","chat:a,2""#;

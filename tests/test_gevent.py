@@ -1,4 +1,4 @@
-"""P9: under gevent a wait costs a greenlet and no thread, the hub goes on,
+"""Under gevent a wait costs a greenlet and no thread, the hub goes on,
 and whatever ends a wait loses no message and leaves nothing behind."""
 from concurrent.futures import ThreadPoolExecutor
 

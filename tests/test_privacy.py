@@ -1,4 +1,4 @@
-"""P11: nobody receives the messages of a channel of another user."""
+"""Nobody receives the messages of a channel of another user."""
 import pytest
 from support.bus import drain, publish
 from support.client import TrytonClient

@@ -1,12 +1,10 @@
 //! The bounds of the bus server, and its end.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::io::Write;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use server_support::{Client, EMPTY, GOOD, JSON, message, start};
+use crate::support::{Client, EMPTY, GOOD, JSON, message, start};
 use trytond_fastbus::server::{Config, Limits};
 
 fn limited(limits: Limits) -> Config {

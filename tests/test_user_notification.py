@@ -1,4 +1,4 @@
-"""P12: the notification of a user is shown by each of the user's clients,
+"""The notification of a user is shown by each of the user's clients,
 which look at their own channel only."""
 import pytest
 from support.bus import publish

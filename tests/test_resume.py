@@ -1,4 +1,4 @@
-"""P4: a client resumes after its last message, whatever it calls that."""
+"""A client resumes after its last message, whatever it calls that."""
 import pytest
 from support import wait_until
 from support.bus import (

@@ -1,6 +1,4 @@
 //! The bus server over HTTP/2.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -10,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::support::tls::{Http2, TlsClient, tls, with_tls};
+use crate::support::{EMPTY, JSON, message, start};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
 use hyper::client::conn::http2::Builder;
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use server_support::tls::{Http2, TlsClient, tls, with_tls};
-use server_support::{EMPTY, JSON, message, start};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use trytond_fastbus::server::{Config, Limits};

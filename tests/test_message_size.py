@@ -1,4 +1,4 @@
-"""P6: messages of any size up to the limit are delivered."""
+"""Messages of any size up to the limit are delivered."""
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 //! The sockets of the bus server: its own, those it is handed, and those it
 //! leaves to another server.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use server_support::{Client, EMPTY, Fake, JSON, Stop, bind, message, post, start_on};
+use crate::support::{Client, EMPTY, Fake, JSON, Stop, bind, message, post, start_on};
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{Address, Config, Listener, Server, inherited};
@@ -90,7 +88,10 @@ impl Handed {
         let child = Command::new("sh")
             .args(["-c", script])
             .arg(test)
-            .args(["--exact", "sockets_that_systemd_hands_over_are_served"])
+            .args([
+                "--exact",
+                "sockets::sockets_that_systemd_hands_over_are_served",
+            ])
             .env("LISTEN_FDS", count.to_string())
             .stdin(Stdio::from(first))
             .stdout(Stdio::from(second))
@@ -252,7 +253,7 @@ fn servers_beside_each_other_share_the_clients_of_a_port() {
     let first = start_on(config.clone(), beside(0));
     let port = first.address.port();
     let second = start_on(config, beside(port));
-    let status = |site: &server_support::Site| {
+    let status = |site: &crate::support::Site| {
         site.metric("trytond_bus_requests_total{status=\"401\"}")
             .unwrap_or_default()
     };

@@ -1,7 +1,5 @@
 //! Whatever is sent to the bus server: it never panics, what it answers is
 //! complete, and the next client is served.
-#![cfg(feature = "server")]
-mod server_support;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -9,13 +7,13 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::{EMPTY, GOOD, JSON, Site, start};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Map, Value, json};
-use server_support::{EMPTY, GOOD, JSON, Site, start};
 use trytond_fastbus::server::Config;
 
 const CLOSE: &str = "Connection: close\r\n";

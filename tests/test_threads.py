@@ -1,4 +1,4 @@
-"""P9: many threads at once, which on a free-threaded Python run at once."""
+"""Many threads at once, which on a free-threaded Python run at once."""
 import contextvars
 import os
 import select
