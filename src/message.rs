@@ -1,6 +1,7 @@
 //! A message as it passes the bus: from the payload of a NOTIFY to the body
 //! of a response, without being decoded in between.
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -51,52 +52,62 @@ impl Id {
     /// itself.
     #[must_use]
     pub fn from_json(json: &str) -> Self {
+        let mut canonical = String::new();
         match serde_json::from_str(json) {
             Ok(Value::String(text)) => Self::from_text(&text),
-            Ok(value) => {
-                let mut canonical = String::new();
-                push_canonical(&mut canonical, &value);
+            Ok(_) if push_canonical(&mut canonical, json).is_ok() => {
                 Self(Repr::Other(canonical.into()))
             }
-            Err(_) => Self(Repr::Other(json.into())),
+            _ => Self(Repr::Other(json.into())),
         }
     }
 }
 
-/// Writes `value` such that values equal in Python are written alike: there
-/// 1, 1.0 and True are one, and so are dictionaries in any order.
-fn push_canonical(out: &mut String, value: &Value) {
-    match value {
-        Value::Bool(truth) => out.push(if *truth { '1' } else { '0' }),
-        Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() && float.fract() == 0.0 => {
-                // `-0.0` equals 0, and no exponent is ever written here.
-                write!(out, "{:.0}", float + 0.0).expect("a String takes all");
-            }
-            _ => out.push_str(&number.to_string()),
-        },
-        Value::String(text) => json::push_string(out, text),
-        Value::Array(items) => {
+/// Writes the JSON `value` such that values equal in Python are written alike:
+/// there 1, 1.0 and True are one, and so are dictionaries in any order.
+/// Integers are never read as numbers, since they may have any size.
+fn push_canonical(out: &mut String, value: &str) -> serde_json::Result<()> {
+    let value = value.trim_ascii();
+    match value.as_bytes().first() {
+        Some(b't') => out.push('1'),
+        Some(b'f') => out.push('0'),
+        Some(b'"') => {
+            let text: Cow<'_, str> = serde_json::from_str(value)?;
+            json::push_string(out, &text);
+        }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(value)?;
             out.push('[');
             for item in items {
-                push_canonical(out, item);
+                push_canonical(out, item.get())?;
                 out.push(',');
             }
             out.push(']');
         }
-        Value::Object(members) => {
-            // serde_json keeps the members sorted.
+        Some(b'{') => {
+            let members: BTreeMap<Cow<'_, str>, &RawValue> =
+                serde_json::from_str(value)?;
             out.push('{');
             for (key, member) in members {
-                json::push_string(out, key);
+                json::push_string(out, &key);
                 out.push(':');
-                push_canonical(out, member);
+                push_canonical(out, member.get())?;
                 out.push(',');
             }
             out.push('}');
         }
-        Value::Null => out.push_str("null"),
+        Some(b'-' | b'0'..=b'9') if value.contains(['.', 'e', 'E']) => {
+            let float: f64 = serde_json::from_str(value)?;
+            if float.fract() == 0.0 {
+                // `-0.0` equals 0, and no exponent is ever written here.
+                write!(out, "{:.0}", float + 0.0).expect("a String takes all");
+            } else {
+                write!(out, "{float}").expect("a String takes all");
+            }
+        }
+        _ => out.push_str(if value == "-0" { "0" } else { value }),
     }
+    Ok(())
 }
 
 /// A message of the bus.
@@ -373,6 +384,12 @@ mod tests {
             ("1.5", "1.5", true),
             ("null", "null", true),
             ("100000000000000000000", "1e20", true),
+            ("100000000000000000000", "100000000000000000001", false),
+            ("[36893488147419103232]", "[36893488147419103233]", false),
+            ("-18446744073709551617", "-18446744073709551618", false),
+            ("-0", "0", true),
+            ("1.5e1", "15", true),
+            ("[ true ,{ \"a\" : 2.0 }]", "[1,{\"a\":2}]", true),
             ("[1, 2]", "[1,2.0]", true),
             (r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, true),
             (r#""\u0041""#, r#""A""#, true),

@@ -41,6 +41,9 @@ def published(monkeypatch):
         # The current user, unless nobody can log in as it
         (1, {}, {}, 'user:1'),
         (1, {'client': None}, {}, 'user:1'),
+        (0, {'user': 1}, {}, 'user:1'),
+        (2, {'user': 1}, {}, 'user:2'),
+        (0, {'user': 0}, {}, None),
         (0, {}, {}, None),
         (0, {}, {'user': 0}, 'user:0'),
         ])

@@ -80,8 +80,10 @@ def notify(
 
     It goes to the client with the id `client`; else to all clients of the
     user with the id `user`; else to the client in the context of the
-    transaction; else to all clients of its user, unless that is root, whom
-    nobody logs in as.
+    transaction; else to all clients of the current user: the transaction's
+    or, where that is root, the one that root acts for
+    (`set_user(0, set_context=True)`). Root itself never logs in, so without
+    any other user nothing is sent.
 
     `title` is a line that sums it up, `body` a short text without markup,
     `priority` goes from 0 (low) to 3 (urgent): ValueError for others.

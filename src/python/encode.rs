@@ -54,10 +54,15 @@ impl Encoder<'_> {
             self.float(number)
         } else if let Ok(dict) = value.cast::<PyDict>() {
             self.nested(value, |encoder| encoder.dict(dict))
-        } else if let Ok(list) = value.cast::<PyList>() {
+        } else if let Ok(list) = value.cast_exact::<PyList>() {
             self.nested(value, |encoder| encoder.items(list.iter()))
-        } else if let Ok(tuple) = value.cast::<PyTuple>() {
+        } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
             self.nested(value, |encoder| encoder.items(tuple.iter()))
+        } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>()
+        {
+            // A subclass may iterate over something else.
+            let items: Vec<_> = value.try_iter()?.collect::<PyResult<_>>()?;
+            self.nested(value, |encoder| encoder.items(items.into_iter()))
         } else {
             self.other(value)
         }
@@ -109,12 +114,13 @@ impl Encoder<'_> {
     fn dict(&mut self, dict: &Bound<'_, PyDict>) -> PyResult<()> {
         self.out.push('{');
         // A copy: the encoder of a value may be any Python, and change it.
-        for (index, item) in dict.items().iter().enumerate() {
+        for (index, item) in items_of(dict)?.into_iter().enumerate() {
             if index > 0 {
                 self.out.push(',');
             }
             let (key, value) =
-                item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+                item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()
+                    .map_err(|_| PyValueError::new_err("items must return 2-tuples"))?;
             self.key(&key)?;
             self.out.push(':');
             self.value(&value)?;
@@ -196,4 +202,13 @@ impl Encoder<'_> {
         self.containers.pop();
         Ok(())
     }
+}
+
+/// The items of `dict`: a subclass may have other ones, unless it is empty.
+fn items_of<'py>(dict: &Bound<'py, PyDict>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    if dict.is_exact_instance_of::<PyDict>() || dict.is_empty() {
+        return Ok(dict.items().iter().collect());
+    }
+    let items = dict.call_method0(pyo3::intern!(dict.py(), "items"))?;
+    items.try_iter()?.collect()
 }

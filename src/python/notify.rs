@@ -12,7 +12,9 @@ const PRIORITIES: std::ops::RangeInclusive<i64> = 0..=3;
 ///
 /// It goes to the client `client`, else to all clients of the user `user`,
 /// else to the client of the transaction's context, else to all clients of
-/// the transaction's user, unless that is root, whom nobody logs in as.
+/// the current user: the transaction's or, where that is root, the one that
+/// root acts for (`set_user(0, set_context=True)`). Root itself never logs
+/// in, so without any other user nothing is sent.
 #[pyfunction]
 #[pyo3(signature = (title, body=None, priority=1, user=None, client=None))]
 pub(super) fn notify<'py>(
@@ -49,12 +51,16 @@ pub(super) fn notify<'py>(
 /// The channel of the client, or else the user, of the transaction.
 fn own_channel(py: Python<'_>) -> PyResult<Option<String>> {
     let transaction = transaction(py)?;
-    let client = transaction
-        .getattr("context")?
-        .call_method1("get", ("client",))?;
+    let context = transaction.getattr("context")?;
+    let client = context.call_method1("get", ("client",))?;
     if client.is_truthy()? {
         return Ok(Some(format!("client:{client}")));
     }
-    let user = transaction.getattr("user")?;
+    let mut user = transaction.getattr("user")?;
+    if !user.is_truthy()? {
+        // `set_user(0, set_context=True)` keeps the user there, which is the
+        // current user for trytond.
+        user = context.call_method1("get", ("user", &user))?;
+    }
     Ok(user.is_truthy()?.then(|| format!("user:{user}")))
 }

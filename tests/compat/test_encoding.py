@@ -34,6 +34,21 @@ class Fraction(float):
         return 'other'
 
 
+class Pairs(dict):
+    def items(self):
+        return [('other', 1), *super().items()]
+
+
+class Sequence(list):
+    def __iter__(self):
+        yield 'other'
+
+
+class Wrong(dict):
+    def items(self):
+        return ['ab', ('a', 'b', 'c')]
+
+
 class Registered:
     "What a module registers with the encoder and the decoder"
 
@@ -230,6 +245,13 @@ def test_error_names_the_type_that_can_not_be_encoded():
     for value in [Unknown(), [{'a': Unknown()}], {'a': (1, Unknown())}]:
         with pytest.raises(TypeError, match='Unknown'):
             encoded({'value': value})
+
+
+def test_subclass_is_encoded_by_what_it_overrides():
+    for value in [
+            Pairs(a=1), Pairs(), Sequence([1, 2]), Sequence(), Wrong(a=1),
+            [Pairs(a=Sequence([1]))]]:
+        check(value)
 
 
 def test_container_within_itself_is_refused_as_by_json():
