@@ -63,8 +63,9 @@ lint: $(environments)/tools/.requirements $(environments)/8.2/.product $(environ
 		trytond_fastbus._native)
 	@$(plots)/python -m tests.plots
 
-docs: $(environments)/docs/.requirements ## Make the documentation as a site, in target/docs
+docs: $(environments)/docs/.requirements ## Check the documentation, and make it as a site in target/docs
 	@echo "docs"
+	@$(<D)/bin/python -m tests.docs
 	@$(<D)/bin/sphinx-build -q -E -W --keep-going -d target/doctrees \
 		docs target/docs
 

@@ -15,6 +15,14 @@ BLOCK = re.compile(
     r'(<!-- recorded: ([\w ]+) -->\n).*?(<!-- end -->)', re.DOTALL)
 # Without the epoch and the revision of a Debian package
 VERSION = re.compile(r'(?:\d+:)?([\d.]+)')
+# Recorded, but not shown: the page has the rows that a reader compares.
+OMITTED = re.compile(
+    r"memory without a poll|memory of a poll after load|load's CPU|"
+    r"to the last of all, p99|8 at once.*(ms|messages/s)$|"
+    r"no fsync, 100|fsync, no write, 100|trytond, 200.*after its start|"
+    r"trytond-bus, 1,000.*after its start|"
+    r"SQLite, commit to another process, ms")
+FEWEST_POLLS = 1000
 
 
 def main():
@@ -35,7 +43,9 @@ def block(found):
     runs = [
         json.loads((RESULTS / f'{name}.json').read_text())
         for name in names.split()]
-    rows = [row for run in runs for row in run['rows']]
+    rows = [
+        row for run in runs for row in run['rows']
+        if not OMITTED.match("%s, %s" % (row['text'], row['unit']))]
     tables = {'server': servers, 'journal': journal}.get(names, sides)(rows)
     return '\n'.join([head, *tables, caption(runs), '', end])
 
@@ -114,8 +124,9 @@ def journal(rows):
 
 
 def servers(rows):
-    "A table for each number of polls"
-    for polls in dict.fromkeys(row['polls'] for row in rows):
+    "A table for each number of polls, without what never happened"
+    for polls in dict.fromkeys(
+            row['polls'] for row in rows if row['polls'] >= FEWEST_POLLS):
         here = [row for row in rows if row['polls'] == polls]
         names = list(dict.fromkeys(row['server'] for row in here))
         figures = {}
@@ -124,7 +135,7 @@ def servers(rows):
                 row['server']] = row['figure']
         yield from table([f"{polls:,} polls", *names], [
                 [', '.join(key), *(number(found[name]) for name in names)]
-                for key, found in figures.items()])
+                for key, found in figures.items() if any(found.values())])
 
 
 def goal(row):

@@ -10,7 +10,7 @@ SERVERS = [4, 8, 16, 32, 64]
 # A process can't have more descriptors than the system's default fs.nr_open.
 DESCRIPTORS_MAX = 1_048_576
 
-# Measured on the machine of docs/scaling.md: bytes, and seconds of CPU
+# Measured on the machine of docs/benchmarks.md: bytes, and seconds of CPU
 MEASURED = {
     'poll_bytes': 3_500,
     'kernel_bytes': 3_800,

@@ -15,8 +15,8 @@ CACHE_SIZE = 64 * 1024 * 1024
 KEEP_ALIVE_TIMEOUT = 10
 JOURNAL_TIMEOUT = 3600
 
-# What the bus server allows, and what it takes (docs/bus-server.md): each
-# option's default and the least that it may be
+# The limits of the bus server: each option's default and the least that it may
+# be (docs/reference/configuration.md)
 SERVER = {
     'threads': (0, 0),
     'session_threads': (4, 1),
