@@ -60,7 +60,8 @@ class Registered:
 
 
 class Unknown:
-    pass
+    def __repr__(self):
+        return 'Unknown()'
 
 
 class Moment(dt.datetime):

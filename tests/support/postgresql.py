@@ -7,6 +7,7 @@ import glob
 import importlib.util
 import os
 import pwd
+import random
 import shutil
 import socket
 import stat
@@ -35,11 +36,27 @@ rm -rf "$1"
 """
 
 
+# Below the ports that the kernel gives to connections
+PORTS = range(15000, 32768)
+_reservations = []
+
+
 def free_port():
-    "Return a TCP port of 127.0.0.1 that nothing listens on"
-    with socket.socket() as socket_:
-        socket_.bind(('127.0.0.1', 0))
-        return socket_.getsockname()[1]
+    """Return a TCP port of 127.0.0.1 that nothing listens on.
+
+    No other process gets it from here while this one lives: the UDP port of
+    the same number is the reservation.
+    """
+    while True:
+        port = random.choice(PORTS)
+        reservation = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            reservation.bind(('127.0.0.1', port))
+            with socket.create_server(('127.0.0.1', port)):
+                _reservations.append(reservation)
+            return port
+        except OSError:
+            reservation.close()
 
 
 def find_binaries():
