@@ -1,8 +1,8 @@
 # Build, check and show trytond-fastbus; make help lists the targets.
 #
-# It needs Python >= 3.10 with venv and Rust. Each series of trytond has an
-# environment of its own below .environments, made anew when its file in
-# tests/requirements changes.
+# It needs Python >= 3.10 with venv, and Rust. Each series of trytond has an
+# environment of its own below .environments, which is made again when its file
+# in tests/requirements changes.
 
 PYTHON ?= python3
 # The series of trytond to test, and those that run every test
@@ -36,7 +36,7 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test lint docs test-rust real-clients test-python \
+.PHONY: help demo check try test lint docs test-rust real-clients test-python \
 	test-compat test-free-threaded soak fuzz tsan bench bench-server plots dist \
 	audit clean
 
@@ -46,19 +46,39 @@ help: ## List the targets
 demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
 	@$(demo)/bin/python examples/demo.py $(DB)
 
-test: lint docs test-rust real-clients test-python test-compat test-free-threaded ## Run all checks and tests
-	@echo "all passed"
-
-lint: $(environments)/tools/.requirements $(environments)/8.2/.product $(environments)/plots/.requirements ## Check form, lints, stubs and plots
-	@echo "lint"
+check: $(environments)/tools/.requirements ## Check the form and the lints, and run the unit tests in Rust: in a minute
+	@echo "form, ruff"
 	@cargo fmt --check
-	@cargo clippy -q --locked --all-targets -- -D warnings
-	@cargo clippy -q --locked --all-targets --no-default-features -- -D warnings
-	@cargo clippy -q --locked --all-targets --no-default-features \
-		--features server -- -D warnings
 	@! grep -rnE --include='*.rs' --exclude-dir=python '^[^/]*\<pyo3\>' src \
 		|| { echo "pyo3 belongs to src/python"; exit 1; }
 	@$(tools)/ruff check -q
+	@echo "clippy"
+	@cargo clippy -q --locked --all-targets -- -D warnings
+	@cargo clippy -q --locked --all-targets --no-default-features \
+		--features server -- -D warnings
+	@cargo clippy -q --locked --lib --no-default-features -- -D warnings
+	@echo "cargo doc"
+	@RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps
+	@echo "unit tests in Rust"
+	@cargo test -q --locked --no-default-features --features server --lib
+
+# A development build in an environment of its own
+K ?=
+ARGS ?= -q
+tried := $(environments)/try-$(lastword $(SERIES))
+
+try: $(tried)/.requirements ## Run the tests in Python whose name matches, in one series (K=chat SERIES=8.2 ARGS="-x -v")
+	@$(call quiet,PATH="$(CURDIR)/$(tools):$$PATH" \
+		VIRTUAL_ENV=$(CURDIR)/$(tried) maturin develop -q --locked --uv \
+		$(if $(wildcard $(tried)/.installed),--skip-install))
+	@touch $(tried)/.installed
+	@$(tried)/bin/python -m pytest $(ARGS) -k '$(K)' tests
+
+test: lint docs test-rust real-clients test-python test-compat test-free-threaded ## Run all checks and tests
+	@echo "all passed"
+
+lint: check $(environments)/8.2/.product $(environments)/plots/.requirements ## Check form, lints, stubs and plots
+	@echo "lint"
 	@$(call quiet,$(environments)/8.2/bin/python -m mypy.stubtest \
 		trytond_fastbus._native)
 	@$(plots)/python -m tests.plots
@@ -73,7 +93,7 @@ test-rust: $(environments)/tools/.requirements ## Test the core, and its model u
 	@echo "tests in Rust"
 	@cargo test -q --locked --no-default-features --features server
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
-		cargo test -q --locked --release --no-default-features --test loom
+		cargo test -q --locked --profile loom --no-default-features --test loom
 
 # In a container (root, and no init system) what some tests need is installed.
 # Elsewhere it is left to the administrator, and they are skipped where it is
@@ -122,8 +142,8 @@ endif
 SECONDS ?= 600
 RUN ?=
 
-soak: $(environments)/8.2/.product ## Look for lost messages under random faults (SECONDS=600 SEED=7 RUN="--database sqlite")
-	@cd tests && PYTHONPATH=.:.. ../$(environments)/8.2/bin/python -m faults \
+soak: $(environments)/release/.product ## Look for lost messages under random faults (SECONDS=600 SEED=7 RUN="--database sqlite")
+	@cd tests && PYTHONPATH=.:.. ../$(environments)/release/bin/python -m faults \
 		--seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(RUN)
 
 # With cargo-fuzz and a nightly toolchain. What is found lands in
@@ -154,11 +174,11 @@ tsan: ## Run the tests in Rust under ThreadSanitizer (nightly, with rust-src)
 		--skip drain_answers_all_streams_one_after_the_other \
 		--skip clients_that_send_a_byte_at_a_time
 
-bench: $(environments)/8.2/.product ## Compare with the stock bus, and record it (PARTS="a g": some parts)
-	@$(environments)/8.2/bin/python -m benches $(PARTS) --record
+bench: $(environments)/release/.product ## Compare with the stock bus, and record it (PARTS="a g": some parts)
+	@$(environments)/release/bin/python -m benches $(PARTS) --record
 
-bench-server: $(environments)/8.2/.product ## Compare servers of long polls, nginx with nchan too, and record it
-	@$(environments)/8.2/bin/python -m benches.server --record
+bench-server: $(environments)/release/.product ## Compare servers of long polls, nginx with nchan too, and record it
+	@$(environments)/release/bin/python -m benches.server --record
 
 plots: $(environments)/plots/.requirements ## Draw the plots and write the tables of the docs from benches/results
 	@$(plots)/python -m benches.plots
@@ -178,13 +198,25 @@ audit: $(cargo-deny) $(environments)/audit/.requirements ## Check licences, sour
 clean: ## Remove what was made
 	rm -rf dist target $(environments)
 
-# The wheel that is tested, for this machine only
+# The wheel that is tested, for this machine only and without optimisation: it
+# shares the build of the dependencies with the tests in Rust. What is measured
+# is the wheel of a release.
 $(wheel): $(sources) | $(environments)/tools/.requirements
-	@echo "build"
+	@$(call build,$(PYO3_PYTHON))
+
+target/wheels/release/.built: $(sources) | $(environments)/tools/.requirements
+	@$(call build,$(PYO3_PYTHON),--release)
+
+target/wheels/free-threaded/.built: $(sources) | $(environments)/tools/.requirements
+	@$(call build,$(FREE_THREADED))
+
+define build
+	echo "build $@"
 	@rm -f $(@D)/*.whl
-	@$(call quiet,$(tools)/maturin build -q --release --locked --out $(@D) \
-		--interpreter $(tools)/python)
+	@$(call quiet,PYO3_PYTHON=$(1) $(tools)/maturin build -q --locked $(2) \
+		--out $(@D) --interpreter $(1))
 	@touch $@
+endef
 
 # It compiles for some minutes
 $(cargo-deny):
@@ -192,33 +224,45 @@ $(cargo-deny):
 	@$(call quiet,cargo install -q --locked --root $(environments)/cargo \
 		cargo-deny@0.20.2)
 
-# The wheel for other Pythons is none for this one.
-target/wheels/free-threaded/.built: $(sources) | $(environments)/tools/.requirements
-	@echo "build for $(FREE_THREADED)"
-	@rm -f $(@D)/*.whl
-	@$(call quiet,PYO3_PYTHON=$(FREE_THREADED) $(tools)/maturin build -q \
-		--release --locked --out $(@D) --interpreter $(FREE_THREADED))
-	@touch $@
+# The product in an environment
+$(environments)/%/.product: $(wheel) $(environments)/%/.requirements
+	@$(call install)
+$(environments)/release/.product: target/wheels/release/.built $(environments)/release/.requirements
+	@$(call install)
+$(environments)/free-threaded/.product: target/wheels/free-threaded/.built $(environments)/free-threaded/.requirements
+	@$(call install)
 
-$(environments)/free-threaded/.product: target/wheels/free-threaded/.built \
-		$(environments)/free-threaded/.requirements
-	@$(@D)/bin/pip install -q --force-reinstall --no-deps $(<D)/*.whl
+define install
+	$(tools)/uv pip install -q --python $(@D) --reinstall --no-deps \
+		$(<D)/*.whl
 	@touch $@
+endef
 
 $(environments)/free-threaded/.requirements: PYTHON = $(FREE_THREADED)
 
-# The product in an environment
-$(environments)/%/.product: $(wheel) $(environments)/%/.requirements
-	@$(@D)/bin/pip install -q --force-reinstall --no-deps $(<D)/*.whl
+# What makes the other environments is in the first one.
+$(environments)/tools/.requirements: tests/requirements/tools.txt
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install -q -r $<
 	@touch $@
 
 # An environment; those of the series need a PostgreSQL
 $(SERIES:%=$(environments)/%/.requirements): tests/requirements/common.txt
-$(environments)/%/.requirements: tests/requirements/%.txt
-	@echo "environment $*"
-	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/pip install -q -r $<
-	@$(if $(filter $*,$(SERIES)),$(@D)/bin/python tests/support/postgresql.py \
-		> /dev/null 2>&1 \
-		|| $(@D)/bin/pip install -q -r tests/requirements/postgresql.txt)
+$(environments)/try-%/.requirements: tests/requirements/%.txt tests/requirements/common.txt | $(environments)/tools/.requirements
+	@$(call make-environment,$<)
+$(environments)/%/.requirements: tests/requirements/%.txt | $(environments)/tools/.requirements
+	@$(call make-environment,$<)
+
+# pip, where uv can't reach what pip reaches
+define make-environment
+	echo "environment $(notdir $(@D))"; \
+	{ $(tools)/uv venv -q --clear --python "$$(command -v $(PYTHON))" $(@D) && \
+		$(tools)/uv pip install -q --python $(@D) -r $(1); } || \
+	{ $(PYTHON) -m venv --clear $(@D) && $(@D)/bin/pip install -q -r $(1); }
+	@case $(1) in tests/requirements/[0-9]*) \
+		$(@D)/bin/python tests/support/postgresql.py > /dev/null 2>&1 || \
+		$(tools)/uv pip install -q --python $(@D) \
+			-r tests/requirements/postgresql.txt;; esac
+	@rm -f $(@D)/.installed
 	@touch $@
+endef

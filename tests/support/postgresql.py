@@ -38,7 +38,6 @@ rm -rf "$1"
 
 # Below the ports that the kernel gives to connections
 PORTS = range(15000, 32768)
-_reservations = []
 
 
 def free_port():
@@ -53,7 +52,7 @@ def free_port():
         try:
             reservation.bind(('127.0.0.1', port))
             with socket.create_server(('127.0.0.1', port)):
-                _reservations.append(reservation)
+                reservation.detach()  # open until this process ends
             return port
         except OSError:
             reservation.close()
