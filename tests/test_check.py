@@ -168,14 +168,6 @@ def test_option_that_is_misspelt(check):
         '[bus] jornal', "is 'journal' meant?")
 
 
-def test_options_that_are_read_are_known():
-    import re
-
-    text = Path(settings.__file__).read_text()
-    read = set(re.findall(r"'bus', '(\w+)'", text))
-    assert {'allow_subscribe', 'journal', 'listen'} < read <= settings.KNOWN
-
-
 @pytest.mark.parametrize('days, status', [(30, 'ok'), (13, 'warning')])
 def test_certificate(check, serve, tmp_path, monkeypatch, days, status):
     path, key = make_certificate(tmp_path, days)

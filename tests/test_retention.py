@@ -24,9 +24,9 @@ def peer(postgresql, database):
     with Peer({
                 'database': {'uri': postgresql.uri},
                 'bus': {
-                    'cache_timeout': 2, 'select_timeout': 1,
-                    'long_polling_timeout': 0},
+                    'cache_timeout': 2, 'select_timeout': 1},
                 }) as peer:
+        peer.call('end_polls_at_once')
         peer.call('listen', database)
         yield peer
 

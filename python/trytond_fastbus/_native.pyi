@@ -6,8 +6,9 @@ from typing import Any, ClassVar, final
 
 __all__ = [
     'Assembly', 'Bus', 'BusServer', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX',
-    'SessionRequest', 'WokenQueue', '_MessageQueue', 'check_certificate',
-    'close', 'forked', 'notify', 'split', 'statistics', 'watch']
+    'SessionRequest', 'WokenQueue', '_MessageQueue', 'check_address',
+    'check_certificate', 'close', 'forked', 'notify', 'split', 'statistics',
+    'watch']
 
 # The most bytes that PostgreSQL takes as the payload of a NOTIFY
 PAYLOAD_MAX: int
@@ -298,6 +299,10 @@ class Assembly:
         Raises ValueError for what is no part or does not follow the one
         before, and for a payload of more than `limit` bytes.
         """
+
+def check_address(address: str) -> None:
+    """Raise ValueError for the text of an address that the bus server can't
+    listen on."""
 
 def check_certificate(
         certificate: str | PathLike[str],

@@ -6,7 +6,7 @@ import sys
 
 from trytond import commandline
 
-from . import commands, settings
+from . import commands, settings, sources
 
 logger = logging.getLogger('trytond.bus')
 
@@ -26,6 +26,7 @@ def main(args=None):
         argcomplete.autocomplete(parser)
     options = parser.parse_args(args)
     commandline.config_log(options)
+    sources.files[:] = options.configfile
     settings.config.update_etc(options.configfile)
 
     # What imports the rest of trytond comes after its configuration.
@@ -40,7 +41,8 @@ def main(args=None):
                 options.database_names, options.listen, options.admin_listen)
         except (OSError, RuntimeError, ValueError) as error:
             logger.debug("the bus server can not start", exc_info=True)
-            print("%s: error: %s" % (parser.prog, error), file=sys.stderr)
+            for line in str(error).splitlines():
+                print("%s: error: %s" % (parser.prog, line), file=sys.stderr)
             status = 1
     sys.exit(status)
 

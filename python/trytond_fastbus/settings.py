@@ -1,125 +1,191 @@
-"""The configuration, read from trytond's at each call."""
+"""The configuration, read from trytond's at each call by the table of
+`options`."""
+import configparser
 import functools
+import logging
 import os
+import re
 import sys
+import urllib.parse
 from importlib.machinery import PathFinder
 
 import trytond.config
+
+from . import _native, sources
+from .options import BY_NAME, OPTIONS, TRYTOND
 
 # A module from 7.8 on, an object of it before.
 MODULE = hasattr(trytond.config, 'getint')
 config = trytond.config if MODULE else trytond.config.config
 
-MESSAGE_SIZE = 1024 * 1024
-CACHE_SIZE = 64 * 1024 * 1024
-KEEP_ALIVE_TIMEOUT = 10
-JOURNAL_TIMEOUT = 3600
+logger = logging.getLogger('trytond.bus')
 
-# The limits of the bus server: each option's default and the least that it may
-# be (docs/reference/configuration.md)
-SERVER = {
-    'threads': (0, 0),
-    'session_threads': (4, 1),
-    'session_cache': (30, 0),
-    'drain': (10, 0),
-    'header_size': (16 * 1024, 8192),
-    'header_timeout': (10, 1),
-    'body_size': (64 * 1024, 1),
-    'body_timeout': (10, 1),
-    'write_timeout': (30, 1),
-    'idle_timeout': (75, 1),
-    'max_channels': (256, 1),
-    'channel_size': (256, 1),
-    'session_polls': (100, 1),
-    'max_polls': (20000, 1),
-    'max_connections': (25000, 1),
-    'hold_time': (20, 1),
+BOOLEANS = configparser.RawConfigParser.BOOLEAN_STATES
+ORIGIN = re.compile(r'[a-z][a-z0-9+.-]*://[^/\s]+|\*|null')
+
+
+class Invalid(ValueError):
+    """One or several values of the configuration that are not allowed, with
+    a line for each."""
+
+    def __init__(self, problems, nearest=None):
+        super().__init__('\n'.join(problems))
+        self.problems = problems
+        # The number that is allowed, for one out of its bounds
+        self.nearest = nearest
+
+
+def read(name, section='bus', default=None):
+    """Return the value of an option.
+
+    Raises Invalid where it is not allowed.
+    """
+    text = _of_trytond_bus(section, name) or config.get(section, name)
+    if text is None:
+        return BY_NAME[section, name].default if default is None else default
+    return _value(section, name, text)
+
+
+def used(name, section='bus', default=None):
+    """Return the value of an option as trytond's process uses it.
+
+    A number out of its bounds is logged once and the nearest one that is
+    allowed is used, since trytond does not refuse to start for it. Raises
+    Invalid for a text that has no value.
+    """
+    try:
+        return read(name, section, default)
+    except Invalid as error:
+        if error.nearest is None:
+            raise
+        _log("%s; %d is used" % (error, error.nearest))
+        return error.nearest
+
+
+@functools.cache
+def _log(text):
+    logger.error(text)
+
+
+def _of_trytond_bus(section, name):
+    "The text of what trytond.bus has read when it was imported, before 7.8"
+    if MODULE or BY_NAME[section, name].kind != 'int':
+        return None
+    # The tests of trytond set it there.
+    name = ('_db_' if section == 'database' else '_') + name
+    value = getattr(sys.modules.get('trytond.bus'), name, None)
+    return None if value is None else str(value)
+
+
+@functools.lru_cache(1000)
+def _value(section, name, text):
+    option = BY_NAME[section, name]
+    try:
+        value = PARSERS[option.kind](option, text.strip())
+    except ValueError as error:
+        raise Invalid([_problem(option, text, error)]) from error
+    if option.kind == 'int' and not option.least <= value <= option.greatest:
+        raise Invalid(
+            [_problem(option, text, option.allowed)],
+            min(max(value, option.least), option.greatest))
+    return value
+
+
+def _problem(option, text, reason):
+    return "%s: [%s] %s = %s: it %s" % (
+        sources.origin(option.section, option.name, text), option.section,
+        option.name, ' '.join(text.split()), reason)
+
+
+# Each returns the value of a text, or raises ValueError that says what is
+# allowed.
+
+def _int(option, text):
+    # Python's own limit of digits is far beyond any bound.
+    if not re.fullmatch(r'[+-]?[0-9]{1,30}', text):
+        raise ValueError(option.allowed)
+    return int(text)
+
+
+def _bool(option, text):
+    try:
+        return BOOLEANS[text.lower()]
+    except KeyError:
+        raise ValueError(option.allowed) from None
+
+
+def _choice(option, text):
+    if text not in option.choices:
+        raise ValueError(option.allowed)
+    return text
+
+
+def _url(option, text):
+    try:
+        url = urllib.parse.urlsplit(text)
+        is_good = (
+            url.scheme in {'http', 'https'} and url.hostname
+            and url.port != 0)
+    except ValueError:
+        is_good = False
+    if text and not is_good:
+        raise ValueError(option.allowed)
+    return text or None
+
+
+def _addresses(option, text):
+    for address in addresses(text):
+        try:
+            _native.check_address(address)
+        except ValueError as error:
+            raise ValueError("%s (%s)" % (option.allowed, error)) from error
+    if not addresses(text) and option.default:
+        raise ValueError(option.allowed)
+    return addresses(text)
+
+
+def _origins(option, text):
+    for origin in text.split():
+        if not ORIGIN.fullmatch(origin):
+            raise ValueError(option.allowed)
+    return text.split()
+
+
+PARSERS = {
+    'int': _int,
+    'bool': _bool,
+    'choice': _choice,
+    'url': _url,
+    'addresses': _addresses,
+    'origins': _origins,
+    # It is imported where it is used.
+    'class': lambda option, text: text or None,
     }
 
 
-# The options of the section [bus], trytond's among them
-KNOWN = {
-    'class', 'allow_subscribe', 'url_host', 'long_polling_timeout',
-    'cache_timeout', 'select_timeout', 'message_size', 'cache_size',
-    'journal', 'journal_timeout', 'keep_alive_timeout', 'relay_user',
-    'check_access', 'listen', 'reuse_port', 'admin_listen', 'num_proxies',
-    'ssl', *SERVER}
+def addresses(text):
+    "The addresses in a text with commas between them"
+    return list(filter(None, map(str.strip, text.split(','))))
 
 
-def _number(section, option, default=None):
-    try:
-        return config.getint(section, option, default=default)
-    except ValueError as error:
-        raise ValueError(
-            "[%s] %s in the configuration must be a whole number: %s"
-            % (section, option, error)) from error
-
-
-def _number_of_bus(section, option, name):
-    "A setting that trytond.bus reads when it is imported, before 7.8"
-    if not MODULE:
-        # The tests of trytond set it there.
-        value = getattr(sys.modules.get('trytond.bus'), name, None)
-        if value is not None:
-            return value
-    return _number(section, option)
-
-
-def database_timeout():
-    "Seconds after the last subscription at which the listener stops"
-    return _number_of_bus('database', 'timeout', '_db_timeout')
-
-
-def long_polling_timeout():
-    "Seconds after which a poll is answered without a message"
-    return _number_of_bus(
-        'bus', 'long_polling_timeout', '_long_polling_timeout')
-
-
-def cache_timeout():
-    "Seconds for which a message is retained"
-    return _number_of_bus('bus', 'cache_timeout', '_cache_timeout')
-
-
-def select_timeout():
-    "Seconds without a notification after which the connection is probed"
-    return _number_of_bus('bus', 'select_timeout', '_select_timeout')
-
-
-def message_size():
-    "Bytes that the JSON of a message and its channel may take"
-    return _number('bus', 'message_size', MESSAGE_SIZE)
-
-
-def cache_size():
-    "Bytes that the retained messages of a database may take"
-    return _number('bus', 'cache_size', CACHE_SIZE)
-
-
-def journal():
-    "Whether messages are also rows of a table"
-    return _boolean('bus', 'journal', False)
-
-
-def journal_timeout():
-    "Seconds for which a row of the journal is kept"
-    return _number('bus', 'journal_timeout', JOURNAL_TIMEOUT)
-
-
-def keep_alive_timeout():
-    "Seconds in which PostgreSQL has to answer a probe"
-    return _number('bus', 'keep_alive_timeout', KEEP_ALIVE_TIMEOUT)
-
-
-def relay_user():
-    "Whether a user's notification is answered on the client's channel"
-    return _boolean('bus', 'relay_user', True)
+# What trytond's process uses; times are in seconds, sizes in bytes
+database_timeout = functools.partial(used, 'timeout', 'database')
+long_polling_timeout = functools.partial(used, 'long_polling_timeout')
+cache_timeout = functools.partial(used, 'cache_timeout')
+select_timeout = functools.partial(used, 'select_timeout')
+message_size = functools.partial(used, 'message_size')
+cache_size = functools.partial(used, 'cache_size')
+journal = functools.partial(used, 'journal')
+journal_timeout = functools.partial(used, 'journal_timeout')
+keep_alive_timeout = functools.partial(used, 'keep_alive_timeout')
+relay_user = functools.partial(used, 'relay_user')
+session_cache = functools.partial(used, 'session_cache')
 
 
 def check_access(default):
     """Whether a user gets the chats only of records that he may read; always
     False where records have no chats"""
-    return _boolean('bus', 'check_access', default) and has_chat()
+    return used('check_access', default=default) and has_chat()
 
 
 @functools.cache
@@ -130,44 +196,39 @@ def has_chat():
     return PathFinder.find_spec('trytond.ir.chat', directories) is not None
 
 
-def session_cache():
-    "Seconds for which the answer to a question of access is remembered"
-    return _number('bus', 'session_cache', SERVER['session_cache'][0])
-
-
 def server():
     """The options of the bus server, by name; times in seconds, sizes in
     bytes.
 
-    Raises ValueError for one that can't be read.
+    Raises Invalid for all that are not allowed, those that only trytond reads
+    among them.
     """
-    # Where trytond itself is behind the same proxies
-    num_proxies = _number('web', 'num_proxies') or 0
-    options = {
-        'listen': addresses(
-            config.get('bus', 'listen', default='localhost:8001')),
-        'reuse_port': _boolean('bus', 'reuse_port', False),
-        'admin_listen': addresses(
-            config.get('bus', 'admin_listen', default='')),
-        'allow_subscribe': _boolean('bus', 'allow_subscribe', False),
-        'relay_user': relay_user(),
-        'check_access': check_access(False),
-        'long_polling_timeout': long_polling_timeout(),
-        'cache_timeout': cache_timeout(),
-        'cache_size': cache_size(),
-        'journal_timeout': journal_timeout() if journal() else None,
-        'cors': config.get('web', 'cors', default='').split(),
-        'ssl': ssl(),
-        }
-    bounds = {**SERVER, 'num_proxies': (num_proxies, 0)}
-    for option, (default, least) in bounds.items():
-        options[option] = _number('bus', option, default)
-        if options[option] < least:
-            raise ValueError(
-                "[bus] %s in the configuration must be at least %d, not %d"
-                % (option, least, options[option]))
-    if not options['listen']:
-        raise ValueError("[bus] listen in the configuration is empty")
+    options, problems = {}, []
+    for option in OPTIONS:
+        try:
+            value = read(option.name, option.section)
+        except Invalid as error:
+            problems += error.problems
+        else:
+            if option.side != TRYTOND and option.section == 'bus':
+                options[option.name] = value
+    try:
+        options['ssl'] = ssl()
+    except Invalid as error:
+        problems += error.problems
+    if problems:
+        # That of [ssl] has that of [bus] ssl as well.
+        raise Invalid(list(dict.fromkeys(problems)))
+    for name in ['listen', 'admin_listen']:
+        if isinstance(options[name], str):
+            options[name] = addresses(options[name])
+    if options['num_proxies'] is None:
+        # Where trytond itself is behind the same proxies
+        options['num_proxies'] = read('num_proxies', 'web')
+    options['cors'] = read('cors', 'web') or []
+    options['check_access'] = check_access(False)
+    if not options['journal']:
+        options['journal_timeout'] = None
     return options
 
 
@@ -175,46 +236,29 @@ def ssl():
     """The paths of the certificate and of its private key with which the bus
     server speaks TLS, or None.
 
-    Raises ValueError where there is a path of one only.
+    Raises Invalid where there is the path of the key only.
     """
     certificate, privatekey = map(_path_of_ssl, ['certificate', 'privatekey'])
-    if not _boolean('bus', 'ssl', bool(certificate or privatekey)):
+    is_on = read('ssl')
+    if is_on is None:
+        is_on = bool(certificate or privatekey)
+    if not is_on:
         return None
     if not certificate:
-        raise ValueError(
-            "[ssl] certificate in the configuration names no file: "
-            "trytond-bus needs it for TLS, or [bus] ssl = False")
+        raise Invalid([
+                "%s: [ssl] certificate names no file: trytond-bus needs it "
+                "for TLS, or [bus] ssl = False" % sources.origin(
+                    'ssl', 'privatekey', config.get('ssl', 'privatekey'))])
     # As for trytond, the key may be in the same file.
     return certificate, privatekey or certificate
 
 
 def _path_of_ssl(option):
-    try:
-        # trytond takes a boolean for TLS that a proxy speaks.
-        config.getboolean('ssl', option)
-    except ValueError:
-        return config.get('ssl', option)
-
-
-def options():
-    "The names of the options that the section [bus] has"
-    return config.options('bus')
+    text = config.get('ssl', option)
+    # trytond takes a boolean for TLS that a proxy speaks.
+    return None if not text or text.lower() in BOOLEANS else text
 
 
 def descriptors(options):
     "How many files a bus server with these options may have to open"
     return options['max_connections'] + 100
-
-
-def addresses(text):
-    "The addresses in a text with commas between them"
-    return list(filter(None, map(str.strip, text.split(','))))
-
-
-def _boolean(section, option, default):
-    try:
-        return config.getboolean(section, option, default=default)
-    except ValueError as error:
-        raise ValueError(
-            "[%s] %s in the configuration must be a boolean: %s"
-            % (section, option, error)) from error

@@ -209,6 +209,13 @@ pub(super) fn check_certificate(
         .map_err(|error| ssl_error(&error))
 }
 
+/// Raise `ValueError` for the text of an address that can't be listened on.
+#[pyfunction]
+pub(super) fn check_address(address: &str) -> PyResult<()> {
+    let address = address.parse::<Address>();
+    address.map(|_| ()).map_err(PyValueError::new_err)
+}
+
 #[pymethods]
 impl PyRequest {
     #[getter]

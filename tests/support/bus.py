@@ -33,8 +33,10 @@ def configured(section, **options):
                 parser.remove_option(section, option)
             else:
                 parser.set(section, option, str(value))
-            # Up to 7.4 trytond.bus reads these when it is imported
-            if hasattr(trytond.bus, prefix + option):
+            # Up to 7.4 trytond.bus reads these when it is imported, where it
+            # fails for others than numbers.
+            if (hasattr(trytond.bus, prefix + option)
+                    and str(value).lstrip('-').isdecimal()):
                 setattr(
                     trytond.bus, prefix + option,
                     parser.getint(section, option))
@@ -137,6 +139,13 @@ def received(database, *channels, last=None):
         messages.append(message)
         last = message['message_id']
     return [message for message in messages if message.get('type') != MARK]
+
+
+def end_polls_at_once():
+    """Have polls wait for nothing, before the first: the configuration allows
+    for no less than a second"""
+    from trytond_fastbus import settings
+    settings.long_polling_timeout = lambda: 0
 
 
 def poll(database, name, count):

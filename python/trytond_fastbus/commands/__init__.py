@@ -11,7 +11,7 @@ import urllib.parse
 
 from trytond import commandline
 
-from .. import settings
+from .. import settings, sources
 
 # What each does
 NAMES = {
@@ -82,6 +82,7 @@ def read(files):
         for path in filter(None, files):
             # trytond only logs that there is none.
             open(os.path.expanduser(path)).close()
+        sources.files[:] = files
         settings.config.update_etc(files)
     except (OSError, ValueError, configparser.Error) as error:
         return ' '.join(str(error).split())

@@ -1,6 +1,5 @@
 """What a check can see from here: the configuration, this machine's limits
 and the database."""
-import difflib
 import resource
 import select
 import time
@@ -9,7 +8,7 @@ import uuid
 from trytond import backend
 from trytond.tools import resolve
 
-from .. import journal, settings
+from .. import journal, settings, sources
 from ..listener import received, time_limit
 from . import Failure
 from .connection import bus_class, connect, in_a_line
@@ -49,16 +48,13 @@ def configuration(report, files, unread):
         report.warning(
             thing, "there is no file: -c names none, nor does TRYTOND_CONFIG, "
             "so that trytond's defaults hold")
-    for option in settings.options():
-        if option not in settings.KNOWN:
-            like = difflib.get_close_matches(option, settings.KNOWN, 1)
-            report.warning(
-                thing, "[bus] %s is no option of trytond or trytond-bus%s" % (
-                    option, ": is '%s' meant?" % like[0] if like else ""))
+    for warning in sources.unknown():
+        report.warning(thing, warning)
     try:
         options = settings.server()
-    except ValueError as error:
-        report.failed(thing, in_a_line(error))
+    except settings.Invalid as error:
+        for problem in error.problems:
+            report.failed(thing, problem)
         return None
     if files:
         report.ok(thing, "%s can be read" % files)
