@@ -110,6 +110,13 @@ fn push_canonical(out: &mut String, value: &str) -> serde_json::Result<()> {
     Ok(())
 }
 
+/// Whether a channel may have this name. Control characters have no use there;
+/// PostgreSQL refuses the null character, and logs take no line breaks.
+#[must_use]
+pub fn is_channel(name: &str) -> bool {
+    !name.chars().any(char::is_control)
+}
+
 /// A message of the bus.
 #[derive(Debug)]
 pub struct Message {

@@ -23,6 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from support.bus import configured, listen, stop_listener  # noqa: E402
 from support.disk import SmallDisk  # noqa: E402
+from support.peer import Peer  # noqa: E402
 from support.postgresql import PostgreSQL  # noqa: E402
 from support.server import write_config  # noqa: E402
 from support.template import (  # noqa: E402
@@ -101,6 +102,36 @@ def listening(postgresql, tryton_template):
     with tryton_database(postgresql, tryton_template) as name:
         listen(name)
         yield name
+
+
+@pytest.fixture
+def peer(postgresql):
+    "peer(uri, **options): another process with the journal, as a Peer"
+    with ExitStack() as stack:
+        def peer(uri=postgresql.uri, **options):
+            return stack.enter_context(Peer({
+                        'database': {'uri': uri},
+                        'bus': {
+                            'journal': True, 'select_timeout': 1,
+                            'long_polling_timeout': 30, **options},
+                        }))
+        yield peer
+
+
+@pytest.fixture
+def limited(postgresql, database):
+    "Sections for a role of PostgreSQL that may not make anything"
+    role = 'limited_' + database
+    postgresql.execute(
+        f'CREATE ROLE {role} LOGIN; '
+        'REVOKE CREATE ON SCHEMA public FROM PUBLIC; '
+        f'GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; '
+        f'GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}', database)
+    yield {
+        'database': {'uri': postgresql.uri.replace('postgres@', role + '@')},
+        'bus': {'journal': True, 'select_timeout': 1},
+        }
+    postgresql.execute(f'DROP OWNED BY {role}; DROP ROLE {role}', database)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ module's names.
 """
 import json
 import logging
+import unicodedata
 from http import HTTPStatus
 from urllib.parse import urljoin
 
@@ -64,7 +65,7 @@ def subscribe(request, database_name):
     channels = {c for c in channels if not c.startswith('user:')}
     channels.add('user:%s' % userid)
     logger.info(
-        "get bus messages for %s since %s from %s@%s%s",
+        "get bus messages for %s since %r from %s@%s%s",
         channels, last_message, username, request.remote_addr, request.path)
     with hangup.serving(request.environ):
         response = _response(database_name, channels, last_message)
@@ -112,6 +113,9 @@ def _asked(request):
     if (not isinstance(channels, list)
             or not all(isinstance(c, str) for c in channels)):
         raise exceptions.BadRequest("The channels must be a list of strings")
+    if any(unicodedata.category(c) == 'Cc' for c in ''.join(channels)):
+        raise exceptions.BadRequest(
+            "The name of a channel contains a control character")
     return channels, data.get('last_message')
 
 

@@ -34,6 +34,8 @@ def main(args=None):
         from . import journal
         print(journal.sql(), end='')
         return
+    if options.journal_drop:
+        sys.exit(_drop_journals(parser, options.database_names))
     from .server import serve
     with commandline.pidfile(options):
         try:
@@ -76,7 +78,31 @@ def get_parser():
         '--journal-sql', dest='journal_sql', action='store_true',
         help="print the statements that make the journal, for a role that "
         "may not, and exit")
+    parser.add_argument(
+        '--journal-drop', dest='journal_drop', action='store_true',
+        help="remove the journal from the databases that -d names, and exit; "
+        "set [bus] journal = False and restart all processes before")
     return parser
+
+
+def _drop_journals(parser, names):
+    "Remove the journals of the databases; the exit status"
+    from . import journal
+    if not names:
+        parser.error("--journal-drop needs the databases: -d NAME ...")
+    status = 0
+    for name in names:
+        try:
+            found = journal.drop(name)
+        except Exception as error:
+            print(
+                "%s: error: the journal of '%s' can not be removed: %s" % (
+                    parser.prog, name, str(error).strip()), file=sys.stderr)
+            status = 1
+        else:
+            print("'%s': the journal %s" % (
+                    name, "is removed" if found else "is not there"))
+    return status
 
 
 if __name__ == '__main__':

@@ -173,7 +173,7 @@ def _pause(seconds, queue):
 def _source(bus, db, queue):
     """Connect to where the messages come from; gives what receives them until
     a function says that it is to end, or None if there is nothing"""
-    table = journal.of(db.name)
+    table = journal.of(db.name, bus._channel)
     if not db.has_channel() and not table:
         yield None
         return

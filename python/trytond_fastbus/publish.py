@@ -8,8 +8,7 @@ from .listener import deliver, part_channel, ring
 def send(bus, transaction, channel, message):
     """Send a message, in JSON of ASCII, once the transaction is committed.
 
-    Raises ValueError when it is larger than [bus] message_size, or when the
-    channel is none for the journal.
+    Raises ValueError when it is larger than [bus] message_size.
     """
     payload = '{"channel":%s,"message":%s}' % (json.dumps(channel), message)
     limit = settings.message_size()
@@ -37,14 +36,8 @@ def send(bus, transaction, channel, message):
 
 def _write(bus, transaction, channel, message):
     "Write the message to the journal; whether that could be done"
-    table = journal.of(transaction.database.name)
-    if not table:
-        return False
-    if '\0' in channel:
-        raise ValueError(
-            "channel must not contain a null character where there is a "
-            "journal: %r" % channel)
-    if not table.insert(transaction, channel, message):
+    table = journal.of(transaction.database.name, bus._channel)
+    if not table or not table.insert(transaction, channel, message):
         return False
     if not transaction.database.has_channel():
         # Those who wait in this process need not wait for the next look.

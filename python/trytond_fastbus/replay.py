@@ -1,13 +1,14 @@
 """Reading the journal of a database into the bus of this process."""
 import logging
 import os
-import random
 import selectors
 import time
 from contextlib import nullcontext
 
 from . import coroutine, settings
 from .journal import NUMBER_MAX, Unusable
+from .journal.common import BYTES_MAX, BYTES_MIN
+from .journal.purger import Deletion
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -22,8 +23,8 @@ LOOK_EVERY = .05
 # Seconds between two looks at whether the file is another one
 LOOK_AT_FILE_EVERY = 1
 
-# Seconds between two deletions of old rows, at most
-PURGE_EVERY = 60
+# Seconds that a page of rows takes, as the next one is made larger or smaller
+PAGE_TIME = .5
 
 
 class Replay:
@@ -41,7 +42,8 @@ class Replay:
         self._limit = limit
         self._pid = os.getpid()
         self._evicted = bus.evicted
-        self._put_purge_off()
+        self._deletion = Deletion(journal)
+        self._size = BYTES_MIN
 
     @classmethod
     def start(cls, *args, **kwargs):
@@ -114,14 +116,30 @@ class Replay:
 
     def read(self, until=NUMBER_MAX):
         "Read the new rows up to this number"
+        last = self._bus.last_number
+        if not last:
+            # What is older can't be asked for.
+            with self._limit():
+                last = self._journal.old(
+                    self._connection, settings.journal_timeout())
         while True:
+            started = time.monotonic()
             with self._limit():
                 rows = self._journal.read(
-                    self._connection, self._bus.last_number, until)
+                    self._connection, last, self._size, until)
             if not rows:
                 return
+            self._fit_size(time.monotonic() - started)
+            last = rows[-1][0]
             for reason in self._bus.replay(rows):
                 self._log_skipped(reason)
+
+    def _fit_size(self, seconds):
+        "Choose the bytes of the next page: no page is to reach the time limit"
+        if seconds > PAGE_TIME:
+            self._size = max(self._size // 2, BYTES_MIN)
+        else:
+            self._size = min(self._size * 2, BYTES_MAX)
 
     def _log_skipped(self, reason):
         logger.error(
@@ -130,27 +148,16 @@ class Replay:
 
     def purge(self):
         "Delete old rows, once in a while"
-        if time.monotonic() < self._purge_at:
+        if not self._deletion.is_due:
             return
-        try:
-            with self._limit():
-                more = self._journal.purge(
-                    self._connection, settings.journal_timeout())
-        finally:
-            self._put_purge_off()
-        if more:
-            self._purge_at = 0
+        with self._limit():
+            self._deletion.run(self._connection)
         evicted, self._evicted = self._evicted, self._bus.evicted
         if evicted < self._evicted:
             logger.warning(
                 "the bus on '%s' has forgotten %d messages before "
                 "[bus] journal_timeout, for [bus] cache_size: who comes back "
                 "late may miss some", self._name, self._evicted - evicted)
-
-    def _put_purge_off(self):
-        # At random so that not all processes come at once
-        self._purge_at = time.monotonic() + random.uniform(.5, 1) * min(
-            PURGE_EVERY, settings.journal_timeout() / 10)
 
     def _holds(self, number):
         with self._limit():

@@ -19,7 +19,7 @@ use super::state::{PyLocks, PyMessages};
 use super::wait::next_message;
 use super::wire;
 use crate::bus::Bus;
-use crate::message::Message;
+use crate::message::{Message, is_channel};
 use crate::poll::Poll;
 use crate::registry::{self, Process, Visit};
 
@@ -74,9 +74,9 @@ impl PyBus {
                 class(channel)
             ))
         })?;
-        if name.to_str().is_err() {
+        if !name.to_str().is_ok_and(is_channel) {
             return Err(PyValueError::new_err(format!(
-                "channel must be Unicode text, not {}",
+                "channel must be Unicode text without control characters, not {}",
                 channel.repr()?
             )));
         }
@@ -92,7 +92,7 @@ impl PyBus {
         encode(&mut json, message)?;
         SEND.get(py)?.call1((cls, &transaction, channel, json))?;
         let database = || transaction.getattr("database")?.getattr("name");
-        log(py, DEBUG, "publish %r to '%s' on '%s'", || {
+        log(py, DEBUG, "publish %r to %r on '%s'", || {
             (message, channel, database()?).into_pyobject(py)
         })
     }
@@ -190,7 +190,7 @@ fn wait(
     let process = visit.process();
     let bus = listened(process, cls, database)?;
     if logged {
-        log(py, INFO, "subscribe to '%s' on '%s'", || {
+        log(py, INFO, "subscribe to %r on '%s'", || {
             (channels.join(","), database).into_pyobject(py)
         })?;
     }

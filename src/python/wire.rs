@@ -8,11 +8,12 @@ use pyo3::types::{PyDict, PyString};
 use super::decode::decode_with_python;
 use super::encode::encode;
 use crate::error::Result;
-use crate::message::{Id, Message};
+use crate::message::{Id, Message, is_channel};
 
 /// The channels that a subscriber asks for.
 ///
-/// One that is no Unicode text is left out: nothing is ever published there.
+/// One that is no Unicode text, or has control characters, is left out:
+/// nothing is ever published there.
 ///
 /// # Errors
 ///
@@ -32,7 +33,10 @@ pub(super) fn channels(channels: &Bound<'_, PyAny>) -> PyResult<Vec<Arc<str>>> {
     for channel in channels.try_iter()? {
         let channel = channel?;
         match channel.cast::<PyString>() {
-            Ok(name) => names.extend(name.to_str().ok().map(Arc::from)),
+            Ok(name) => {
+                let name = name.to_str().ok().filter(|name| is_channel(name));
+                names.extend(name.map(Arc::from));
+            }
             Err(_) => return wrong(&channel),
         }
     }

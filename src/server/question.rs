@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::config::Limits;
-use crate::message::Id;
+use crate::message::{Id, is_channel};
 use crate::poll::Poll;
 
 /// What a client asks for.
@@ -52,6 +52,9 @@ impl Question {
         let mut lengths = body.channels.iter().map(|channel| channel.len());
         if lengths.any(|length| length > limits.channel_size) {
             return Err("the name of a channel is too long");
+        }
+        if !body.channels.iter().all(|channel| is_channel(channel)) {
+            return Err("the name of a channel contains a control character");
         }
         let mut channels = body.channels;
         channels.retain(|channel| !channel.starts_with("user:"));
@@ -126,6 +129,8 @@ mod tests {
             r#"{"last_message":NaN}"#,
             r#"{"channels":["a","b","c","d"]}"#,
             r#"{"channels":["longer than fourteen"]}"#,
+            r#"{"channels":["a\u0000b"]}"#,
+            r#"{"channels":["a","\u0085"]}"#,
         ] {
             assert!(read(body).is_err(), "{body}");
         }

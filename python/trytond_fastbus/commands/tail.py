@@ -21,7 +21,8 @@ WIDTH = 100
 def run(options):
     "Show messages until the reader has gone, or Ctrl-C"
     name = options.database
-    table = journal.of(name)
+    bus = bus_class()
+    table = journal.of(name, bus._channel)
     has_channel = backend.Database().has_channel()
     if not table and not has_channel:
         raise Failure(
@@ -31,7 +32,7 @@ def run(options):
         raise Failure(
             "--since needs the journal: [bus] journal = True, in the "
             "configuration of trytond as well")
-    tail = Tail(bus_class(), table, Printer(options.channels, options.is_json))
+    tail = Tail(bus, table, Printer(options.channels, options.is_json))
     follow = tail.listen if has_channel else tail.watch
     connection, lost, retry = connect(name), None, RETRY_MIN
     while True:
@@ -136,7 +137,8 @@ class Tail:
             self._read(connection)
 
     def _read(self, connection, since=None, until=journal.NUMBER_MAX):
-        while rows := self._table.read(connection, self._number, until):
+        while rows := self._table.read(
+                connection, self._number, until=until):
             for number, age, payload in rows:
                 self._number = number
                 if since is None or age <= since:

@@ -1,0 +1,30 @@
+"""What the journals of both backends share."""
+from .schema import TABLE
+
+# How many rows a page has at the most, and how many bytes the first one
+ROWS, BYTES_MIN, BYTES_MAX = 2000, 1024 * 1024, 16 * 1024 * 1024
+
+# The greatest number
+NUMBER_MAX = 2 ** 63 - 1
+
+# How many old rows are deleted at a time
+OLD_ROWS = 1000
+
+
+class Unusable(RuntimeError):
+    "The database has no journal that can be used, and none can be made"
+
+    def __init__(self, name, reason, remedy=None):
+        super().__init__(
+            "the journal of the bus on '%s' can not be used: %s; %s" % (
+                name, reason, remedy or (
+                    "have the owner of the database run what "
+                    "'trytond-bus --journal-sql' prints")))
+
+
+def newer(name, version, known):
+    "The error for a table that a newer release has made"
+    return Unusable(
+        name, "the table %s has version %d, which is newer than version %d, "
+        "the newest that this release knows" % (TABLE, version, known),
+        "update trytond-fastbus here")

@@ -1,0 +1,335 @@
+"""The journal of a database on PostgreSQL."""
+import functools
+import logging
+import os
+import time
+import weakref
+from contextlib import contextmanager
+
+from trytond import backend
+
+from . import purger, schema
+from .common import BYTES_MAX, NUMBER_MAX, OLD_ROWS, ROWS, Unusable, newer
+from .schema import LOCK_MAKE, LOCK_PURGE, LOCKS, TABLE, VERSION
+
+# The name that administrators know from trytond
+logger = logging.getLogger('trytond.bus')
+
+# Seconds after which a table that could not be used is tried again
+RETRY = 60
+
+# The states of errors that say that the table is not the one that was seen:
+# undefined table, column and schema, no privilege, and null in a column that
+# has lost its default
+CHANGED = {'42P01', '42703', '3F000', '42501', '23502'}
+
+AGE = '''\
+extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) created)
+    ::pg_catalog.float8'''
+PAYLOAD = '''\
+pg_catalog.concat('{"channel":', pg_catalog.to_json(channel), ',"message":',
+    message, '}')'''
+
+
+@functools.cache
+def statements(table):
+    "The statements for a table, named with its schema"
+    class Statements:
+        INSERT = f'''\
+INSERT INTO {table} (notify, channel, message) VALUES (%s, %s, %s)'''
+        NEWEST = f'''\
+SELECT coalesce(pg_catalog.max(seq), 0) FROM {table}
+WHERE seq OPERATOR(pg_catalog.>) %s'''
+        # The greatest number of a row that is older, so that the rows above
+        # are those to be read.
+        OLD = f'''\
+SELECT coalesce((
+    SELECT seq FROM {table}
+    WHERE seq OPERATOR(pg_catalog.>) 0
+        AND {AGE} OPERATOR(pg_catalog.>) %s::pg_catalog.float8
+    ORDER BY seq DESC LIMIT 1), 0)'''
+        # The page ends with the row that fills it. Sizes are known without
+        # reading the messages, which is done for the rows of the page only.
+        # Without statistics a range with two ends seems to have few rows, and
+        # all that follow would be read and sorted for each page.
+        READ = f'''\
+SELECT seq, {AGE}, {PAYLOAD}
+FROM (
+    SELECT *, pg_catalog.sum(pg_catalog.octet_length(message))
+            OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING)
+            OPERATOR(pg_catalog.-) pg_catalog.octet_length(message) AS bytes
+    FROM (
+        SELECT * FROM {table}
+        WHERE seq OPERATOR(pg_catalog.>) %s
+            AND notify OPERATOR(pg_catalog.=) %s
+        ORDER BY seq LIMIT {ROWS}) AS rows
+    ) AS page
+WHERE bytes OPERATOR(pg_catalog.<) %s AND seq OPERATOR(pg_catalog.<=) %s
+ORDER BY seq'''
+        FIRST = f'''\
+SELECT seq, {AGE}, {PAYLOAD} FROM {table}
+WHERE seq OPERATOR(pg_catalog.>) %s AND seq OPERATOR(pg_catalog.<=) %s
+    AND notify OPERATOR(pg_catalog.=) %s
+    AND channel OPERATOR(pg_catalog.=) ANY (%s)
+ORDER BY seq LIMIT 1'''
+        FIND = f'''\
+SELECT {PAYLOAD} FROM {table} WHERE seq OPERATOR(pg_catalog.=) %s'''
+        PURGE = f'''\
+WITH deleted AS (
+    DELETE FROM {table} WHERE seq IN (
+        SELECT seq FROM {table}
+        WHERE seq OPERATOR(pg_catalog.>) %s
+        ORDER BY seq LIMIT {OLD_ROWS})
+    AND {AGE} OPERATOR(pg_catalog.>) %s::pg_catalog.float8
+    RETURNING seq)
+SELECT pg_catalog.count(*), pg_catalog.max(seq) FROM deleted'''
+    return Statements
+
+
+class PostgreSQL:
+    "The journal of a database on PostgreSQL"
+
+    # By connection on which the table was seen: its statements
+    _seen = weakref.WeakKeyDictionary()
+    # By transaction: the cursor that writes, since making one takes a tenth
+    # of the time
+    _cursors = weakref.WeakKeyDictionary()
+    # By process and database: until when messages are sent without it
+    _failed = {}
+    # By process and database: when it was another one for the last time
+    _changed = {}
+
+    def __init__(self, name, notify='bus'):
+        self._name = name
+        self._notify = notify
+        self._statements = None
+
+    def look(self, connection):
+        """Return whether the table is there, and as this release needs it.
+
+        Raises Unusable when it can't be used, updated or made.
+        """
+        self._statements = None
+        cursor = connection.cursor()
+        cursor.execute(schema.LOOK)
+        (namespace, version, is_complete, is_trusted, is_granted, is_owner,
+            can_make) = cursor.fetchone()
+        if namespace is None:
+            if not can_make:
+                raise self._unusable(
+                    "the role may not make the table %s" % TABLE)
+            return False
+        version = int(version)
+        if version > VERSION:
+            raise newer(self._name, version, VERSION)
+        if not is_trusted:
+            raise self._unusable(
+                "the table %s or its function belongs to a role that is "
+                "neither trytond's nor the owner of the database, of the "
+                "schema or a superuser" % TABLE,
+                "have it dropped, or its owner changed, by a superuser")
+        if version < VERSION or not is_complete:
+            if not is_owner:
+                raise self._unusable(
+                    "the role may not update the table %s from version %d to "
+                    "%d" % (TABLE, version, VERSION))
+            return False
+        if not is_granted:
+            raise self._unusable(
+                "the role may not use the table %s and its sequence" % TABLE)
+        self._statements = statements('"%s".%s' % (
+                namespace.replace('"', '""').replace('%', '%%'), TABLE))
+        return True
+
+    def prepare(self, connection):
+        """Make the table, or update it, unless it is there.
+
+        Raises Unusable when it can't be made or used.
+        """
+        if not self.look(connection):
+            self._make()
+        self._seen[connection] = self._statements
+
+    def drop(self, connection):
+        "Remove it; whether it was there"
+        cursor = connection.cursor()
+        cursor.execute(schema.LOOK)
+        namespace, *_ = cursor.fetchone()
+        cursor.execute(schema.DROP)
+        return namespace is not None
+
+    def insert(self, transaction, channel, message):
+        """Write the message; False if it can only be sent without the journal.
+
+        Raises DatabaseOperationalError, upon which trytond tries again, when
+        the table is not the one that was seen before.
+        """
+        connection = transaction.connection
+        if transaction.readonly:
+            return False
+        # A connection that breaks there fails the transaction: sent without
+        # the journal its message, and those of others, might be lost.
+        if connection not in self._seen and not self._prepare_once(connection):
+            return False
+        cursor = self._cursors.get(transaction)
+        if cursor is None or cursor.connection is not connection:
+            cursor = self._cursors[transaction] = connection.cursor()
+        try:
+            cursor.execute(
+                self._seen[connection].INSERT,
+                (self._notify, channel, message))
+        except Exception as error:
+            if sqlstate(error) not in CHANGED:
+                raise
+            self._forget(connection, error)
+            raise backend.DatabaseOperationalError(
+                "the journal of the bus on '%s' has changed, try again: %s" % (
+                    self._name, str(error).strip())) from error
+        purger.written(self._name, type(self))
+        return True
+
+    def old(self, connection, seconds):
+        "Return the greatest number of a row that is older, 0 if there is none"
+        if not self._statements and not self.look(connection):
+            return 0
+        cursor = connection.cursor()
+        cursor.execute(self._statements.OLD, (seconds,))
+        return cursor.fetchone()[0]
+
+    def read(self, connection, after, size=BYTES_MAX, until=NUMBER_MAX):
+        """Return the first rows whose number is in this range, each with its
+        number, its age in seconds and its payload, those that follow the
+        first only up to a size in bytes; none at the end"""
+        if not self._statements and not self.look(connection):
+            return []
+        cursor = connection.cursor()
+        cursor.execute(
+            self._statements.READ, (after, self._notify, size, until))
+        return cursor.fetchall()
+
+    def newest(self, connection):
+        "Return the greatest number, 0 if there is none"
+        cursor = connection.cursor()
+        # Numbers are negative until their transaction commits.
+        cursor.execute(self._statements.NEWEST, (0,))
+        return cursor.fetchone()[0]
+
+    def first(self, connection, channels, after, until):
+        "Return the first row in the channels likewise, None if there is none"
+        if not self._statements and not self.look(connection):
+            return None
+        cursor = connection.cursor()
+        cursor.execute(
+            self._statements.FIRST, (after, until, self._notify, channels))
+        return cursor.fetchone()
+
+    def find(self, connection, number):
+        "Return the payload of the row, None if it is not there"
+        if not self._statements:
+            return None
+        cursor = connection.cursor()
+        cursor.execute(self._statements.FIND, (number,))
+        row = cursor.fetchone()
+        return row and row[0]
+
+    @contextmanager
+    def connected(self):
+        "A connection for a short while"
+        database = backend.Database(self._name)
+        connection = database.get_connection(autocommit=True)
+        try:
+            yield connection
+        except BaseException:
+            # It may hold a lock.
+            connection.close()
+            raise
+        finally:
+            database.put_connection(connection)
+
+    def purge(self, connection, seconds, above=0):
+        """Delete some of the older rows, of those above a number; return up
+        to which number, and whether there may be more"""
+        if not self._statements and not self.look(connection):
+            return 0, False
+        cursor = connection.cursor()
+        with _lock(cursor, 'pg_try_advisory_lock', LOCK_PURGE) as locked:
+            if not locked:
+                return above, False
+            cursor.execute(self._statements.PURGE, (above, seconds))
+            count, number = cursor.fetchone()
+            return number or above, count == OLD_ROWS
+
+    def _prepare_once(self, connection):
+        key = os.getpid(), self._name
+        if time.monotonic() < self._failed.get(key, 0):
+            return False
+        try:
+            self.prepare(connection)
+        except Unusable as error:
+            self._fail(error)
+            return False
+        return True
+
+    def _fail(self, error):
+        self._failed[os.getpid(), self._name] = time.monotonic() + RETRY
+        logger.error(
+            "messages on '%s' are sent without the journal: %s",
+            self._name, error)
+
+    def _forget(self, connection, error):
+        "Look for the table anew on all connections"
+        if self._seen.pop(connection, None) is None:
+            # Another thread has noticed it.
+            return
+        self._seen.clear()
+        logger.warning(
+            "the journal of the bus on '%s' has changed: %s",
+            self._name, str(error).strip())
+        key, now = (os.getpid(), self._name), time.monotonic()
+        if now - self._changed.get(key, -RETRY) < RETRY:
+            # To look again does not help.
+            self._fail(error)
+        self._changed[key] = now
+
+    def _make(self):
+        # Not in the transaction that asks for it: others want to write there
+        # before that is over.
+        try:
+            with self.connected() as connection:
+                cursor = connection.cursor()
+                with _lock(cursor, 'pg_advisory_lock', LOCK_MAKE):
+                    if not self.look(connection):
+                        cursor.execute(schema.MAKE)
+                        if not self.look(connection):
+                            raise self._unusable("the table is not complete")
+        except (Unusable, backend.DatabaseOperationalError) as error:
+            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+                raise self._unusable(str(error).strip()) from error
+            raise
+        except Exception as error:
+            raise self._unusable(str(error).strip()) from error
+
+    def _unusable(self, reason, remedy=None):
+        return Unusable(self._name, reason, remedy)
+
+
+# What a statement ends with that has waited for the lock of a table
+LOCK_NOT_AVAILABLE = '55P03'
+
+
+def sqlstate(error):
+    "The five characters by which PostgreSQL names an error, or None"
+    return getattr(error, 'sqlstate', None) or getattr(error, 'pgcode', None)
+
+
+@contextmanager
+def _lock(cursor, function, number):
+    cursor.execute(f'SELECT pg_catalog.{function}(%s, %s)', (LOCKS, number))
+    locked = cursor.fetchone()[0] is not False
+    try:
+        yield locked
+    finally:
+        if locked:
+            cursor.execute(
+                'SELECT pg_catalog.pg_advisory_unlock(%s, %s)',
+                (LOCKS, number))

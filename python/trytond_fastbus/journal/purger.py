@@ -1,0 +1,122 @@
+"""Deleting the old rows of the journals, off the publishing path.
+
+A listener does it for its database. A process that publishes has a thread for
+all databases that it writes to, since no process may listen to them. A lock
+lets one process at a time delete.
+"""
+import logging
+import os
+import random
+import threading
+import time
+
+from .. import settings
+
+# The name that administrators know from trytond
+logger = logging.getLogger('trytond.bus')
+
+# Seconds between two deletions, at most
+PURGE_EVERY = 60
+
+
+class Deletion:
+    "The deletion of the old rows of a journal, once in a while"
+
+    def __init__(self, table):
+        self._table = table
+        self._above, self._forget_at = 0, 0
+        self.put_off()
+
+    @property
+    def is_due(self):
+        return time.monotonic() >= self.at
+
+    def put_off(self):
+        # At random so that not all processes come at once
+        self.at = time.monotonic() + random.uniform(.5, 1) * min(
+            PURGE_EVERY, settings.journal_timeout() / 10)
+
+    def run(self, connection):
+        "Delete some rows; the next time comes at once if there may be more"
+        self.put_off()
+        seconds, now = settings.journal_timeout(), time.monotonic()
+        # Deleted rows stay in the index while another transaction may see
+        # them (pg_dump): they are not scanned again each time. Once in a
+        # while they are, since the numbers may have gone back.
+        if now >= self._forget_at:
+            self._above, self._forget_at = 0, now + seconds
+        self._above, more = self._table.purge(connection, seconds, self._above)
+        if more:
+            self.at = now
+
+
+class _Purger:
+    "The thread of a process that has written to journals"
+
+    def __init__(self):
+        # By database: the deletion, and when the last row was written
+        self._deletions, self._written = {}, {}
+        self._lock = threading.Lock()
+        self._has_new = threading.Event()
+        self._thread = None
+
+    def written(self, name, kind):
+        self._written[name] = time.monotonic()
+        if name not in self._deletions:
+            with self._lock:
+                self._deletions.setdefault(name, Deletion(kind(name)))
+                self._has_new.set()
+                if not self._thread:
+                    self._thread = threading.Thread(
+                        target=self._run, name='bus-purger', daemon=True)
+                    self._thread.start()
+
+    def _run(self):
+        while True:
+            with self._lock:
+                self._forget()
+                deletions = [*self._deletions.items()]
+                if not deletions:
+                    self._thread = None
+                    return
+            for name, deletion in deletions:
+                if deletion.is_due:
+                    self._delete(name, deletion)
+            self._has_new.wait(max(
+                    min(d.at for _, d in deletions) - time.monotonic(), 0))
+            self._has_new.clear()
+
+    def _delete(self, name, deletion):
+        try:
+            with deletion._table.connected() as connection:
+                deletion.run(connection)
+                while deletion.is_due:
+                    deletion.run(connection)
+        except Exception as error:
+            deletion.put_off()
+            logger.warning(
+                "can not delete old rows of the journal of the bus on '%s': "
+                "%s", name, str(error).strip())
+
+    def _forget(self):
+        "Forget the databases all rows of this process are deleted of"
+        end = time.monotonic() - settings.journal_timeout() - 2 * PURGE_EVERY
+        for name in [n for n, last in self._written.items() if last < end]:
+            del self._deletions[name], self._written[name]
+
+
+_purger = _Purger()
+
+
+def written(name, kind):
+    "Have old rows deleted from now on of a journal that was written to"
+    _purger.written(name, kind)
+
+
+def _forked():
+    # The parent's thread does not exist in the child.
+    global _purger
+    _purger = _Purger()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,267 @@
+"""The table of the journal on PostgreSQL: how it is made, updated, purged and
+removed, and what happens when it is changed behind the back of the bus."""
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support import wait_until
+from support.bus import Wire, drain, listen, publish, stop_listener
+from support.server import run_python
+from test_journal import ALONE, INSERT, TABLE, bus_server, ids, rows
+from trytond import backend
+from trytond.transaction import Transaction
+from trytond_fastbus.journal import schema
+
+# Of the release 0.1
+VERSION_1 = Path(__file__).with_name('support') / 'journal_v1.sql'
+
+
+@pytest.fixture(autouse=True)
+def _journal(configure):
+    configure('bus', journal=True, long_polling_timeout=30)
+
+
+def publish_again(database):
+    "Publish as trytond tries it again, and return failures and ids"
+    failures = 0
+    while True:
+        try:
+            return failures, publish(database, 'c', {})
+        except backend.DatabaseOperationalError as error:
+            assert "has changed, try again" in str(error)
+            failures += 1
+
+
+def test_journal_is_dropped_and_made_again(postgresql, database):
+    sections = {'database': {'uri': postgresql.uri}}
+    publish(database, 'c', {})
+    postgresql.execute('CREATE TABLE other (n integer)', database)
+
+    for text in ["is removed", "is not there"]:
+        process = bus_server(sections, '-d', database, '--journal-drop')
+        assert (process.returncode, process.stderr) == (0, '')
+        assert process.stdout == f"'{database}': the journal {text}\n"
+    assert postgresql.execute(
+        "SELECT count(*) FROM pg_class WHERE relname LIKE 'trytond_fastbus%'",
+        database) == [['0']]
+    assert postgresql.execute(
+        "SELECT count(*) FROM pg_proc WHERE proname LIKE 'trytond_fastbus%'",
+        database) == [['0']]
+    assert bus_server(sections, '--journal-drop').returncode == 2
+
+    # Made by the process that is told so
+    publish_again(database)
+    assert len(rows(postgresql, database)) == 1
+
+
+def test_role_that_may_not_drop_the_journal_is_told_so(
+        postgresql, database, limited):
+    publish(database, 'c', {})
+    process = bus_server(limited, '-d', database, '--journal-drop')
+    assert process.returncode == 1
+    assert "can not be removed: must be owner of table" in process.stderr
+    assert rows(postgresql, database)
+
+
+@pytest.mark.parametrize('fault', [
+        f'DROP TABLE {TABLE} CASCADE',
+        f'DROP SEQUENCE {TABLE}_seq CASCADE',
+        f'ALTER TABLE {TABLE} RENAME TO renamed',
+        ])
+def test_table_that_changes_fails_one_transaction_at_the_most(
+        postgresql, database, caplog, fault):
+    listen(database)
+    publish(database, 'c', {})
+    postgresql.execute(fault, database)
+
+    failed, sent = publish_again(database)
+
+    assert failed == 1
+    assert "the journal of the bus on" in ' '.join(caplog.messages)
+    for _ in range(5):
+        sent = publish(database, 'c', {})
+    assert [id_ for _, id_ in rows(postgresql, database)][-1:] == sent
+
+
+@pytest.mark.parametrize('fault', [
+        f'DROP FUNCTION {TABLE}_commit CASCADE',
+        f'ALTER TABLE {TABLE} DISABLE TRIGGER {TABLE}_commit',
+        ])
+def test_trigger_that_is_missing_is_made_by_the_next_process(
+        postgresql, database, peer, fault):
+    publish(database, 'c', {})
+    postgresql.execute(fault, database)
+
+    sent = peer().call('publish', database, 'c', {})
+
+    assert [id_ for _, id_ in rows(postgresql, database)][-1:] == sent
+    assert rows(postgresql, database)[-1][0] > 0
+
+
+@pytest.mark.parametrize('fault', [
+        f"SELECT setval('{TABLE}_seq', 1, false)",
+        # As in a logical replica that became the primary
+        f'TRUNCATE {TABLE} RESTART IDENTITY; '
+        f"INSERT INTO {TABLE} (seq, channel, message) SELECT n, 'c', "
+        "'{\"message_id\":' || n || '}' FROM generate_series(1, 50) AS n",
+        ])
+def test_sequence_behind_the_rows_fails_no_commit(
+        postgresql, database, fault):
+    sent = publish(database, 'c', *({} for _ in range(20)))
+    postgresql.execute(fault, database)
+
+    for _ in range(3):
+        sent += publish(database, 'c', {}, {})
+
+    found = rows(postgresql, database)
+    assert [id_ for _, id_ in found][-6:] == sent[-6:]
+    numbers = [number for number, _ in found]
+    assert len({*numbers}) == len(numbers)
+
+
+def test_objects_of_other_schemas_are_not_used(postgresql, database):
+    "Those that another role may plant in a schema of the search path"
+    postgresql.execute('''
+        CREATE TABLE harm (who text);
+        CREATE FUNCTION public.to_json(text) RETURNS json LANGUAGE sql AS
+            'INSERT INTO public.harm VALUES (''to_json''); SELECT null::json';
+        CREATE FUNCTION public.harm(text, json) RETURNS text LANGUAGE sql AS
+            'INSERT INTO public.harm VALUES (''||''); SELECT null';
+        CREATE OPERATOR public.|| (
+            LEFTARG = text, RIGHTARG = json, FUNCTION = public.harm);
+        CREATE FUNCTION public.pg_notify(text, varchar) RETURNS void
+            LANGUAGE sql AS 'INSERT INTO public.harm VALUES (''notify'')';
+        CREATE FUNCTION public.less(bigint, bigint) RETURNS boolean
+            LANGUAGE sql AS
+            'INSERT INTO public.harm VALUES (''>''); SELECT true';
+        CREATE OPERATOR public.> (
+            LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = public.less);
+        ''', database)
+    postgresql.execute(
+        f'ALTER DATABASE "{database}" SET search_path = public, pg_catalog')
+    backend.Database(database).close()
+
+    sent = publish(database, 'c', {}, {'text': "x" * 10_000})
+
+    assert ids(drain(database, ['c'], 2)) == sent
+    stop_listener(database)
+    assert ids(drain(database, ['c'], 2)) == sent
+    assert postgresql.execute('TABLE harm', database) == []
+
+
+def test_table_of_another_role_is_not_used(
+        postgresql, database, limited):
+    "It may have any trigger."
+    role = limited['database']['uri'].split('@')[0].rpartition('/')[2]
+    postgresql.execute(
+        f'GRANT CREATE ON SCHEMA public TO {role}; SET ROLE {role}; '
+        + schema.MAKE + 'RESET ROLE; CREATE ROLE owner_of_all LOGIN; '
+        'GRANT ALL ON ALL TABLES IN SCHEMA public TO owner_of_all',
+        database)
+    limited['database']['uri'] = postgresql.uri.replace(
+        'postgres@', 'owner_of_all@')
+    try:
+        alone = run_python(ALONE, limited, database)
+        assert alone.returncode == 0, alone.stderr
+        assert "belongs to a role that is neither" in alone.stderr
+    finally:
+        postgresql.execute(
+            'DROP OWNED BY owner_of_all; DROP ROLE owner_of_all', database)
+
+
+def test_older_table_is_updated_and_a_newer_one_refused(
+        postgresql, database, peer):
+    postgresql.restore(database, VERSION_1)
+    postgresql.execute(INSERT % 'before', database)
+
+    sent = peer().call('publish', database, 'c', {})
+    # As an older process goes on
+    postgresql.execute(INSERT % 'after', database)
+
+    expected = ['before', *sent, 'after']
+    assert [id_ for _, id_ in rows(postgresql, database)] == expected
+    assert ids(drain(database, ['c'], 3)) == expected
+
+    postgresql.execute(
+        f"COMMENT ON TABLE {TABLE} IS 'trytond-fastbus journal, version 99'",
+        database)
+    process = bus_server(
+        {'database': {'uri': postgresql.uri}, 'bus': {'journal': True}},
+        '-d', database)
+    assert process.returncode == 1
+    assert "has version 99, which is newer than version 2" in process.stderr
+    process = run_python(
+        ALONE, {'database': {'uri': postgresql.uri},
+            'bus': {'journal': True, 'select_timeout': 1}}, database)
+    assert "are sent without the journal" in process.stderr
+
+
+def test_bus_of_another_channel_has_rows_of_its_own(postgresql, database):
+    from trytond_fastbus import Bus
+
+    class Other(Bus):
+        _channel = 'other'
+
+    with Transaction().start(database, 0):
+        for bus in [Bus, Other]:
+            bus.publish('c', {'of': bus.__name__})
+    polls = []
+    for bus in [Bus, Other]:
+        with ThreadPoolExecutor() as executor:
+            poll = executor.submit(bus.subscribe, database, ['c'])
+            polls.append(poll.result()['message']['of'])
+        stop_listener(database)
+    assert polls == ['Bus', 'Other']
+
+
+def test_rows_are_deleted_where_no_process_listens(
+        configure, postgresql, database):
+    configure('bus', journal_timeout=1)
+    publish(database, 'c', *({} for _ in range(2500)))
+    wait_until(
+        lambda: not rows(postgresql, database), 20, "rows are left")
+
+
+def test_rows_that_are_deleted_are_not_scanned_again(postgresql, database):
+    "Though another transaction, such as a dump, may still see them"
+    from trytond_fastbus import journal
+    publish(database, 'c', *({} for _ in range(3000)))
+    table = journal.of(database)
+    with Wire(f'{postgresql.uri}/{database}') as dump, \
+            Wire(f'{postgresql.uri}/{database}') as wire:
+        dump.execute('BEGIN ISOLATION LEVEL REPEATABLE READ')
+        dump.execute('SELECT 1')
+        above, more = table.purge(wire._connection, -1)
+        for _ in range(2):
+            before = above
+            assert more
+            above, more = table.purge(wire._connection, -1, above)
+            assert above > before
+        _, more = table.purge(wire._connection, -1, above)
+        assert not more
+        dump.execute('COMMIT')
+    assert not rows(postgresql, database)
+
+
+def test_pages_are_bounded_by_bytes(postgresql, database):
+    from trytond_fastbus import journal
+    publish(database, 'c', *({'text': "x" * 100_000} for _ in range(30)))
+    table = journal.of(database)
+    with Wire(f'{postgresql.uri}/{database}') as wire:
+        last, pages = 0, []
+        while page := table.read(wire._connection, last, 1_000_000):
+            last = page[-1][0]
+            pages.append(len(page))
+        assert len(table.read(wire._connection, 0, 1)) == 1
+    assert pages == [10, 10, 10]
+
+
+def test_start_reads_only_what_is_young_enough(postgresql, database, peer):
+    publish(database, 'c', *({} for _ in range(100)))
+    postgresql.execute(
+        f"UPDATE {TABLE} SET created = created - interval '2 hours'",
+        database)
+    new = publish(database, 'c', {}, {})
+    other = peer()
+    assert ids(other.call('drain', database, ['c'], 2)) == new
+    assert other.call('statistics', database)['published'] == 2
