@@ -62,6 +62,9 @@ def check(found):
             if not (ROOT / page).exists():
                 yield f"{path.relative_to(ROOT)}: there is no {page}"
     docs = ROOT / 'docs'
+    path = docs / 'reference' / 'configuration.md'
+    for fault in values(path.read_text(), options().values()):
+        yield f"{path.relative_to(ROOT)}: {fault}"
     for page, kind, documented, coded in [
             ('configuration', "key", ROW, found.keys),
             ('monitoring', "metric", METRIC, found.metrics),
@@ -140,6 +143,23 @@ def names(text, found):
                 f", or not at the level {level}" if level else "")
 
 
+def values(text, options):
+    "Defaults and ranges that are not those of the options"
+    rows = {
+        name: cells for name, *cells in re.findall(
+            r'^\| `(\w+)` \| ([^|]*) \| ([^|]*) \|', text, re.MULTILINE)}
+    for option in options:
+        if option.name not in rows:
+            continue
+        default, allowed = rows[option.name]
+        expected = f"{option.least} to {option.greatest}"
+        if option.kind == 'int' and allowed != expected:
+            yield f"{option.name} may be {expected}, not {allowed}"
+        if (option.kind in {'int', 'bool'} and option.default is not None
+                and default.strip('`') != str(option.default)):
+            yield f"{option.name} is {option.default} by default"
+
+
 def keys_in_blocks(text):
     "The keys that examples of configuration set in the section [bus]"
     for block in FENCE.findall(text):
@@ -184,15 +204,17 @@ def product():
         path: path.read_text()
         for path in sorted((ROOT / 'src').rglob('*.rs'))}
     return Product(
-        keys(), metrics(rust), set(assigned('commands/__init__.py', 'NAMES')),
+        set(options()), metrics(rust),
+        set(assigned('commands/__init__.py', 'NAMES')),
         {argument.value for call in calls if call.func.attr == 'add_argument'
             for argument in call.args if argument.value.startswith('--')},
         [*python_texts(modules, calls), *rust_texts(rust)])
 
 
-def keys():
-    "The keys of [bus], from the module that has them and imports nothing"
-    return set(runpy.run_path(str(PACKAGE / 'options.py'))['KNOWN'])
+def options():
+    "The options of [bus] by name, from the module that imports nothing"
+    found = runpy.run_path(str(PACKAGE / 'options.py'))['OPTIONS']
+    return {option.name: option for option in found if option.section == 'bus'}
 
 
 def assigned(path, name):

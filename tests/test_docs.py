@@ -1,5 +1,6 @@
 """The checker of the documentation finds what it looks for."""
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_names_of_the_code_are_taken(text):
         ])
 def test_other_names_are_faults(text, fault):
     assert faults(text) == [fault]
+
+
+@pytest.mark.parametrize('row, fault', [
+        ("| `drain` | 10 | 0 to 60 | x |", None),
+        ("| `drain` | 20 | 0 to 60 | x |", "drain is 10 by default"),
+        ("| `drain` | 10 | 1 to 6 | x |", "drain may be 0 to 60, not 1 to 6"),
+        ])
+def test_other_values_are_faults(row, fault):
+    option = SimpleNamespace(
+        name='drain', kind='int', default=10, least=0, greatest=60)
+    assert list(docs.values(row, [option])) == ([fault] if fault else [])
 
 
 @pytest.mark.parametrize('link, fault', [
