@@ -1,11 +1,14 @@
 //! The bus of one database: its history and its waiters behind one lock.
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use crate::alarm::Bell;
 use crate::history::{Bounds, History};
-use crate::journal::{Journal, JournalPlace};
-pub use crate::journal::{Request, Settling};
+use crate::journal::Journal;
+pub use crate::journal::Request;
+use crate::look::Looks;
 use crate::message::{Id, Message};
+pub use crate::settle::Settling;
+use crate::settle::{SettlingPlace, Sources};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::waiter::{Signal, Waiter, Wake};
 use crate::waitlist::{Name, Waitlist};
@@ -20,6 +23,9 @@ pub struct Bus {
 struct State {
     history: History,
     waitlist: Waitlist,
+    /// None where no listener looks into the database: what is not in the
+    /// history does not exist.
+    looks: Option<Looks>,
     /// None where messages come by notifications only.
     journal: Option<Journal>,
     /// Once set nobody waits any more.
@@ -28,6 +34,9 @@ struct State {
     skipped: u64,
     gaps: u64,
     listening: bool,
+    queue_usage: f64,
+    /// Whether a poll has waited since [`Bus::has_waited`].
+    has_waited: bool,
 }
 
 /// What a subscriber gets at once.
@@ -51,7 +60,7 @@ pub struct Ticket {
 #[derive(Debug)]
 enum Place {
     Message(usize),
-    Journal(JournalPlace),
+    Settling(SettlingPlace),
     /// Nothing: all waits were ended before.
     Closed,
 }
@@ -77,7 +86,7 @@ pub struct Wakeup {
 }
 
 /// What is on a bus at a moment, and what has happened there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// How many messages are retained.
     pub retained: usize,
@@ -97,6 +106,9 @@ pub struct Statistics {
     pub gaps: u64,
     /// Whether the connection is there that messages come by.
     pub listening: bool,
+    /// The part of PostgreSQL's queue of notifications that is in use, from 0
+    /// to 1, as the listener saw it last.
+    pub queue_usage: f64,
     /// The greatest number of the journal that was read; zero before the
     /// first, and without a journal.
     pub number: u64,
@@ -110,12 +122,15 @@ impl Bus {
             shared: Arc::new(Mutex::new(State {
                 history: History::new(bounds),
                 waitlist: Waitlist::default(),
+                looks: bounds.journal.map(|_| Looks::default()),
                 journal: bounds.journal.map(|_| Journal::default()),
                 closed: false,
                 published: 0,
                 skipped: 0,
                 gaps: 0,
                 listening: false,
+                queue_usage: 0.0,
+                has_waited: false,
             })),
         }
     }
@@ -126,8 +141,8 @@ impl Bus {
     /// No message can come in between: whatever is published after the look
     /// finds the waiter.
     ///
-    /// Where the journal has to be read first, the waiter is one for that, as
-    /// for [`Bus::settle`]: unless it is woken with a message, this is called
+    /// Where the database has to be looked into first, the waiter is one for
+    /// that, as for [`Bus::settle`]: unless it is woken with a message, this is called
     /// again.
     pub fn subscribe<S: Name>(
         &self,
@@ -138,8 +153,7 @@ impl Bus {
         signal: impl Fn() -> Signal,
     ) -> Subscription {
         let mut state = self.lock();
-        let ticket =
-            self.wait_for_journal(&mut state, channels, last, settling, &signal);
+        let ticket = self.wait_to_settle(&mut state, channels, last, settling, &signal);
         if let Some(ticket) = ticket {
             return Subscription::Waiting(ticket);
         }
@@ -149,8 +163,8 @@ impl Bus {
         Subscription::Waiting(self.register(&mut state, channels, signal))
     }
 
-    /// Registers a waiter for the journal where that has to be read before
-    /// the history says all that there is in `channels` after `last`.
+    /// Registers a waiter where the listener has to look into the database
+    /// before the history says all that there is in `channels` after `last`.
     ///
     /// It is woken with the message, or calls this again with the same
     /// `settling`, which was told what it was woken by.
@@ -161,7 +175,7 @@ impl Bus {
         settling: &mut Settling,
         signal: impl Fn() -> Signal,
     ) -> Option<Ticket> {
-        self.wait_for_journal(&mut self.lock(), channels, last, settling, signal)
+        self.wait_to_settle(&mut self.lock(), channels, last, settling, signal)
     }
 
     /// Whether [`Bus::settle`] has nothing to wait for.
@@ -170,13 +184,18 @@ impl Bus {
         self.lock().is_settled(last)
     }
 
-    /// The rows of the journal that are waited for, at most so many. They are
-    /// to be read after a look has ended.
+    /// The first `limit` rows of the journal that polls wait for. They are to
+    /// be read after a look has ended; the bell rings if there are more.
     #[must_use]
     pub fn requests(&self, limit: usize) -> Vec<Request> {
         let state = self.lock();
-        let journal = state.journal.as_ref();
-        journal.map_or_else(Vec::new, |journal| journal.requests(limit))
+        let Some(journal) = &state.journal else {
+            return Vec::new();
+        };
+        if journal.requested() > limit {
+            state.ring();
+        }
+        journal.requests(limit)
     }
 
     /// Answers a request: the row was found, or read up to a number without
@@ -278,8 +297,12 @@ impl Bus {
         let mut waiters = Vec::new();
         if bounds.journal.is_some() {
             state.journal.get_or_insert_default();
+            state.looks.get_or_insert_default();
         } else if let Some(mut journal) = state.journal.take() {
             waiters = journal.take_all();
+            if let Some(looks) = &mut state.looks {
+                waiters.extend(looks.take_all());
+            }
         }
         Wakeup {
             wake: Wake::Looked,
@@ -287,19 +310,25 @@ impl Bus {
         }
     }
 
-    /// Sets a socket that does not block, to which a byte is written when a
-    /// look into the journal is wanted.
-    pub fn set_alarm(&self, alarm: UnixStream) {
-        if let Some(journal) = &mut self.lock().journal {
-            journal.set_alarm(alarm);
-        }
+    /// Has polls wait for a look where they need one: the database has, or
+    /// will have, a listener.
+    pub fn expect_looks(&self) {
+        self.lock().looks.get_or_insert_default();
     }
 
-    /// Tells whoever looks into the journal that there may be something.
-    pub fn ring(&self) {
-        if let Some(journal) = &self.lock().journal {
-            journal.ring();
+    /// Sets the bell by which the listener is told that a look is wanted.
+    pub fn set_bell(&self, bell: Bell) {
+        let mut state = self.lock();
+        let has_requests = state.journal.as_ref().is_some_and(|j| j.requested() > 0);
+        if has_requests {
+            bell.ring();
         }
+        state.looks.get_or_insert_default().set_bell(bell);
+    }
+
+    /// Tells the listener that a look is wanted.
+    pub fn ring(&self) {
+        self.lock().ring();
     }
 
     /// Whether there is a journal.
@@ -332,26 +361,30 @@ impl Bus {
         }
     }
 
-    /// Notes that a look into the journal begins.
+    /// Notes that a look into the database begins.
     pub fn begin_look(&self) {
-        if let Some(journal) = &mut self.lock().journal {
-            journal.begin_look();
+        if let Some(looks) = &mut self.lock().looks {
+            looks.begin();
         }
     }
 
-    /// Notes that it has ended, all that it found being published; returns
-    /// who waited for that, still to be woken.
+    /// Notes that the look has ended, all that it found being published;
+    /// returns the polls that waited for it, still to be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn end_look(&self) -> Wakeup {
         let mut state = self.lock();
         let State {
-            history, journal, ..
+            history,
+            looks,
+            journal,
+            ..
         } = &mut *state;
-        let journal = journal.as_mut();
-        let waiters = journal.map(|journal| journal.end_look(history));
+        if let Some(journal) = journal {
+            journal.end_look(history);
+        }
         Wakeup {
             wake: Wake::Looked,
-            waiters: waiters.unwrap_or_default(),
+            waiters: looks.as_mut().map(Looks::end).unwrap_or_default(),
         }
     }
 
@@ -372,6 +405,9 @@ impl Bus {
         let mut state = self.lock();
         state.closed = true;
         let mut waiters = state.waitlist.take_all();
+        if let Some(looks) = &mut state.looks {
+            waiters.extend(looks.take_all());
+        }
         if let Some(journal) = &mut state.journal {
             waiters.extend(journal.take_all());
         }
@@ -401,6 +437,25 @@ impl Bus {
         }
     }
 
+    /// Notes the part of PostgreSQL's queue of notifications that is in use.
+    pub fn set_queue_usage(&self, usage: f64) {
+        self.lock().queue_usage = usage;
+    }
+
+    /// Whether a poll waits, or has waited since this was asked last.
+    #[must_use]
+    pub fn has_waited(&self) -> bool {
+        let mut state = self.lock();
+        let is_waiting = state.is_waiting();
+        std::mem::take(&mut state.has_waited) || is_waiting
+    }
+
+    /// Whether a poll waits, be it for a look.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.lock().is_waiting()
+    }
+
     /// What is on it now, and what has happened.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
@@ -414,25 +469,25 @@ impl Bus {
             skipped: state.skipped,
             gaps: state.gaps,
             listening: state.listening,
+            queue_usage: state.queue_usage,
             number: state.journal.as_ref().map_or(0, Journal::last),
         }
     }
 
-    fn wait_for_journal<S: AsRef<str>>(
+    fn wait_to_settle<S: AsRef<str>>(
         &self,
         state: &mut State,
         channels: &[S],
         last: Option<&Id>,
         settling: &mut Settling,
-        signal: impl Fn() -> Signal,
+        signal: impl FnOnce() -> Signal,
     ) -> Option<Ticket> {
-        let (history, closed) = (&state.history, state.closed);
-        let journal = state.journal.as_mut().filter(|_| !closed)?;
-        let (waiter, place) =
-            journal.settle(history, last, channels, settling, signal)?;
+        let sources = state.sources()?;
+        let (waiter, place) = sources.settle(last, channels, settling, signal)?;
+        state.has_waited = true;
         Some(Ticket {
             bus: self.clone(),
-            place: Place::Journal(place),
+            place: Place::Settling(place),
             waiter,
         })
     }
@@ -444,6 +499,7 @@ impl Bus {
         signal: impl FnOnce() -> Signal,
     ) -> Ticket {
         let waiter = Arc::new(Waiter::new(signal()));
+        state.has_waited = true;
         let place = if state.closed {
             waiter.wake(Wake::Closed);
             Place::Closed
@@ -463,10 +519,31 @@ impl Bus {
 }
 
 impl State {
-    fn is_settled(&self, last: Option<&Id>) -> bool {
-        let journal = self.journal.as_ref();
-        self.closed
-            || journal.is_none_or(|journal| journal.is_settled(&self.history, last))
+    /// Where to look for what is not in the history; nowhere without a
+    /// listener, and once all waits have ended.
+    fn sources(&mut self) -> Option<Sources<'_>> {
+        Some(Sources {
+            looks: self.looks.as_mut().filter(|_| !self.closed)?,
+            journal: self.journal.as_mut(),
+            history: &self.history,
+        })
+    }
+
+    fn is_settled(&mut self, last: Option<&Id>) -> bool {
+        self.sources()
+            .is_none_or(|sources| sources.is_settled(last))
+    }
+
+    fn is_waiting(&self) -> bool {
+        let looks = self.looks.as_ref().map_or(0, Looks::len);
+        let rows = self.journal.as_ref().map_or(0, Journal::requested);
+        self.waitlist.len() + looks + rows > 0
+    }
+
+    fn ring(&self) {
+        if let Some(looks) = &self.looks {
+            looks.ring();
+        }
     }
 }
 
@@ -487,9 +564,14 @@ impl Drop for Ticket {
         let mut state = self.bus.lock();
         match self.place {
             Place::Message(key) => state.waitlist.remove(key, &self.waiter),
-            Place::Journal(ref place) => {
+            Place::Settling(SettlingPlace::Look(key)) => {
+                if let Some(looks) = &mut state.looks {
+                    looks.remove(key, &self.waiter);
+                }
+            }
+            Place::Settling(SettlingPlace::Request(key)) => {
                 if let Some(journal) = &mut state.journal {
-                    journal.remove(place, &self.waiter);
+                    journal.remove(key);
                 }
             }
             Place::Closed => {}

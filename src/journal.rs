@@ -1,56 +1,14 @@
-//! What a bus knows of its journal: how far that was read, and who waits for
-//! it to be read further.
+//! The state of a database's journal: how far it was read, and the polls that
+//! wait for a row of their own.
 //!
-//! A poll may name a message that this process has not got yet: its client
-//! got it from another one. To take it for unknown would show the client old
-//! messages again. So the journal is looked into before anything is said of
-//! it, and before the first look nothing is said at all.
-//!
-//! Or it names one that left the history for want of room. What comes after
-//! that is read for this poll alone, until it has come to what is retained.
+//! A poll may name a message that was evicted for lack of memory. It is served
+//! row by row from the journal until it catches up with the history.
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::history::History;
 use crate::message::{Id, Message};
-use crate::waiter::{Signal, Waiter, Wake};
-use crate::waitlist::Waitlist;
-
-/// The only channel of the list of those who wait for a look.
-const LOOK: &str = "look";
-
-/// What a poll has waited for so far.
-#[derive(Debug, Default)]
-pub struct Settling {
-    /// The look that it waits for, once it does.
-    after: Option<u64>,
-    /// Up to which number the journal was read for it.
-    read: Option<u64>,
-}
-
-impl Settling {
-    /// Notes what has ended a wait.
-    pub fn woken(&mut self, wake: &Wake) {
-        if let Wake::Read(number) = wake {
-            self.read = Some(*number);
-        }
-    }
-}
-
-/// What a poll has to wait for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Want {
-    Nothing,
-    Look,
-    /// The first row in its channels with a number above `after`, up to
-    /// `until`.
-    Row {
-        after: u64,
-        until: u64,
-    },
-}
+use crate::waiter::Waiter;
 
 /// The first row in some channels, as somebody waits for it.
 #[derive(Clone, Debug)]
@@ -65,13 +23,6 @@ pub struct Request {
     pub until: u64,
 }
 
-/// Where somebody waits, by key.
-#[derive(Debug)]
-pub(crate) enum JournalPlace {
-    Look(usize),
-    Request(u64),
-}
-
 /// How far the journal of one database was read.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
@@ -80,17 +31,9 @@ pub(crate) struct Journal {
     last_id: Option<Id>,
     /// Whether it is read once more from its beginning.
     again: bool,
-    /// How many looks were begun, and how many of these have ended.
-    begun: u64,
-    ended: u64,
-    /// Whether somebody waits for a look that was not begun.
-    wanted: bool,
-    waiting: Waitlist,
     /// Those who wait for a row of their own, by key.
     requests: BTreeMap<u64, (Request, Arc<Waiter>)>,
     next: u64,
-    /// By which whoever looks is told that a look is wanted.
-    alarm: Option<UnixStream>,
 }
 
 impl Journal {
@@ -135,101 +78,49 @@ impl Journal {
         self.again = true;
     }
 
-    /// A look begins: whoever asks from now on waits for the next one.
-    pub(crate) fn begin_look(&mut self) {
-        self.begun += 1;
-        self.wanted = false;
-    }
-
-    /// The look that was begun last has ended; returns those who waited.
-    #[must_use = "the waiters are no longer registered, and must be woken"]
-    pub(crate) fn end_look(&mut self, history: &mut History) -> Vec<Arc<Waiter>> {
-        self.ended = self.begun;
+    /// A look has ended.
+    pub(crate) fn end_look(&mut self, history: &mut History) {
         if self.again {
             self.again = false;
             // Its numbers are those from before.
             history.forget_gone();
         }
-        self.waiting.take_all()
     }
 
-    /// What a poll after `last` has to wait for before the history says all
-    /// that there is for it.
-    fn want(&self, history: &History, last: Option<&Id>, settling: &Settling) -> Want {
-        let until = history.gone().last();
-        let has_looked = settling.after.is_some_and(|after| self.ended >= after);
-        match last {
-            _ if self.ended == 0 => Want::Look,
-            None => Want::Nothing,
-            Some(id) if history.place::<&str>(id, &[]).is_some() => Want::Nothing,
-            Some(id) => match settling.read.or_else(|| history.gone().number(id)) {
-                Some(after) if after < until => Want::Row { after, until },
-                None if !has_looked => Want::Look,
-                _ => Want::Nothing,
-            },
-        }
-    }
-
-    /// Whether a poll after `last` has nothing to wait for.
-    pub(crate) fn is_settled(&self, history: &History, last: Option<&Id>) -> bool {
-        self.want(history, last, &Settling::default()) == Want::Nothing
-    }
-
-    /// Registers a waiter for what a poll has to wait for, if there is such;
-    /// returns it with its place.
-    pub(crate) fn settle(
+    /// Registers a poll that waits for the first row in its channels with a
+    /// number above `after`, up to `until`; returns the key of its request.
+    pub(crate) fn request(
         &mut self,
-        history: &History,
-        last: Option<&Id>,
         channels: &[impl AsRef<str>],
-        settling: &mut Settling,
-        signal: impl FnOnce() -> Signal,
-    ) -> Option<(Arc<Waiter>, JournalPlace)> {
-        let want = self.want(history, last, settling);
-        if want == Want::Nothing {
-            return None;
-        }
-        let waiter = Arc::new(Waiter::new(signal()));
-        let place = if let Want::Row { after, until } = want {
-            let key = self.next;
-            self.next += 1;
-            let request = Request {
-                key,
-                channels: channels
-                    .iter()
-                    .map(|name| name.as_ref().to_owned())
-                    .collect(),
-                after,
-                until,
-            };
-            self.requests.insert(key, (request, waiter.clone()));
-            self.ring();
-            JournalPlace::Request(key)
-        } else {
-            let after = *settling.after.get_or_insert(self.begun + 1);
-            if after > self.begun && !self.wanted {
-                self.wanted = true;
-                self.ring();
-            }
-            JournalPlace::Look(self.waiting.insert(&[LOOK], waiter.clone()))
+        after: u64,
+        until: u64,
+        waiter: Arc<Waiter>,
+    ) -> u64 {
+        let key = self.next;
+        self.next += 1;
+        let channels = channels.iter().map(|name| name.as_ref().to_owned());
+        let request = Request {
+            key,
+            channels: channels.collect(),
+            after,
+            until,
         };
-        Some((waiter, place))
+        self.requests.insert(key, (request, waiter));
+        key
     }
 
-    /// Removes one who waits, if it still does.
-    pub(crate) fn remove(&mut self, place: &JournalPlace, waiter: &Arc<Waiter>) {
-        match place {
-            JournalPlace::Look(key) => self.waiting.remove(*key, waiter),
-            JournalPlace::Request(key) => drop(self.requests.remove(key)),
-        }
+    /// Removes a request, if it is still there.
+    pub(crate) fn remove(&mut self, key: u64) {
+        self.requests.remove(&key);
     }
 
-    /// The first of the rows that are waited for, at most so many; whoever
-    /// looks is told if there are more.
+    /// The number of requests.
+    pub(crate) fn requested(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// The first `limit` rows that polls wait for.
     pub(crate) fn requests(&self, limit: usize) -> Vec<Request> {
-        if self.requests.len() > limit {
-            self.ring();
-        }
         let requests = self.requests.values().take(limit);
         requests.map(|(request, _)| request.clone()).collect()
     }
@@ -240,42 +131,23 @@ impl Journal {
         Some((waiter, request.until))
     }
 
-    /// Takes out all who wait.
+    /// Takes out all requests; returns the polls that waited.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub(crate) fn take_all(&mut self) -> Vec<Arc<Waiter>> {
         let requests = std::mem::take(&mut self.requests);
-        let mut waiters = self.waiting.take_all();
-        waiters.extend(requests.into_values().map(|(_, waiter)| waiter));
-        waiters
-    }
-
-    /// Sets by what whoever looks is told: a socket that does not block.
-    pub(crate) fn set_alarm(&mut self, alarm: UnixStream) {
-        self.alarm = Some(alarm);
-        if self.wanted || !self.requests.is_empty() {
-            self.ring();
-        }
-    }
-
-    /// Tells whoever looks that there may be something.
-    pub(crate) fn ring(&self) {
-        if let Some(mut alarm) = self.alarm.as_ref() {
-            // It is full when nobody has come for many: one is enough. It is
-            // closed when nobody looks any more.
-            let _ = alarm.write(&[0]);
-        }
+        requests.into_values().map(|(_, waiter)| waiter).collect()
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::io::Read;
     use std::ops::Range;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bus::{Bus, Row, Subscription, Ticket, Wakeup};
+    use crate::alarm::Alarm;
+    use crate::bus::{Bus, Row, Settling, Subscription, Ticket, Wakeup};
     use crate::history::Bounds;
     use crate::waiter::{Signal, Wake};
 
@@ -416,21 +288,20 @@ mod tests {
     #[test]
     fn alarm_rings_once_for_all_who_want_a_look() {
         let bus = Bus::new(BOUNDS);
-        let (mut alarm, bell) = UnixStream::pair().expect("sockets");
-        alarm.set_nonblocking(true).expect("a socket");
-        bell.set_nonblocking(true).expect("a socket");
-        let mut rung = [0; 9];
+        let alarm = Alarm::new().expect("sockets");
+        let has_rung = || !alarm.take().is_empty();
         let _early = settle(&bus, None, &mut new());
-        bus.set_alarm(bell);
-        assert_eq!(alarm.read(&mut rung).expect("it has rung"), 1);
+        bus.set_bell(alarm.bell(1));
+        assert!(has_rung());
         look(&bus, []);
         let _first = settle(&bus, Some(1), &mut new());
+        assert!(has_rung());
         let _second = settle(&bus, Some(2), &mut new());
-        assert_eq!(alarm.read(&mut rung).expect("it has rung"), 1);
+        assert!(!has_rung());
         assert!(settle(&bus, None, &mut new()).is_none());
-        alarm.read(&mut rung).expect_err("nobody wants a look");
+        assert!(!has_rung());
         bus.ring();
-        assert_eq!(alarm.read(&mut rung).expect("it has rung"), 1);
+        assert!(has_rung());
     }
 
     #[test]

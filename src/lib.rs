@@ -15,8 +15,10 @@
 //! - [`waiter`]: a subscriber that waits, and how to wake it
 //! - [`waitlist`]: who waits on which channels
 //! - `gone`: what is known of messages that left it for want of room
-//! - `journal`: how far the journal of a database was read, and who waits for
-//!   that
+//! - `look`: looks into the database, and the polls that wait for one
+//! - `journal`: how far the journal of a database was read
+//! - `settle`: what a poll has to wait for before the history can answer it
+//! - [`alarm`]: wakes the thread that listens
 //! - [`bus`]: one database's bus, history and waiters behind one lock
 //! - [`fanout`]: the threads that wake waiters
 //! - [`gate`]: lets a few threads at a time ask for Python's lock
@@ -26,6 +28,7 @@
 //! - `sync`: the locks of the standard library, or of the model checker
 //! - `python`: the native module, the only place that knows Python
 pub mod access;
+pub mod alarm;
 pub mod bus;
 pub mod error;
 pub mod fanout;
@@ -37,6 +40,7 @@ mod gone;
 pub mod history;
 mod journal;
 pub mod json;
+mod look;
 pub mod message;
 pub mod parts;
 pub mod poll;
@@ -45,6 +49,7 @@ mod python;
 pub mod registry;
 #[cfg(feature = "server")]
 pub mod server;
+mod settle;
 mod sync;
 pub mod waiter;
 pub mod waitlist;

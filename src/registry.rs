@@ -170,8 +170,8 @@ impl Process {
     /// messages for so many seconds.
     #[must_use]
     pub fn is_idle(&self, database: &str, seconds: f64) -> bool {
-        let buses = lock(&self.buses);
-        let place = buses.get(database);
+        let mut buses = lock(&self.buses);
+        let place = buses.get_mut(database);
         place.is_none_or(|place| place.is_idle(seconds, self.now()))
     }
 
@@ -180,7 +180,7 @@ impl Process {
     /// closed.
     pub fn remove(&self, database: &str, seconds: f64) -> bool {
         let mut buses = lock(&self.buses);
-        let place = buses.get(database);
+        let place = buses.get_mut(database);
         if place.is_some_and(|place| !place.is_idle(seconds, self.now())) {
             return false;
         }
@@ -190,6 +190,15 @@ impl Process {
             bus.close().run();
         }
         true
+    }
+
+    /// Forgets the bus of `database`, which does not exist any more: all
+    /// waits end.
+    pub fn forget(&self, database: &str) {
+        let removed = lock(&self.buses).remove(database);
+        if let Some(Place { bus, .. }) = removed {
+            bus.close().run();
+        }
     }
 
     /// The databases whose bus is in use, in no order.
@@ -300,9 +309,13 @@ impl Process {
 }
 
 impl Place {
-    fn is_idle(&self, seconds: f64, now: f64) -> bool {
-        self.asked.is_none_or(|asked| now - asked >= seconds)
-            && self.bus.statistics().waiting == 0
+    /// Whether nobody waits, nor has asked or waited for so many seconds: a
+    /// wait that has ended since the last call counts as one that ends now.
+    fn is_idle(&mut self, seconds: f64, now: f64) -> bool {
+        if self.bus.has_waited() {
+            self.asked = self.asked.map(|_| now);
+        }
+        self.asked.is_none_or(|asked| now - asked >= seconds) && !self.bus.is_waiting()
     }
 }
 

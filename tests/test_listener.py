@@ -6,11 +6,11 @@ import threading
 import pytest
 from support import wait_until
 from support.bus import configured, drain, listen, publish, stop_listener
-from trytond_fastbus import Bus, listener, settings
+from trytond_fastbus import Bus, settings, source
 
 
 def listening(database):
-    "The thread that listens to the database"
+    "What listens to the database"
     return Bus._queues[os.getpid(), database]['listener']
 
 
@@ -60,18 +60,23 @@ def test_poll_after_the_end_starts_another_listener(database):
 @pytest.mark.filterwarnings(
     'ignore::pytest.PytestUnhandledThreadExceptionWarning')
 def test_poll_after_the_death_of_the_listener_starts_another(
-        monkeypatch, database):
+        configure, monkeypatch, database):
+    configure('bus', select_timeout=60)
     listen(database)
     dying = listening(database)
+    loop, = (
+        thread for thread in threading.enumerate()
+        if thread.name == 'bus-listener')
 
     def die(*args):
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(listener, '_put', die)
+        patch.setattr(source, 'put', die)
         publish(database, 'c', {'type': 'lost'})
         dying.join(60)
-    assert not dying.is_alive()
+        loop.join(60)
+    assert not dying.is_alive() and not loop.is_alive()
 
     listen(database)
     assert listening(database) is not dying

@@ -73,7 +73,7 @@ waiting(database, 10)
 works(database)
 listeners = [
     thread for thread in threading.enumerate()
-    if getattr(thread, '_target', None) == Bus._listen]
+    if thread.name == 'bus-listener']
 assert len(listeners) == 1, listeners
 id_, = publish(database, 'c', {'type': 'x'})
 join(threads)

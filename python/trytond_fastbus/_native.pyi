@@ -5,10 +5,10 @@ from os import PathLike
 from typing import Any, ClassVar, final
 
 __all__ = [
-    'Assembly', 'Bus', 'BusServer', 'DatabaseBus', 'Deadline', 'PAYLOAD_MAX',
-    'SessionRequest', 'WokenQueue', '_MessageQueue', 'check_address',
-    'check_certificate', 'close', 'forked', 'notify', 'split', 'statistics',
-    'watch']
+    'Alarm', 'Assembly', 'Bell', 'Bus', 'BusServer', 'DatabaseBus',
+    'Deadline', 'PAYLOAD_MAX', 'SessionRequest', 'WokenQueue',
+    '_MessageQueue', 'check_address', 'check_certificate', 'close', 'forked',
+    'notify', 'split', 'statistics', 'watch']
 
 # The most bytes that PostgreSQL takes as the payload of a NOTIFY
 PAYLOAD_MAX: int
@@ -137,6 +137,25 @@ class _Messages:
         """Drop the retained messages of all databases."""
 
 @final
+class Alarm:
+    """Wakes the thread that listens."""
+
+    def __new__(cls) -> Alarm: ...
+    def fileno(self) -> int:
+        """A descriptor that is readable while a bell has rung."""
+    def bell(self, key: int) -> Bell:
+        """A bell with this key."""
+    def take(self) -> list[int]:
+        """The keys of the bells that rang since the last call."""
+
+@final
+class Bell:
+    """Rings an alarm for one database."""
+
+    def ring(self) -> None:
+        """Ring."""
+
+@final
 class DatabaseBus:
     """The bus of one database in this process."""
 
@@ -167,13 +186,13 @@ class DatabaseBus:
     def rewind(self) -> None:
         """Have the journal read from its beginning by the next look, but for
         the messages that are retained."""
-    def fileno(self) -> int:
-        """A descriptor that is readable when a look into the journal is
+    def set_bell(self, bell: Bell) -> None:
+        """Set the bell by which the listener is told that a look is
         wanted."""
     def ring(self) -> None:
-        """Tell whoever looks into the journal that there may be something."""
+        """Tell the listener that a look is wanted."""
     def begin_look(self) -> None:
-        """Begin a look into the journal."""
+        """Begin a look into the database."""
     def end_look(self) -> None:
         """End the look: all that was found is on the bus."""
     def requests(
@@ -201,8 +220,14 @@ class DatabaseBus:
     def abandon(self) -> None:
         """Note that it has none any more: the next poll starts another
         one."""
+    def set_queue_usage(self, usage: float) -> None:
+        """Note the part of PostgreSQL's queue of notifications that is in
+        use, from 0 to 1."""
     def is_idle(self, seconds: float) -> bool:
         """Whether nobody waits, nor has asked for so many seconds."""
+    def forget(self) -> None:
+        """Forget the bus, whose database does not exist any more: all waits
+        end."""
     def remove(self, seconds: float) -> bool:
         """Forget the bus if it is idle for so long; whether it was."""
 

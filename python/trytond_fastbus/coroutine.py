@@ -3,6 +3,7 @@ import os
 import sys
 import threading
 import weakref
+from contextlib import contextmanager
 
 from ._native import WokenQueue
 
@@ -47,6 +48,21 @@ def is_patched():
     "Whether what looks like a thread is a greenlet"
     monkey = sys.modules.get('gevent.monkey')
     return monkey is not None and monkey.is_module_patched('threading')
+
+
+@contextmanager
+def time_limit(seconds):
+    """Have what a greenlet does end after some seconds, with TimeoutError
+
+    What a thread does goes on.
+    """
+    if not is_patched():
+        yield
+        return
+    import gevent
+    error = TimeoutError("no answer in %s seconds" % seconds)
+    with gevent.Timeout(seconds, error):
+        yield
 
 
 class _Waker:

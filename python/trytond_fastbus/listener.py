@@ -1,56 +1,51 @@
-"""Listening to what is published in a database.
+"""Listening to what is published in the databases of this process.
 
-There is one listener for each process and database, a thread that the first
-subscription starts and that ends `[database] timeout` seconds after the last
-one.
+A database has a listener from its first subscription until `[database]
+timeout` seconds after the last one. The thread of the loop calls all of them.
 """
 import logging
 import math
 import os
 import random
-import selectors
 import threading
 import time
-from contextlib import contextmanager
 from functools import partial
 
 from trytond import backend
 
-from . import _native, coroutine, journal, settings
-from .replay import Replay
+from . import _native, journal, loop, settings, source
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
-# Seconds between two tries to connect
-RETRY_MIN, RETRY_MAX = .1, 30
+# Seconds between two attempts to connect
+RETRY_MIN, RETRY_MAX = .1, 1
+
+# How many databases without a connection try to connect in a second. The
+# first that succeeds has all others try at once.
+RETRIES = 20
 
 
 def ensure(bus, database):
     "Have the database listened to from now on"
     pid = os.getpid()
-    with bus._queues_lock[pid]:
+    lock = bus._queues_lock[pid]
+    with lock:
         queue = bus._queues.get((pid, database))
         if not queue:
             # What is wrong with it is said here, rather than in the thread.
             settings.database_timeout()
-            listener = threading.Thread(
-                target=bus._listen, args=(database,), daemon=True)
-            queue = bus._queues[pid, database] = {
-                'timeout': math.inf,
-                'listener': listener,
-                'bus': _native.DatabaseBus(
-                    database,
-                    settings.cache_timeout(), settings.cache_size(),
-                    settings.message_size(),
-                    settings.journal_timeout() if journal.of(database)
-                    else None),
-                }
-            try:
-                listener.start()
-            except BaseException:
-                del bus._queues[pid, database]
-                raise
+            native = _native.DatabaseBus(
+                database,
+                settings.cache_timeout(), settings.cache_size(),
+                settings.message_size(),
+                settings.journal_timeout() if journal.of(database) else None)
+            queue = {'timeout': math.inf, 'bus': native}
+            open_source = source.of(database)
+            running = loop.current(lock) if open_source else None
+            queue['listener'] = Listener(
+                bus, database, queue, running, open_source)
+            bus._queues[pid, database] = queue
         # When somebody asked last is known to the bus. Others may set an
         # earlier end, as trytond's tests do.
         queue['timeout'] = math.inf
@@ -68,71 +63,269 @@ def deliver(bus, database, payloads):
     key = os.getpid(), database
     queue = bus._queues.get(key)
     if queue and not _ended(bus, key, queue):
-        _put(database, queue, [(False, payload) for payload in payloads])
+        source.put(
+            database, queue['bus'], [(False, payload) for payload in payloads])
 
 
 def ring(bus, database):
-    "Have the journal looked into, if the bus of this process is subscribed to"
+    "Have the database looked into, if this process subscribes to it"
     queue = bus._queues.get((os.getpid(), database))
     if queue:
         queue['bus'].ring()
 
 
 def listen(bus, database):
-    "Put the notifications of the database on the bus until nobody subscribes"
-    key = os.getpid(), database
-    queue = bus._queues.get(key)
-    try:
-        _listen(bus, key, queue)
-    except BaseException:
-        # Should it be killed, the next subscription starts another one.
-        with bus._queues_lock[key[0]]:
-            if bus._queues.get(key) is queue:
-                del bus._queues[key]
-                queue['bus'].abandon()
-        raise
+    "Listen to the database until nobody subscribes"
+    ensure(bus, database)
+    if queue := bus._queues.get((os.getpid(), database)):
+        queue['listener'].join()
 
 
-def _listen(bus, key, queue):
-    database = key[1]
-    ended = partial(_ended, bus, key, queue)
-    retry, lost = RETRY_MIN, None
-    while queue and not ended():
+class Listener:
+    """Listens to one database.
+
+    Its state is one of
+
+    - connecting: a worker connects and catches up
+    - listening: the loop waits for notifications
+    - looking: a worker has the connection
+    - waiting: it connects again at its deadline
+    - ended
+
+    What begins with on_ is called by the loop, the rest of its methods that
+    are not private by any thread.
+    """
+
+    def __init__(self, bus, name, queue, running, open_source):
+        self._bus = bus
+        self._name = name
+        self._place = os.getpid(), name
+        self._queue = queue
+        self._native = queue['bus']
+        self._loop = running
+        self._open_source = open_source
+        self._over = threading.Event()
+        self._source = None
+        self._state = 'connecting'
+        self._is_rung = False
+        self._retries = 0
+        # When the connection was lost, None while it is there
+        self._lost = None
+        self.key = self.bell = self.due = None
+        if running:
+            running.add(self)
+            self._native.set_bell(self.bell)
+        else:
+            self._over.set()
+
+    def is_alive(self):
+        "Whether it listens"
+        return not self._over.is_set()
+
+    def join(self, timeout=None):
+        "Wait until it has ended"
+        if self.is_alive():
+            self._loop.call(self._on_join)
+        self._over.wait(timeout)
+
+    def on_start(self):
+        self._connect()
+
+    def on_readable(self):
+        if self._ends():
+            return
         try:
-            db = backend.Database(database)
-            with _source(bus, db, queue) as receive:
-                if not receive:
-                    # Transactions of this process deliver to it.
-                    return
-                queue['bus'].connected()
-                _log_start(database, queue, lost)
-                retry, lost = RETRY_MIN, None
-                receive(ended)
+            rest = self._source.receive()
         except Exception as error:
-            if lost is None:
-                lost = time.monotonic()
-                queue['bus'].disconnected()
+            self._fail(error)
+        else:
+            if rest:
+                self._work(partial(self._source.receive_slowly, rest))
+
+    def on_ring(self):
+        if self._state == 'listening':
+            if not self._ends():
+                self._work(self._source.look)
+        elif self._state != 'waiting':
+            self._is_rung = True
+
+    def on_due(self):
+        if self._ends():
+            return
+        if self._state == 'waiting':
+            self._connect()
+            return
+        try:
+            is_due = self._source.is_due()
+        except Exception as error:
+            self._fail(error)
+        else:
+            if is_due:
+                self._work(self._source.look)
+            else:
+                self._loop.set_due(self, self._source.due)
+
+    def on_end(self):
+        "The loop dies: the next subscription starts another one"
+        with self._bus._queues_lock[self._place[0]]:
+            if self._bus._queues.get(self._place) is self._queue:
+                del self._bus._queues[self._place]
+            self._native.abandon()
+        self._over.set()
+        if self._state == 'listening':
+            self._source.close()
+
+    def _on_join(self):
+        if self._state in {'listening', 'waiting'}:
+            self._ends()
+
+    def retry(self):
+        "Connect at once, since another database has got a connection"
+        if self._state == 'waiting':
+            self._loop.set_due(self, 0)
+
+    def is_lost(self):
+        return self._lost is not None
+
+    def _connect(self):
+        self._state = 'connecting'
+        # Some may take longer, for a server that is slow.
+        limit = None if self._retries % 4 == 0 else source.CONNECT_TIMEOUT
+        channels = self._bus._channel, part_channel(self._bus)
+        self._submit(
+            partial(
+                self._open_source, channels, self._name, self._native, limit),
+            self._connected)
+
+    def _connected(self, opened, error):
+        if error:
+            self._fail(error)
+            return
+        self._source = opened
+        self._native.connected()
+        self._log_start()
+        was_lost, self._lost, self._retries = self._lost, None, 0
+        if was_lost is not None:
+            for other in self._loop.waiters():
+                other.retry()
+        self._listen()
+
+    def _listen(self):
+        "Wait for what is sent, unless it ends"
+        self._state = 'looking'
+        if self._ends():
+            return
+        if self._is_rung:
+            self._is_rung = False
+            self._submit(self._source.look, self._worked)
+            return
+        self._state = 'listening'
+        if self._source.fileno:
+            self._loop.watch(self, self._source.fileno())
+        self._loop.set_due(self, self._source.due)
+
+    def _work(self, function):
+        "Have a worker use the connection"
+        self._unwatch()
+        self._state = 'looking'
+        self.due = None
+        self._submit(function, self._worked)
+
+    def _worked(self, _, error):
+        if error:
+            self._fail(error)
+        else:
+            self._listen()
+
+    def _submit(self, function, then):
+        try:
+            self._loop.work(function, then)
+        except Exception as error:
+            self._fail(error)
+
+    def _unwatch(self):
+        if self._state == 'listening' and self._source.fileno:
+            self._loop.unwatch(self._source.fileno())
+
+    def _close(self):
+        self._unwatch()
+        if self._source:
+            self._source.close()
+            self._source = None
+
+    def _fail(self, error):
+        "Connect again after a while"
+        try:
+            self._close()
+        except Exception:
+            logger.exception(
+                "bus listener on '%s' can not close its connection",
+                self._name)
+        self._is_rung = False
+        if isinstance(error, source.Dropped):
+            self._forget(error)
+            return
+        self._state = 'waiting'
+        text = str(error).strip()
+        if self._lost is None:
+            self._lost = time.monotonic()
+            self._native.disconnected()
+            if isinstance(error, source.Deaf):
+                logger.error(
+                    "bus listener on '%s' gets no notifications: %s",
+                    self._name, text)
+            else:
                 logger.warning(
                     "bus listener on '%s' has no connection: %s",
-                    database, str(error).strip(), exc_info=not isinstance(
-                        error, (backend.DatabaseOperationalError, OSError)))
-            else:
-                logger.info(
-                    "bus listener on '%s' can not connect: %s",
-                    database, str(error).strip())
-            _pause(retry, queue)
-            retry = min(retry * 2, RETRY_MAX)
+                    self._name, text, exc_info=None if isinstance(
+                        error, (backend.DatabaseOperationalError, OSError))
+                    else error)
+        else:
+            logger.info(
+                "bus listener on '%s' can not connect: %s", self._name, text)
+        if self._ends():
+            return
+        lost = sum(other.is_lost() for other in self._loop.waiters())
+        pause = max(
+            min(RETRY_MIN * 2 ** min(self._retries, 9), RETRY_MAX),
+            lost / RETRIES)
+        self._retries += 1
+        # At random so that many processes do not all come at once
+        self._loop.set_due(
+            self, time.monotonic() + pause * random.uniform(.5, 1))
 
+    def _log_start(self):
+        if self._lost is None:
+            logger.info("start listener for '%s'", self._name)
+        else:
+            logger.warning(
+                "bus listener on '%s' is back after %.1f seconds, messages of "
+                "that time %s", self._name, time.monotonic() - self._lost,
+                "were read from the journal" if self._native.has_journal
+                else "are lost")
 
-def _log_start(database, queue, lost):
-    if lost is None:
-        logger.info("start listener for '%s'", database)
-    else:
+    def _forget(self, error):
         logger.warning(
-            "bus listener on '%s' is back after %.1f seconds, messages of "
-            "that time %s", database, time.monotonic() - lost,
-            "were read from the journal" if queue['bus'].has_journal
-            else "are lost")
+            "bus listener on '%s' ends, the database does not exist: %s",
+            self._name, error)
+        with self._bus._queues_lock[self._place[0]]:
+            if self._bus._queues.get(self._place) is self._queue:
+                del self._bus._queues[self._place]
+                self._native.forget()
+        self._finish()
+
+    def _ends(self):
+        "End if nobody has subscribed for the time-out"
+        if not _ended(self._bus, self._place, self._queue):
+            return False
+        self._close()
+        self._finish()
+        return True
+
+    def _finish(self):
+        self._state = 'ended'
+        self._loop.remove(self)
+        self._over.set()
 
 
 def _timeout(queue):
@@ -142,13 +335,10 @@ def _timeout(queue):
     return settings.database_timeout()
 
 
-def _expired(queue):
-    return queue['bus'].is_idle(_timeout(queue))
-
-
 def _ended(bus, key, queue):
     "Forget the queue if nobody has subscribed for the time-out"
-    if bus._queues.get(key) is queue and not _expired(queue):
+    if (bus._queues.get(key) is queue
+            and not queue['bus'].is_idle(_timeout(queue))):
         return False
     with bus._queues_lock[key[0]]:
         if bus._queues.get(key) is not queue:
@@ -160,142 +350,3 @@ def _ended(bus, key, queue):
             return False
         del bus._queues[key]
         return True
-
-
-def _pause(seconds, queue):
-    "Wait a while, at random so that many processes do not all come at once"
-    end = time.monotonic() + seconds * random.uniform(.5, 1)
-    while (left := end - time.monotonic()) > 0 and not _expired(queue):
-        time.sleep(min(left, 1))
-
-
-@contextmanager
-def _source(bus, db, queue):
-    """Connect to where the messages come from; gives what receives them until
-    a function says that it is to end, or None if there is nothing"""
-    table = journal.of(db.name, bus._channel)
-    if not db.has_channel() and not table:
-        yield None
-        return
-    connection = db.get_connection(autocommit=True)
-    try:
-        if db.has_channel():
-            limit = partial(time_limit, connection)
-            with _listening(bus, connection):
-                # Before it is read: what is committed meanwhile is notified.
-                replay = table and Replay.start(
-                    table, connection, db.name, queue['bus'], limit)
-                yield partial(
-                    _receive, bus, db.name, queue, connection, replay)
-        else:
-            replay = Replay.start(table, connection, db.name, queue['bus'])
-            yield replay and replay.watch
-    except BaseException:
-        connection.close()
-        raise
-    finally:
-        db.put_connection(connection)
-        if not db.has_channel():
-            db.close()
-
-
-@contextmanager
-def _listening(bus, connection):
-    channels = [bus._channel, part_channel(bus)]
-    cursor = connection.cursor()
-    with time_limit(connection):
-        for channel in channels:
-            cursor.execute('LISTEN "%s"' % channel)
-    yield
-    with time_limit(connection):
-        # The next user of the connection should not get them.
-        for channel in channels:
-            cursor.execute('UNLISTEN "%s"' % channel)
-
-
-def _receive(bus, database, queue, connection, replay, ended):
-    pid, cursor = os.getpid(), connection.cursor()
-    take = partial(_take, bus, database, queue, connection, replay)
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
-        bell = selector.register(queue['bus'], selectors.EVENT_READ)
-        while not ended():
-            take()
-            # Any that come with the answer to a query, be it LISTEN or one of
-            # those below, are taken above before it is waited for more.
-            readable = selector.select(timeout=settings.select_timeout())
-            coroutine.stay_in_child(pid)
-            if replay:
-                if bell in (key for key, _ in readable):
-                    replay.look(take)
-                replay.purge()
-            if not readable:
-                # The answer tells whether PostgreSQL is still there.
-                with time_limit(connection):
-                    cursor.execute('SELECT 1')
-                queue['bus'].expire()
-                # trytond closes the pool of a database that nobody uses.
-                backend.Database(database)
-
-
-def _take(bus, database, queue, connection, replay):
-    "Put the notifications that are there on the bus"
-    part = part_channel(bus)
-    taken = []
-    try:
-        for channel, payload in received(connection):
-            taken.append((channel == part, payload))
-    finally:
-        # Those that came before the connection broke count as well.
-        notifications = []
-        for is_part, payload in taken:
-            if replay and is_part and payload.isdigit():
-                # The message itself is too large, and only in the journal.
-                _put(database, queue, notifications)
-                notifications = []
-                replay.read(until=int(payload))
-            else:
-                notifications.append((is_part, payload))
-        _put(database, queue, notifications)
-
-
-def _put(database, queue, notifications):
-    for reason in queue['bus'].receive(notifications):
-        logger.error(
-            "bus listener on '%s' skipped a notification: %s",
-            database, reason)
-
-
-def received(connection):
-    "Take the notifications that are there: of each its channel and payload"
-    if callable(connection.notifies):
-        for notification in connection.notifies(timeout=0):
-            yield notification.channel, notification.payload
-    else:
-        try:
-            connection.poll()
-        finally:
-            notifications = connection.notifies[:]
-            del connection.notifies[:]
-            for notification in notifications:
-                yield notification.channel, notification.payload
-
-
-@contextmanager
-def time_limit(connection):
-    """Break the connection when PostgreSQL does not answer in time.
-
-    The drivers have no limit of their own for a peer that has gone silent.
-    """
-    fd = os.dup(connection.fileno())
-    try:
-        deadline = _native.watch(fd, settings.keep_alive_timeout())
-        try:
-            yield
-        finally:
-            if deadline.lift():
-                logger.warning(
-                    "PostgreSQL did not answer in %s seconds",
-                    settings.keep_alive_timeout())
-    finally:
-        os.close(fd)

@@ -1,11 +1,9 @@
 """Reading the journal of a database into the bus of this process."""
 import logging
-import os
-import selectors
 import time
 from contextlib import nullcontext
 
-from . import coroutine, settings
+from . import settings
 from .journal import NUMBER_MAX, Unusable
 from .journal.common import BYTES_MAX, BYTES_MIN
 from .journal.purger import Deletion
@@ -16,12 +14,6 @@ logger = logging.getLogger('trytond.bus')
 # How many polls are read for at a time, whose last message has left the
 # memory
 REQUESTS = 100
-
-# Seconds between two looks for the commits of others, on SQLite
-LOOK_EVERY = .05
-
-# Seconds between two looks at whether the file is another one
-LOOK_AT_FILE_EVERY = 1
 
 # Seconds that a page of rows takes, as the next one is made larger or smaller
 PAGE_TIME = .5
@@ -40,7 +32,6 @@ class Replay:
         self._name = name
         self._bus = bus
         self._limit = limit
-        self._pid = os.getpid()
         self._evicted = bus.evicted
         self._deletion = Deletion(journal)
         self._size = BYTES_MIN
@@ -91,28 +82,26 @@ class Replay:
             if reason := self._bus.answer(key, row):
                 self._log_skipped(reason)
 
-    def watch(self, ended):
-        """Look for what other connections commit until ended() says so, on
-        SQLite"""
-        file, version = self._journal.file(self._connection), None
-        look_at_file = time.monotonic()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._bus, selectors.EVENT_READ)
-            rung = []
-            while not ended():
-                # Before the look: what is committed meanwhile is another one.
-                current = self._journal.version(self._connection)
-                if rung or current != version:
-                    self.look()
-                    version = current
-                rung = selector.select(timeout=LOOK_EVERY)
-                coroutine.stay_in_child(self._pid)
-                if time.monotonic() - look_at_file > LOOK_AT_FILE_EVERY:
-                    look_at_file = time.monotonic()
-                    if self._journal.file(self._connection) != file:
-                        raise OSError("the file of the database was replaced")
-                    self._bus.expire()
-                    self.purge()
+    def receive(self, notifications):
+        """Put notifications on the bus: of each whether it is a part, and its
+        payload.
+
+        Returns the last of them, from the first on that needs the database.
+        """
+        for index, (is_part, payload) in enumerate(notifications):
+            if is_part and _number(payload) is not None:
+                self._put(notifications[:index])
+                return notifications[index:]
+        self._put(notifications)
+        return []
+
+    def receive_slowly(self, notifications):
+        "Put those on the bus of which the first needs the database"
+        while notifications:
+            (_, payload), *notifications = notifications
+            # The message itself is too large, and only in the journal.
+            self.read(until=_number(payload))
+            notifications = self.receive(notifications)
 
     def read(self, until=NUMBER_MAX):
         "Read the new rows up to this number"
@@ -141,6 +130,12 @@ class Replay:
         else:
             self._size = min(self._size * 2, BYTES_MAX)
 
+    def _put(self, notifications):
+        for reason in self._bus.receive(notifications):
+            logger.error(
+                "bus listener on '%s' skipped a notification: %s",
+                self._name, reason)
+
     def _log_skipped(self, reason):
         logger.error(
             "bus listener on '%s' skipped a row of the journal: %s",
@@ -163,3 +158,10 @@ class Replay:
         with self._limit():
             payload = self._journal.find(self._connection, number)
         return payload is not None and self._bus.is_last(payload)
+
+
+def _number(payload):
+    "The number in a payload that is nothing else, or None"
+    if payload.isascii() and payload.isdigit() and len(payload) <= 19:
+        number = int(payload)
+        return number if number <= NUMBER_MAX else None

@@ -1,13 +1,12 @@
 //! The bus of one database, as the code that listens to it sees it.
-use std::io::Read;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::process::py_error;
 use super::wire;
+use crate::alarm::{Alarm, Bell};
 use crate::bus::{Bus, Row};
 use crate::error::Error;
 use crate::history::Bounds;
@@ -26,10 +25,47 @@ pub(super) struct PyDatabase {
     payload_max: usize,
     assembly: Mutex<Assembly>,
     bounds: Bounds,
-    /// Readable when a look into the journal is wanted.
-    alarm: UnixStream,
-    /// Its other end.
-    bell: UnixStream,
+}
+
+/// Wakes the thread that listens.
+#[pyclass(frozen, name = "Alarm", module = "trytond_fastbus._native")]
+#[derive(Debug)]
+pub(super) struct PyAlarm(Alarm);
+
+/// Rings an alarm for one database.
+#[pyclass(frozen, name = "Bell", module = "trytond_fastbus._native")]
+#[derive(Debug)]
+pub(super) struct PyBell(Bell);
+
+#[pymethods]
+impl PyAlarm {
+    #[new]
+    fn new() -> PyResult<Self> {
+        Ok(Self(Alarm::new()?))
+    }
+
+    /// A descriptor that is readable while a bell has rung.
+    fn fileno(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// A bell with this key.
+    fn bell(&self, key: u64) -> PyBell {
+        PyBell(self.0.bell(key))
+    }
+
+    /// The keys of the bells that rang since the last call.
+    fn take(&self) -> Vec<u64> {
+        self.0.take()
+    }
+}
+
+#[pymethods]
+impl PyBell {
+    /// Ring.
+    fn ring(&self) {
+        self.0.ring();
+    }
 }
 
 /// What has become of a notification.
@@ -50,29 +86,23 @@ impl PyDatabase {
         cache_size: usize,
         message_size: usize,
         journal_timeout: Option<f64>,
-    ) -> PyResult<Self> {
+    ) -> Self {
         let bounds = Bounds {
             seconds: cache_timeout,
             journal: journal_timeout,
             bytes: cache_size,
         };
-        let (alarm, bell) = UnixStream::pair()?;
-        alarm.set_nonblocking(true)?;
-        bell.set_nonblocking(true)?;
         let bus = registry::current().open(&name, bounds);
-        bus.set_alarm(bell.try_clone()?);
-        Ok(Self {
+        Self {
             bus,
             name,
             bounds,
-            alarm,
-            bell,
             // The newest message is retained even where it is larger than
             // all that is to be retained. Another process may allow larger
             // messages than this one.
             payload_max: cache_size.max(message_size),
             assembly: Mutex::default(),
-        })
+        }
     }
 
     /// Put the notifications of a batch on the bus, in their order: each is
@@ -164,20 +194,18 @@ impl PyDatabase {
         self.bus.rewind();
     }
 
-    /// A descriptor that is readable when a look into the journal is wanted.
-    fn fileno(&self) -> RawFd {
-        self.alarm.as_raw_fd()
+    /// Set the bell by which the listener is told that a look is wanted.
+    fn set_bell(&self, bell: &PyBell) {
+        self.bus.set_bell(bell.0.clone());
     }
 
-    /// Tell whoever looks into the journal that there may be something.
+    /// Tell the listener that a look is wanted.
     fn ring(&self) {
         self.bus.ring();
     }
 
-    /// Begin a look into the journal.
+    /// Begin a look into the database.
     fn begin_look(&self) {
-        let mut rung = [0; 64];
-        while matches!((&self.alarm).read(&mut rung), Ok(64)) {}
         self.bus.begin_look();
     }
 
@@ -223,15 +251,19 @@ impl PyDatabase {
     }
 
     /// Say whether there is a journal that can be read, where it is wanted.
-    fn use_journal(&self, usable: bool) -> PyResult<()> {
+    fn use_journal(&self, usable: bool) {
         let journal = self.bounds.journal.filter(|_| usable);
         let bounds = Bounds {
             journal,
             ..self.bounds
         };
         self.bus.set_bounds(bounds).run();
-        self.bus.set_alarm(self.bell.try_clone()?);
-        Ok(())
+    }
+
+    /// Note the part of PostgreSQL's queue of notifications that is in use,
+    /// from 0 to 1.
+    fn set_queue_usage(&self, usage: f64) {
+        self.bus.set_queue_usage(usage);
     }
 
     /// Note that the connection was lost, and with it what was under way.
@@ -270,6 +302,11 @@ impl PyDatabase {
     /// Whether nobody waits, nor has asked for so many seconds.
     fn is_idle(&self, seconds: f64) -> bool {
         registry::current().is_idle(&self.name, seconds)
+    }
+
+    /// Forget the bus, whose database does not exist any more: all waits end.
+    fn forget(&self, py: Python<'_>) {
+        py.detach(|| registry::current().forget(&self.name));
     }
 
     /// Forget the bus if it is idle for so long; whether it was.

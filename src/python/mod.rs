@@ -31,7 +31,7 @@ mod _native {
     #[pymodule_export]
     use super::coroutine::PyWokenQueue;
     #[pymodule_export]
-    use super::database::PyDatabase;
+    use super::database::{PyAlarm, PyBell, PyDatabase};
     #[pymodule_export]
     use super::notify::notify;
     #[pymodule_export]

@@ -101,7 +101,9 @@ impl Databases {
     pub(super) fn get(&self, name: &str) -> Arc<Database> {
         let bus = self.process.bus(name).unwrap_or_else(|| {
             self.sessions.opened(name);
-            self.process.open(name, self.bounds)
+            let bus = self.process.open(name, self.bounds);
+            bus.expect_looks();
+            bus
         });
         let mut databases = lock(&self.known);
         match databases.get(name) {

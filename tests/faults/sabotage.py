@@ -3,13 +3,13 @@
 
 def reverse():
     "Have the listener of this process take each batch from its end"
-    from trytond_fastbus import listener
-    put = listener._put
+    from trytond_fastbus import source
+    put = source.put
 
-    def reversed_put(database, queue, notifications):
-        put(database, queue, notifications[::-1])
+    def reversed_put(database, bus, notifications):
+        put(database, bus, notifications[::-1])
 
-    listener._put = reversed_put
+    source.put = reversed_put
 
 
 def __getattr__(name):

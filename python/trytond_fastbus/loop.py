@@ -1,0 +1,163 @@
+"""The thread that waits for the databases of this process: for what they
+send, for bells and for deadlines."""
+import heapq
+import itertools
+import logging
+import os
+import selectors
+import threading
+import time
+from collections import deque
+from functools import partial
+
+from . import _native, coroutine
+from .workers import Workers
+
+# The name that administrators know from trytond
+logger = logging.getLogger('trytond.bus')
+
+# By process
+_loops = {}
+
+
+def current(lock):
+    """The loop of this process, started where there is none.
+
+    lock must be held: the loop takes it before it ends.
+
+    Raises RuntimeError where no thread can be started.
+    """
+    pid = os.getpid()
+    loop = _loops.get(pid)
+    if loop is None:
+        loop = _loops[pid] = Loop(pid, lock)
+        try:
+            threading.Thread(
+                target=loop.run, name='bus-listener', daemon=True).start()
+        except BaseException:
+            del _loops[pid]
+            raise
+    return loop
+
+
+class Loop:
+    """Calls those that wait, in one thread, which must never block.
+
+    A waiter has the methods on_start, on_readable, on_ring, on_due and on_end,
+    and the attributes key and bell, which this sets, and due: a moment of
+    time.monotonic, or None.
+    """
+
+    def __init__(self, pid, lock):
+        self._pid = pid
+        self._lock = lock
+        self._alarm = _native.Alarm()
+        self._bell = self._alarm.bell(0)
+        # By the key of their bell
+        self._waiters = {}
+        # What other threads want to be called here
+        self._calls = deque()
+        self._deadlines = []
+        self._order = itertools.count(1)
+        self._selector = None
+        self._workers = Workers()
+
+    def add(self, waiter):
+        "Have a waiter called from now on; the lock must be held"
+        waiter.key = key = next(self._order)
+        waiter.bell = self._alarm.bell(key)
+        self._waiters[key] = waiter
+        self.call(waiter.on_start)
+
+    def remove(self, waiter):
+        "Have a waiter called no more"
+        waiter.due = None
+        del self._waiters[waiter.key]
+
+    def watch(self, waiter, fd):
+        "Have on_readable called while the descriptor is readable"
+        self._selector.register(fd, selectors.EVENT_READ, waiter.on_readable)
+
+    def unwatch(self, fd):
+        self._selector.unregister(fd)
+
+    def set_due(self, waiter, due):
+        "Have on_due called at a moment, instead of any before"
+        waiter.due = due
+        heapq.heappush(self._deadlines, (due, next(self._order), waiter))
+
+    def work(self, function, then):
+        """Run a function that may block in another thread, and then(result,
+        error) in this one"""
+        def call():
+            result = error = None
+            try:
+                result = function()
+            except Exception as raised:
+                error = raised
+            except BaseException as raised:
+                self.call(partial(then, None, raised))
+                raise
+            coroutine.stay_in_child(self._pid)
+            self.call(partial(then, result, error))
+        self._workers.submit(call)
+
+    def call(self, function):
+        "Have a function called in the thread of the loop"
+        self._calls.append(function)
+        self._bell.ring()
+
+    def waiters(self):
+        "The waiters there are"
+        return list(self._waiters.values())
+
+    def run(self):
+        "Call those that wait until there are none"
+        try:
+            with selectors.DefaultSelector() as self._selector:
+                self._selector.register(
+                    self._alarm, selectors.EVENT_READ, self._ring)
+                while not self._has_ended():
+                    for key, _ in self._selector.select(self._left()):
+                        coroutine.stay_in_child(self._pid)
+                        key.data()
+                    coroutine.stay_in_child(self._pid)
+                    self._call_due()
+        except BaseException:
+            # Should it be killed, the next subscriptions start another one.
+            with self._lock:
+                _loops.pop(self._pid, None)
+            for waiter in self.waiters():
+                waiter.on_end()
+            raise
+
+    def _ring(self):
+        rung = self._alarm.take()
+        while self._calls:
+            self._calls.popleft()()
+        for key in rung:
+            if waiter := self._waiters.get(key):
+                waiter.on_ring()
+
+    def _left(self):
+        "Seconds until the next deadline"
+        while self._deadlines:
+            due, _, waiter = self._deadlines[0]
+            if waiter.due == due:
+                return max(due - time.monotonic(), 0)
+            heapq.heappop(self._deadlines)
+
+    def _call_due(self):
+        while self._left() == 0:
+            _, _, waiter = heapq.heappop(self._deadlines)
+            waiter.due = None
+            waiter.on_due()
+
+    def _has_ended(self):
+        if self._waiters or self._calls:
+            return False
+        with self._lock:
+            if self._waiters or self._calls:
+                return False
+            del _loops[self._pid]
+            return True
