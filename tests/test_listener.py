@@ -32,8 +32,8 @@ def test_time_out_is_that_of_the_configuration_now(configure, database):
     listen(database)
     thread = listening(database)
     assert thread.is_alive()
-    configure('database', timeout=0)
-    thread.join(60)
+    configure('database', timeout=1)
+    wait_until(lambda: not thread.is_alive(), 60)
     assert not thread.is_alive()
     assert (os.getpid(), database) not in Bus._queues
 
@@ -43,7 +43,7 @@ def test_time_out_is_that_of_the_configuration_now(configure, database):
     reason="before 7.8 it is read when trytond.bus is imported")
 def test_time_out_that_is_no_number_is_refused(database):
     with configured('database', timeout='soon'), \
-            pytest.raises(ValueError, match="timeout in the configuration"):
+            pytest.raises(ValueError, match="timeout = soon"):
         Bus.subscribe(database, ['c'])
     assert (os.getpid(), database) not in Bus._queues
 

@@ -120,7 +120,7 @@ class Loop:
                 while not self._has_ended():
                     for key, _ in self._selector.select(self._left()):
                         coroutine.stay_in_child(self._pid)
-                        key.data()
+                        self._safely(key.data)
                     coroutine.stay_in_child(self._pid)
                     self._call_due()
         except BaseException:
@@ -134,10 +134,17 @@ class Loop:
     def _ring(self):
         rung = self._alarm.take()
         while self._calls:
-            self._calls.popleft()()
+            self._safely(self._calls.popleft())
         for key in rung:
             if waiter := self._waiters.get(key):
-                waiter.on_ring()
+                self._safely(waiter.on_ring)
+
+    def _safely(self, function):
+        try:
+            function()
+        except Exception:
+            # The other databases go on.
+            logger.exception("the bus listener failed")
 
     def _left(self):
         "Seconds until the next deadline"
@@ -151,7 +158,7 @@ class Loop:
         while self._left() == 0:
             _, _, waiter = heapq.heappop(self._deadlines)
             waiter.due = None
-            waiter.on_due()
+            self._safely(waiter.on_due)
 
     def _has_ended(self):
         if self._waiters or self._calls:
