@@ -264,7 +264,7 @@ def rust_texts(rust):
 
 
 def plain(text):
-    return VALUE.sub('…', re.sub(r'\\\n\s*', '', text))
+    return VALUE.sub('…', re.sub(r'\\\n\s*', '', text)).replace('%%', '%')
 
 
 if __name__ == '__main__':
