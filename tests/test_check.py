@@ -150,8 +150,8 @@ def test_usage(check, arguments):
 
 @pytest.mark.parametrize('text, word', [
         (None, 'No such file'),
-        ('allow_subscribe = True', 'no section headers'),
-        ('[bus]\na = 1\na = 2\n', 'already exists'),
+        ('allow_subscribe = True', 'stands before the first'),
+        ('[bus]\na = 1\na = 2\n', '[bus] a is given twice'),
         ('[bus]\nmax_polls = many\n', 'max_polls'),
         ('[bus]\nlisten =\n', 'listen'),
         ])

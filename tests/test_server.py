@@ -445,7 +445,7 @@ def test_backend_without_channels_is_refused(tmp_path):
 def test_versions_are_told(tmp_path):
     done = run(tmp_path, {}, '--version')
     assert done.returncode == 0
-    assert done.stdout.startswith('trytond-bus ')
+    assert done.stdout.startswith('trytond-fastbus ')
 
 
 def run(directory, sections, *arguments):

@@ -22,9 +22,9 @@ MANY = 10_000_000
 class Option(NamedTuple):
     """A key of the configuration.
 
-    kind is 'int', 'bool', 'choice', 'url', 'origins', 'addresses' or 'class'.
-    Only an int has least and greatest, and a unit unless it is a count; only
-    a choice has choices.
+    kind is 'int', 'bool', 'choice', 'uri', 'url', 'origins', 'addresses' or
+    'class'. Only an int has least and greatest, and a unit unless it is a
+    count; only a choice has choices.
     """
 
     name: str
@@ -47,6 +47,8 @@ class Option(NamedTuple):
         return {
             'bool': "must be True or False",
             'choice': "must be %s" % ' or '.join(self.choices),
+            'uri': "must be SCHEME://USER:PASSWORD@HOST:PORT/, all but the "
+            "scheme optional, the port a number",
             'url': "must begin with http:// or https:// and a host",
             'addresses': "must be HOST:PORT, [IPv6]:PORT, *:PORT or "
             "unix:/PATH, several with commas",
@@ -166,6 +168,8 @@ OPTIONS = [
     _seconds('hold_time', 20, 1, HOUR, SERVER,
         "time for which a poll is held that can't be served now"),
     # Of other sections, which are trytond's
+    _text('uri', 'uri', 'sqlite://', BOTH,
+        "address of the database server", section='database'),
     _seconds('timeout', 30 * MINUTE, 1, 366 * DAY, BOTH,
         "time after the last poll at which the listener of a database stops",
         section='database'),

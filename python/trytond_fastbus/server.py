@@ -39,17 +39,17 @@ def serve(databases=(), listen=None, admin_listen=None):
     address that can't be listened on and RuntimeError where messages can't
     reach the server: without a journal the database backend needs channels.
     """
+    options = settings.server()
+    bus = bus_class()
     if not settings.journal() and not backend.Database().has_channel():
         raise RuntimeError(
             "the database backend '%s' has no channels, by which messages "
             "reach the bus server: it needs PostgreSQL, or [bus] journal = "
             "True" % backend.name)
-    options = settings.server()
     if listen is not None:
         options['listen'] = settings.addresses(listen)
     if admin_listen is not None:
         options['admin_listen'] = settings.addresses(admin_listen)
-    bus = bus_class()
     if options['ssl']:
         _native.check_certificate(*options['ssl'])
     # Nothing is made for a configuration that can't be used.
@@ -109,10 +109,16 @@ def _prepare_one(name, failures):
 
 def bus_class():
     "The class of the bus: the configured one if it is ours, else ours"
-    name = settings.config.get('bus', 'class')
+    name = settings.read('class')
     if name:
         from trytond.tools import resolve
-        configured = resolve(name)
+        try:
+            configured = resolve(name)
+        except Exception as error:
+            # A module may raise anything when it is imported.
+            raise settings.Invalid([settings.problem(
+                        'class', 'bus', name, "can not be imported: %s: %s" % (
+                            type(error).__name__, error))]) from error
         if isinstance(configured, type) and issubclass(configured, Bus):
             return configured
     return Bus

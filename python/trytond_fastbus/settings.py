@@ -83,18 +83,22 @@ def _value(section, name, text):
     try:
         value = PARSERS[option.kind](option, text.strip())
     except ValueError as error:
-        raise Invalid([_problem(option, text, error)]) from error
+        raise Invalid([problem(name, section, text, error)]) from error
     if option.kind == 'int' and not option.least <= value <= option.greatest:
         raise Invalid(
-            [_problem(option, text, option.allowed)],
+            [problem(name, section, text, option.allowed)],
             min(max(value, option.least), option.greatest))
     return value
 
 
-def _problem(option, text, reason):
+def problem(name, section, text, reason):
+    "The line about a value that is not allowed"
+    shown = ' '.join(text.split())
+    if BY_NAME[section, name].kind == 'uri':
+        # It may have a password.
+        shown = '%s:…' % shown.partition(':')[0]
     return "%s: [%s] %s = %s: it %s" % (
-        sources.origin(option.section, option.name, text), option.section,
-        option.name, ' '.join(text.split()), reason)
+        sources.origin(section, name, text), section, name, shown, reason)
 
 
 # Each returns the value of a text, or raises ValueError that says what is
@@ -117,6 +121,14 @@ def _bool(option, text):
 def _choice(option, text):
     if text not in option.choices:
         raise ValueError(option.allowed)
+    return text
+
+
+def _uri(option, text):
+    try:
+        urllib.parse.urlsplit(text).port  # noqa: B018
+    except ValueError:
+        raise ValueError(option.allowed) from None
     return text
 
 
@@ -155,6 +167,7 @@ PARSERS = {
     'int': _int,
     'bool': _bool,
     'choice': _choice,
+    'uri': _uri,
     'url': _url,
     'addresses': _addresses,
     'origins': _origins,

@@ -3,6 +3,7 @@ import configparser
 import difflib
 import os
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 from .options import KNOWN
@@ -25,36 +26,85 @@ class Value(NamedTuple):
     origin: str
 
 
+def check_environment():
+    """Raise ValueError for a variable, and configparser.Error for a file of
+    TRYTOND_CONFIG, that trytond can't read when it is imported"""
+    for name in ['DECIMAL_PREC', 'DEV', 'LOGGING_LEVEL']:
+        text = os.environ.get(PREFIX + name, '')
+        if text and not text.isdecimal():
+            raise ValueError("%s%s = %s: it must be a whole number%s" % (
+                    PREFIX, name, text,
+                    ", such as 20 for INFO" if 'LEVEL' in name else ""))
+    with suppress(OSError):
+        values()
+
+
 def paths():
     "The paths of the files, of which a later one prevails"
     found = files or [os.environ.get(PREFIX + 'CONFIG')]
     return [os.path.expanduser(path) for path in found if path]
 
 
-def values():
-    """Return {(section, key): Value} of all that is configured, as trytond
-    reads it: a file prevails over the environment.
-
-    Raises OSError or configparser.Error for a file that can't be read.
-    """
+def variables():
+    "Return {(section, key): Value} of the environment, as trytond reads it"
     found = {}
+    if uri := os.environ.get(PREFIX + 'DATABASE_URI'):
+        found['database', 'uri'] = Value(uri, PREFIX + 'DATABASE_URI')
     for name, text in os.environ.items():
         section, separator, key = name.removeprefix(
             PREFIX).lower().partition('__')
         if name.startswith(PREFIX) and separator:
             found[section, key] = Value(text, name)
-    if uri := os.environ.get(PREFIX + 'DATABASE_URI'):
-        found.setdefault(
-            ('database', 'uri'), Value(uri, PREFIX + 'DATABASE_URI'))
+    return found
+
+
+def values():
+    """Return {(section, key): Value} of all that is configured: as for
+    trytond, a file prevails over the environment.
+
+    Raises OSError, ValueError or configparser.Error for a file that can't be
+    read.
+    """
+    found = variables()
     for path in paths():
         parser = configparser.ConfigParser(interpolation=None)
         with open(path) as file:
-            parser.read_file(file, path)
+            try:
+                parser.read_file(file, path)
+            except UnicodeDecodeError as error:
+                raise ValueError("%s: it is no text in %s: %s" % (
+                        path, file.encoding, error.reason)) from error
         for section in parser.sections():
             for key, text in parser[section].items():
                 if key not in parser.defaults():
                     found[section, key] = Value(text, path)
     return found
+
+
+def reasons(error):
+    "Return the lines that say what went wrong"
+    source = getattr(error, 'source', None)
+    if isinstance(error, configparser.DuplicateOptionError):
+        return ["%s, line %s: [%s] %s is given twice" % (
+                source, error.lineno, error.section, error.option)]
+    if isinstance(error, configparser.DuplicateSectionError):
+        return ["%s, line %s: the section [%s] is given twice" % (
+                source, error.lineno, error.section)]
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return ["%s, line %s: %s stands before the first [section]" % (
+                source, error.lineno, error.line.strip())]
+    if isinstance(error, configparser.ParsingError):
+        return ["%s, line %s: %s is not KEY = VALUE" % (
+                source, number, text) for number, text in error.errors]
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return ["%s: %s" % (error.filename, error.strerror)]
+    lines = list(filter(None, map(str.strip, str(error).splitlines())))
+    if not lines or not isinstance(
+            error, OSError | RuntimeError | ValueError) and (
+            type(error).__module__.partition('.')[0] != __package__):
+        # Such as a KeyError says too little by itself.
+        return [' '.join([type(error).__name__ + ':', *lines])]
+    return lines
 
 
 def origin(section, key, text):
@@ -68,8 +118,8 @@ def origin(section, key, text):
 
 
 def unknown():
-    """Return a line for each key of [bus] that no one reads, and for each
-    section and variable that was meant for [bus]"""
+    """Return a line for each key of [bus] that nothing reads, and for each
+    section and variable that was meant for [bus] and has no effect"""
     found, lines, strays = values(), [], {}
     for (section, key), value in sorted(found.items()):
         if section == 'bus' and key not in KNOWN:
@@ -86,6 +136,12 @@ def unknown():
             lines.append(
                 "%s: the section [%s] is ignored: is [bus] meant?" % (
                     origin, section))
+    for place, value in sorted(variables().items()):
+        if place[0] == 'bus' and found[place] != value:
+            lines.append(
+                "%s: it has no effect, because %s has [bus] %s as well, and "
+                "a file prevails over the environment" % (
+                    value.origin, found[place].origin, place[1]))
     for name in sorted(os.environ):
         if name.startswith(PREFIX + 'BUS_') and '__' not in name:
             lines.append(

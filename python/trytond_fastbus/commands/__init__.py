@@ -1,25 +1,31 @@
-"""The commands of trytond-bus beside the server, and their options.
+"""The commands of trytond-bus, and their options.
 
 Each has a module of its name, whose run(options) returns the exit status.
 """
 import argparse
-import configparser
 import importlib
+import importlib.metadata
+import logging
 import os
-import sys
 import urllib.parse
 
 from trytond import commandline
 
-from .. import settings, sources
+from .. import _native, settings, sources
+from ..options import BY_NAME
+from .order import in_order
 
-# What each does
 NAMES = {
+    'serve': "hold the long polls of Tryton clients and answer them with the "
+    "messages of the bus (the default)",
     'check': "verify a configuration, from the database to the clients",
     'notify': "send a notification to a user or to one client",
-    'stat': "show the state of the bus server that runs",
-    'tail': "show what passes on the bus of a database",
+    'stat': "show the state of a bus server that runs",
+    'tail': "show the messages that pass on the bus of a database",
     }
+
+# Those that do without a backend, and take no database
+WITHOUT_DATABASE = {'stat'}
 
 
 class Failure(Exception):
@@ -30,78 +36,151 @@ class Usage(Exception):
     "What is wrong with the options, for the status 2"
 
 
-def split(args):
-    """Return the command that the arguments name, or None, and the others.
-
-    It is the first of them or, as trytond's commands know nothing but
-    options, one of its name anywhere.
-    """
-    if args and args[0] in NAMES:
-        return args
-    for option in args:
-        name = option.removeprefix('--')
-        if name != option and name in NAMES:
-            return [name, *(arg for arg in args if arg != option)]
-    return [None, *args]
+def parse(args):
+    "Return the options; exits for those that are wrong, and for --help"
+    parser, commands = get_parser()
+    if hasattr(commandline, 'set_autocomplete'):
+        commandline.set_autocomplete(parser)
+    options, unknown = parser.parse_known_args(in_order(args, commands))
+    if unknown:
+        options.parser.error("unrecognized arguments: %s" % ' '.join(unknown))
+    return options
 
 
-def main(name, *args):
-    "Do what the command of this name does, and return the exit status"
-    parser = get_parser(name)
-    options = parser.parse_args(args)
-    if not options.configfile:
-        options.configfile = [os.environ.get('TRYTOND_CONFIG')]
-    commandline.config_log(options)
-    unread = read(options.configfile)
-    if unread and name != 'check':
-        return _end(parser, "the configuration can not be read: %s" % unread)
-    options.unread = unread
+def run(options):
+    "Do what the options ask for, and return the exit status"
+    _configure_log(options)
+    sources.files[:] = filter(None, options.configfile)
+    options.unread = _read()
+    if options.unread and options.command != 'check':
+        raise Failure(options.unread)
+    if options.command not in WITHOUT_DATABASE:
+        _import_backend()
     try:
         # It imports the rest of trytond, after its configuration is read.
-        return importlib.import_module('.' + name, __name__).run(options)
+        module = importlib.import_module('.' + options.command, __name__)
+        return module.run(options)
     except Usage as error:
-        parser.error(str(error))
-    except Failure as error:
-        return _end(parser, error)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Nobody reads what is still to be written at the exit, either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        options.parser.error(str(error))
 
 
-def _end(parser, error):
-    print("%s: error: %s" % (parser.prog, error), file=sys.stderr)
-    return 1
-
-
-def read(files):
-    "Read these files into the configuration, and return why they can't be"
+def _configure_log(options):
     try:
-        for path in filter(None, files):
-            # trytond only logs that there is none.
-            open(os.path.expanduser(path)).close()
-        sources.files[:] = files
-        settings.config.update_etc(files)
-    except (OSError, ValueError, configparser.Error) as error:
-        return ' '.join(str(error).split())
+        commandline.config_log(options)
+    except Exception as error:
+        # A file may name any class.
+        raise Failure("--logconf %s can not be used: %s" % (
+                options.logconf, _in_words(error))) from error
+    if not options.verbose and not options.logconf:
+        if 'TRYTOND_LOGGING_LEVEL' not in os.environ:
+            # trytond shows nothing but errors.
+            logging.getLogger('trytond.bus').setLevel(logging.WARNING)
 
 
-def get_parser(name):
-    "Return the parser of a command"
-    # That of the server takes several databases, and would take what follows.
+def _in_words(error):
+    return '%s: %s' % (type(error).__name__, ' '.join(str(error).split()))
+
+
+def _read():
+    "Read the files into the configuration, and return why they can't be"
+    try:
+        # trytond only logs that there is no such file.
+        sources.values()
+        settings.config.update_etc(sources.paths())
+    except Exception as error:
+        return '; '.join(sources.reasons(error))
+
+
+def _import_backend():
+    "Raise Invalid where trytond's backend, or its driver, is missing"
+    try:
+        importlib.import_module('trytond.backend')
+    except Exception as error:
+        uri = settings.config.get('database', 'uri') or ''
+        raise settings.Invalid([settings.problem(
+                    'uri', 'database', uri, "has no backend with its driver "
+                    "(%s): postgresql:// needs psycopg (psycopg2 up to 7.8), "
+                    "sqlite:// nothing else" % _in_words(error))]) from error
+
+
+def get_parser():
+    "Return the parser, and {name: parser} of the commands"
     parser = argparse.ArgumentParser(
-        prog='trytond-bus ' + name, parents=[commandline.get_parser()],
-        conflict_handler='resolve', description=NAMES[name].capitalize() + '.')
+        prog='trytond-bus',
+        description="A message bus for the Tryton server.",
+        epilog="Options may stand before or after the command. Each command "
+        "has --help of its own; without a command, trytond-bus serves.")
+    _add_version(parser)
+    subparsers = parser.add_subparsers(
+        dest='command', metavar='COMMAND', required=True, title='commands')
+    for name, help in NAMES.items():
+        command = subparsers.add_parser(
+            name, help=help, description=help[0].upper() + help[1:] + '.',
+            parents=[commandline.get_parser()], conflict_handler='resolve',
+            **({'prog': parser.prog} if name == 'serve' else {}))
+        command.set_defaults(parser=command)
+        _add_version(command)
+        if name != 'serve':
+            _add_database(command, name not in WITHOUT_DATABASE)
+        globals()['_options_of_' + name](command)
+    return parser, subparsers.choices
+
+
+def _add_version(parser):
     parser.add_argument(
-        '-c', '--config', dest='configfile', metavar='FILE', action='append',
-        help="specify a configuration file, may be repeated")
+        '--version', action='version', version="trytond-fastbus %s, trytond %s"
+        % tuple(map(
+            importlib.metadata.version, ['trytond-fastbus', 'trytond'])))
+
+
+def _add_database(parser, is_required):
+    # That of trytond takes several.
+    names = parser.get_default('database_names')
+    default = names[0] if len(names) == 1 else None
     parser.add_argument(
         '-d', '--database', dest='database', metavar='DATABASE',
-        required=name != 'stat', help="specify the database name")
-    globals()['_options_of_' + name](parser)
-    return parser
+        default=default, required=is_required and not default,
+        help="specify the database name (default: TRYTOND_DATABASE_NAMES, "
+        "where it is one)")
+    # It would take what follows the file.
+    parser.add_argument(
+        '-c', '--config', dest='configfile', metavar='FILE', action=_Files,
+        default=[os.environ.get('TRYTOND_CONFIG')],
+        help="specify a configuration file, may be repeated")
+
+
+class _Files(argparse.Action):
+    "Collects the values of an option that take the place of its default"
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        files = getattr(namespace, self.dest)
+        if files is self.default:
+            files = []
+        setattr(namespace, self.dest, [*files, value])
+
+
+def _options_of_serve(parser):
+    parser.add_argument(
+        '--pidfile', dest='pidfile', metavar='FILE',
+        help="set file to store the process id")
+    parser.add_argument(
+        '--listen', dest='listen', type=_addresses, metavar='ADDRESS,…',
+        help="listen on these addresses: HOST:PORT, *:PORT or unix:/PATH "
+        "(default: [bus] listen, localhost:8001)")
+    parser.add_argument(
+        '--admin-listen', dest='admin_listen', type=_addresses,
+        metavar='ADDRESS,…',
+        help="answer /metrics, /health/live, /health/ready and, in a browser, "
+        "/ on these addresses (default: [bus] admin_listen, none)")
+    _add_strict(parser)
+    parser.add_argument(
+        '--journal-sql', dest='journal_sql', action='store_true',
+        help="print the statements that make the journal, for a role that "
+        "may not, and exit")
+    parser.add_argument(
+        '--journal-drop', dest='journal_drop', action='store_true',
+        help="remove the journal from the databases that -d names, and exit; "
+        "set [bus] journal = False and restart all processes before")
 
 
 def _options_of_check(parser):
@@ -117,6 +196,7 @@ def _options_of_check(parser):
     parser.add_argument(
         '--origin', type=_url, metavar='URL',
         help="where the web client is loaded from: see whether it may poll")
+    _add_strict(parser)
     _add_json(parser, "print one JSON object")
 
 
@@ -142,7 +222,7 @@ def _options_of_stat(parser):
     parser.add_argument(
         '--interval', type=_interval, metavar='SECONDS', default=2,
         help="show the state this often (default: 2), or, where the output is "
-        "no terminal, once after so long")
+        "no terminal, once after this time")
 
 
 def _options_of_tail(parser):
@@ -152,9 +232,15 @@ def _options_of_tail(parser):
         help="only channels like one of these, with * and ? as in a shell")
     parser.add_argument(
         '--since', type=float, metavar='SECONDS',
-        help="show the messages of so many last seconds first, from the "
-        "journal")
+        help="first show the messages of the last SECONDS seconds (needs the "
+        "journal)")
     _add_json(parser, "print each message as a JSON object")
+
+
+def _add_strict(parser):
+    parser.add_argument(
+        '--strict', action='store_true',
+        help="take an unknown key of [bus] for an error")
 
 
 def _add_json(parser, help):
@@ -173,9 +259,25 @@ def _interval(text):
     return seconds
 
 
+def _addresses(text):
+    for address in settings.addresses(text):
+        try:
+            _native.check_address(address)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError("%s: it %s" % (
+                    error, BY_NAME['bus', 'listen'].allowed)) from error
+    return text
+
+
 def _url(text):
-    url = urllib.parse.urlsplit(text)
-    if url.scheme not in {'http', 'https'} or not url.hostname:
+    try:
+        url = urllib.parse.urlsplit(text)
+        is_good = (
+            url.scheme in {'http', 'https'} and url.hostname
+            and url.port != 0)
+    except ValueError:
+        is_good = False
+    if not is_good:
         raise argparse.ArgumentTypeError(
             "'%s' does not begin with http:// or https:// and a host" % text)
     return text

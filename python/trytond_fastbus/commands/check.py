@@ -14,7 +14,7 @@ from .session import Session
 def run(options):
     "Look at one thing after the other, and return the exit status"
     report = Report(options.is_json)
-    found = here.configuration(report, options.configfile, options.unread)
+    found = here.configuration(report, options.unread, options.strict)
     if options.unread:
         return report.end()
     url = options.url or settings.config.get('bus', 'url_host')

@@ -1,7 +1,6 @@
 """A connection of a command's own to a database, and the class of its bus."""
 from trytond import backend
 
-from .. import server, settings
 from . import Failure
 
 # Seconds for which a host may not answer
@@ -32,21 +31,6 @@ def connect(name):
     except backend.DatabaseOperationalError as error:
         raise Failure(
             "no connection to '%s': %s" % (name, in_a_line(error))) from error
-
-
-def bus_class():
-    """Return the class of the bus, to be called outside of a transaction:
-    stock's can't be imported in one.
-
-    Raises Failure for one that can't be imported.
-    """
-    try:
-        return server.bus_class()
-    except Exception as error:
-        raise Failure(
-            "[bus] class = %s can not be imported (%s: %s)" % (
-                settings.config.get('bus', 'class'), type(error).__name__,
-                error)) from error
 
 
 def in_a_line(error):

@@ -10,8 +10,9 @@ from trytond.tools import resolve
 
 from .. import journal, settings, sources
 from ..listener import received, time_limit
+from ..server import bus_class
 from . import Failure
-from .connection import bus_class, connect, in_a_line
+from .connection import connect, in_a_line
 
 # Seconds in which a notification has to arrive
 NOTIFY_TIMEOUT = 5
@@ -37,19 +38,22 @@ FROM pg_class WHERE oid = to_regclass('ir_session')
 '''
 
 
-def configuration(report, files, unread):
+def configuration(report, unread, is_strict):
     "Return the options of the bus server, None where they can't be used"
     thing = 'configuration'
-    files = ', '.join(filter(None, files))
     if unread:
         report.failed(thing, "it can not be read: %s" % unread)
         return None
-    if not files:
+    files = ', '.join(sources.paths())
+    variables = ', '.join(sorted(
+            value.origin for value in sources.variables().values()))
+    if not files and not variables:
         report.warning(
-            thing, "there is no file: -c names none, nor does TRYTOND_CONFIG, "
-            "so that trytond's defaults hold")
-    for warning in sources.unknown():
-        report.warning(thing, warning)
+            thing, "there is none: -c names no file, nor does TRYTOND_CONFIG, "
+            "and no variable of the environment has a value, so that "
+            "trytond's defaults hold")
+    for line in sources.unknown():
+        (report.failed if is_strict else report.warning)(thing, line)
     try:
         options = settings.server()
     except settings.Invalid as error:
@@ -58,6 +62,8 @@ def configuration(report, files, unread):
         return None
     if files:
         report.ok(thing, "%s can be read" % files)
+    if variables:
+        report.ok(thing, "from the environment: %s" % variables)
     return options
 
 
@@ -66,7 +72,7 @@ def configured_class(report):
     thing, name = 'class', settings.config.get('bus', 'class')
     try:
         bus = bus_class()
-    except Failure as error:
+    except settings.Invalid as error:
         report.failed(thing, "%s: trytond does not start" % error)
         return
     if name and resolve(name) is not bus:

@@ -6,8 +6,9 @@ from trytond import backend
 from trytond.transaction import Transaction
 
 from .. import journal
+from ..server import bus_class
 from . import Failure
-from .connection import bus_class, connect, in_a_line
+from .connection import connect, in_a_line
 
 logger = logging.getLogger('trytond.bus')
 

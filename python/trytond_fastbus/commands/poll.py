@@ -5,7 +5,8 @@ import urllib.parse
 
 from trytond.transaction import Transaction
 
-from .connection import bus_class, in_a_line
+from ..server import bus_class
+from .connection import in_a_line
 from .here import session_address
 from .web import Answer, own_address, request
 

@@ -11,8 +11,9 @@ from trytond import backend
 from .. import _native, journal, settings
 from ..listener import RETRY_MAX, RETRY_MIN, part_channel, received, time_limit
 from ..replay import LOOK_EVERY
+from ..server import bus_class
 from . import Failure
-from .connection import bus_class, connect, in_a_line
+from .connection import connect, in_a_line
 
 # Characters of a message that are shown
 WIDTH = 100
