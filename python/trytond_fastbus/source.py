@@ -229,22 +229,8 @@ class PostgreSQL:
                 "'%s' on '%s' (%s), in a transaction since %s" % session
                 or "which has listened and not ended its transaction")
 
-    @contextmanager
     def _limit(self):
-        """Break the connection when PostgreSQL does not answer in time.
-
-        The drivers have no limit of their own for a peer that has gone
-        silent.
-        """
-        deadline = _native.watch(
-            self._fd, settings.keep_alive_timeout())
-        try:
-            yield
-        finally:
-            if deadline.lift():
-                logger.warning(
-                    "PostgreSQL did not answer in %s seconds",
-                    settings.keep_alive_timeout())
+        return time_limit(self._fd)
 
 
 class SQLite:
@@ -379,6 +365,23 @@ def _exists(name):
         return cursor.fetchone() is not None
     finally:
         connection.close()
+
+
+@contextmanager
+def time_limit(fd):
+    """Break the connection with this descriptor when PostgreSQL does not
+    answer in time.
+
+    The drivers have no limit of their own for a peer that has gone silent.
+    """
+    deadline = _native.watch(fd, settings.keep_alive_timeout())
+    try:
+        yield
+    finally:
+        if deadline.lift():
+            logger.warning(
+                "PostgreSQL did not answer in %s seconds",
+                settings.keep_alive_timeout())
 
 
 def received(connection):

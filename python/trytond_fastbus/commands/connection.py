@@ -1,6 +1,7 @@
-"""A connection of a command's own to a database, and the class of its bus."""
+"""A connection of a command's own to a database."""
 from trytond import backend
 
+from .. import source
 from . import Failure
 
 # Seconds for which a host may not answer
@@ -16,19 +17,8 @@ def connect(name):
     try:
         if backend.name != 'postgresql':
             return backend.Database(name).get_connection(autocommit=True)
-        parameters = dict(backend.Database._connection_params(name))
-        if 'conninfo' in parameters:
-            import psycopg as driver
-            uri = parameters.pop('conninfo')
-        else:
-            import psycopg2 as driver
-            uri = parameters.pop('dsn')
-        if 'connect_timeout' not in uri:
-            parameters['connect_timeout'] = TIMEOUT
-        connection = driver.connect(uri, **parameters)
-        connection.autocommit = True
-        return connection
-    except backend.DatabaseOperationalError as error:
+        return source.connect(name, TIMEOUT)
+    except (source.Dropped, backend.DatabaseOperationalError) as error:
         raise Failure(
             "no connection to '%s': %s" % (name, in_a_line(error))) from error
 

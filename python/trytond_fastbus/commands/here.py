@@ -9,8 +9,8 @@ from trytond import backend
 from trytond.tools import resolve
 
 from .. import journal, settings, sources
-from ..listener import received, time_limit
 from ..server import bus_class
+from ..source import received, time_limit
 from . import Failure
 from .connection import connect, in_a_line
 
@@ -159,19 +159,19 @@ def listening(report, name, connection):
         return
     channel = 'trytond_fastbus_check_%s' % uuid.uuid4().hex
     try:
-        with time_limit(connection):
+        with time_limit(connection.fileno()):
             connection.cursor().execute('LISTEN "%s"' % channel)
         # A pooler in the mode 'transaction' would answer the one that it has
         # just served, so that it is told from another connection.
         other = connect(name)
         try:
             started = time.monotonic()
-            with time_limit(other):
+            with time_limit(other.fileno()):
                 other.cursor().execute('NOTIFY "%s"' % channel)
         finally:
             other.close()
         has_arrived = _arrives(connection, channel)
-        with time_limit(connection):
+        with time_limit(connection.fileno()):
             connection.cursor().execute('UNLISTEN "%s"' % channel)
     except (Failure, OSError, backend.DatabaseOperationalError) as error:
         report.failed(thing, "the connection was lost: %s" % in_a_line(error))

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from trytond import backend
 
 from .. import _native, journal, settings
-from ..listener import RETRY_MAX, RETRY_MIN, part_channel, received, time_limit
-from ..replay import LOOK_EVERY
+from ..listener import RETRY_MAX, RETRY_MIN, part_channel
 from ..server import bus_class
+from ..source import LOOK_EVERY, received, time_limit
 from . import Failure
 from .connection import connect, in_a_line
 
@@ -82,7 +82,7 @@ class Tail:
         "Show what PostgreSQL notifies"
         part = part_channel(self._bus)
         cursor = connection.cursor()
-        with time_limit(connection):
+        with time_limit(connection.fileno()):
             for channel in [self._bus._channel, part]:
                 cursor.execute('LISTEN "%s"' % channel)
         # After that, so that nothing is between the two.
@@ -100,7 +100,7 @@ class Tail:
                 for channel, payload in taken:
                     self._take(connection, payload, channel == part)
             if not _wait(poller, settings.select_timeout()):
-                with time_limit(connection):
+                with time_limit(connection.fileno()):
                     cursor.execute('SELECT 1')
 
     def watch(self, connection, since):
