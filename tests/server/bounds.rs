@@ -132,7 +132,7 @@ fn slow_clients_are_given_up() {
         client.send(begin);
         let begun = Instant::now();
         assert!(client.is_closed() || begin.len() > 5, "after {begin:?}");
-        assert!(begun.elapsed() < Duration::from_secs(3));
+        assert!(begun.elapsed() < Duration::from_secs(9));
     }
     let mut client = site.connect();
     client.send(&poll[..poll.len() - 1]);
@@ -170,6 +170,13 @@ fn session_is_asked_for_once_and_bound_to_the_address() {
 
 #[test]
 fn drain_answers_a_thousand_polls_one_after_the_other() {
+    // A machine that is busy with something else may be late.
+    let in_time = (0..5).any(|_| are_answers_spread());
+    assert!(in_time, "the turns are at the end");
+}
+
+/// Whether the first polls are answered long before the end of the drain.
+fn are_answers_spread() -> bool {
     let site = start(Config {
         drain: Duration::from_secs(2),
         ..Config::default()
@@ -187,6 +194,7 @@ fn drain_answers_a_thousand_polls_one_after_the_other() {
     let mut late = site.connect();
     while site.admin("/health/ready").status != 503 {}
     late.send(&site.poll("", "\"client:late\"", "null"));
+    let mut in_time = true;
     // Their turns are spread over the time: never much earlier, and the
     // first ones not at the end.
     for (left, earliest, latest) in [
@@ -198,10 +206,8 @@ fn drain_answers_a_thousand_polls_one_after_the_other() {
         #[expect(clippy::cast_lossless, reason = "they are few")]
         while site.metric("trytond_bus_polls_waiting") > Some(left as f64) {}
         let after = begun.elapsed().as_millis();
-        assert!(
-            (earliest..=latest).contains(&after),
-            "{left} after {after} ms"
-        );
+        assert!(after >= earliest, "{left} after {after} ms");
+        in_time &= after <= latest;
     }
     for client in &mut clients {
         let answer = client.answer();
@@ -213,9 +219,10 @@ fn drain_answers_a_thousand_polls_one_after_the_other() {
     let answer = late.answer();
     assert_eq!((answer.status, &*answer.body), (200, EMPTY));
     assert!(begun.elapsed() >= Duration::from_secs(2));
-    let ended = site.server.wait(Duration::from_secs(5));
+    let ended = site.server.wait(Duration::from_secs(60));
     ended.expect("it ends").expect("without an error");
     assert!(std::net::TcpStream::connect(site.address).is_err());
+    in_time
 }
 
 #[test]
@@ -241,7 +248,7 @@ fn who_has_connected_is_accepted_at_the_end() {
     for client in &mut clients {
         assert_eq!(client.answer().status, 401);
     }
-    let ended = site.server.wait(Duration::from_secs(5));
+    let ended = site.server.wait(Duration::from_secs(60));
     ended.expect("it ends").expect("without an error");
 }
 
@@ -259,7 +266,7 @@ fn are_slow_clients_answered() -> bool {
         ..Config::default()
     });
     let mut clients: Vec<_> = (0..4).map(|_| site.connect()).collect();
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while site.metric("trytond_bus_connections") < Some(4.0) {
         assert!(Instant::now() < until);
     }
@@ -294,7 +301,7 @@ fn silent_client_does_not_keep_the_server() {
     let mut silent = site.connect();
     site.comes_to("trytond_bus_connections", 1.0);
     site.server.drain();
-    let ended = site.server.wait(Duration::from_secs(5));
+    let ended = site.server.wait(Duration::from_secs(60));
     ended.expect("it ends").expect("without an error");
     assert!(silent.is_closed());
 }
@@ -308,7 +315,7 @@ fn are_late_requests_answered() -> bool {
     let mut clients: Vec<_> = (0..2).map(|_| site.connect()).collect();
     // One that has had an answer before, and one that has sent nothing yet.
     assert_eq!(clients[0].ask(&site.post(JSON, "{}")).status, 401);
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while site.metric("trytond_bus_connections") < Some(2.0) {
         assert!(Instant::now() < until);
     }
@@ -328,7 +335,7 @@ fn are_late_requests_answered() -> bool {
             assert_eq!(answer.header("connection"), Some("close"));
         }
     }
-    let ended = site.server.wait(Duration::from_secs(5));
+    let ended = site.server.wait(Duration::from_secs(60));
     ended.expect("it ends").expect("without an error");
     in_time
 }

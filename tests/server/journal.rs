@@ -99,5 +99,5 @@ fn poll_that_waits_for_a_look_leaves_and_ends_as_others_do() {
     let started = Instant::now();
     site.server.drain();
     assert_eq!(client.answer().body, EMPTY);
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(60));
 }

@@ -52,7 +52,7 @@ fn poll(site: &Site, numbers: std::ops::Range<usize>) -> Vec<Client> {
             client
         })
         .collect();
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while site.sessions.asked.load(SeqCst) < count {
         assert!(Instant::now() < until, "the sessions are not asked for");
         std::thread::sleep(Duration::from_millis(5));

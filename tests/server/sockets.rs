@@ -48,7 +48,7 @@ fn publish(database: &str, channel: &str) {
 /// A request from behind a proxy, and the status of its answer.
 fn ask_from(path: &PathBuf, database: &str, forwarded: &str) -> (u16, String) {
     let stream = UnixStream::connect(path).expect("a connection");
-    let time = Some(Duration::from_secs(20));
+    let time = Some(Duration::from_secs(60));
     stream.set_read_timeout(time).expect("a timeout");
     let headers = format!("{LOCAL}{JSON}{forwarded}");
     let answer = Client { stream }.ask(&post(database, &headers, "{}"));
@@ -187,7 +187,7 @@ fn another_server_takes_over_a_socket_without_a_failed_request() {
     let first = start_on(config.clone(), listener);
     let address = first.address;
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     let more = |of: &AtomicUsize, than: usize| {
         let begun = of.load(Ordering::SeqCst);
         while of.load(Ordering::SeqCst) < begun + than {
@@ -223,7 +223,7 @@ fn another_server_takes_over_a_socket_without_a_failed_request() {
         more(&asked, 100);
         let second = start_on(config, again);
         first.server.drain();
-        let ended = first.server.wait(Duration::from_secs(10));
+        let ended = first.server.wait(Duration::from_secs(60));
         ended.expect("it ends").expect("without an error");
         more(&asked, 200);
         assert!(
@@ -259,13 +259,13 @@ fn servers_beside_each_other_share_the_clients_of_a_port() {
     };
     let refused = first.post(JSON, "{}");
     let ask = || first.connect().ask(&refused).status;
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while status(&first) == 0.0 || status(&second) == 0.0 {
         assert!(Instant::now() < until, "one of them gets no client");
         assert_eq!(ask(), 401);
     }
     first.server.drain();
-    let ended = first.server.wait(Duration::from_secs(10));
+    let ended = first.server.wait(Duration::from_secs(60));
     ended.expect("it ends").expect("without an error");
     let before = status(&second);
     for _ in 0..50 {

@@ -104,7 +104,7 @@ fn drain_says_that_the_connection_ends() {
     assert_eq!(answer.header("connection"), Some("close"));
     assert!(client.is_told_of_the_end());
     drop(client);
-    let ended = site.server.wait(Duration::from_secs(5));
+    let ended = site.server.wait(Duration::from_secs(60));
     ended.expect("it ends").expect("without an error");
 }
 
@@ -131,7 +131,7 @@ fn slow_handshake_is_given_up() {
         if slow.stream.write_all(&[*byte]).is_err() {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < Duration::from_secs(9));
     }
     failures(&site, 2.0);
     // And who agrees on TLS but sends no request.
@@ -152,7 +152,7 @@ fn handshake_takes_a_place_and_makes_room() {
     let begun = Instant::now();
     let answer = TlsClient::connect(&site, &trust).ask(&site.post(JSON, "{}"));
     assert_eq!(answer.status, 401);
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(9));
     drop(silent);
 }
 

@@ -17,6 +17,8 @@ use trytond_fastbus::server::{
 /// `admin:1:good`
 pub(crate) const GOOD: &str = "Authorization: Session YWRtaW46MTpnb29k\r\n";
 pub(crate) const JSON: &str = "Content-Type: application/json\r\n";
+/// Sooner than a message is sent again that was on its way.
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(4900);
 pub(crate) const EMPTY: &str = r#"{"message":null,"channel":null}"#;
 
 /// Takes each token for valid but those named otherwise.
@@ -165,7 +167,7 @@ impl Site {
     /// Waits until a metric has this value: an answer counts once it was
     /// written, which its client may know first.
     pub(crate) fn comes_to(&self, name: &str, value: f64) {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         let mut found = None;
         while Instant::now() < until {
             found = self.metric(name);
@@ -208,7 +210,7 @@ impl Answer {
 impl Client {
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
+            .set_read_timeout(Some(Duration::from_secs(60)))
             .expect("a timeout");
         Self { stream }
     }

@@ -159,7 +159,7 @@ impl Http2 {
         request: Request<Full<Bytes>>,
     ) -> Response<String> {
         let sent = self.sender.send_request(request);
-        let sent = tokio::time::timeout(Duration::from_secs(20), sent).await;
+        let sent = tokio::time::timeout(Duration::from_secs(60), sent).await;
         let (parts, body) = sent.expect("in time").expect("an answer").into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
         let body = String::from_utf8(body.into()).expect("text");
