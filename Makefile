@@ -7,7 +7,7 @@
 PYTHON ?= python3
 # The series of trytond to test, and those that run every test
 SERIES ?= 6.0 7.0 7.8 8.0 8.2
-FULL ?= 7.0 8.2
+FULL ?= 8.2 7.0
 # The web client is published for 7.0 and 8.0 only
 WEB_8.0 := tests/web
 
@@ -19,7 +19,9 @@ sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
 
 # A Python without the GIL
-FREE_THREADED ?= $(shell command -v python3.14t)
+FREE_THREADED ?= python3.14t
+# Beside tests the compiler takes what they leave.
+cargo := $(if $(MAKELEVEL:0=),nice -n 5 )cargo
 
 # On SQLite, or on a PostgreSQL that is thrown away
 DB ?= sqlite
@@ -36,9 +38,9 @@ export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo check try test lint docs test-rust real-clients test-python \
-	test-compat test-free-threaded soak fuzz tsan bench bench-server plots dist \
-	audit clean
+.PHONY: help demo check try test lint test-rust test-loom stubs \
+	docs links check-plots real-clients test-python test-compat test-free-threaded \
+	soak fuzz tsan bench bench-server plots dist audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,19 +48,7 @@ help: ## List the targets
 demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
 	@$(demo)/bin/python examples/demo.py $(DB)
 
-check: $(environments)/tools/.requirements ## Check the form and the lints, and run the unit tests in Rust: in a minute
-	@echo "form, ruff"
-	@cargo fmt --check
-	@! grep -rnE --include='*.rs' --exclude-dir=python '^[^/]*\<pyo3\>' src \
-		|| { echo "pyo3 belongs to src/python"; exit 1; }
-	@$(tools)/ruff check -q
-	@echo "clippy"
-	@cargo clippy -q --locked --all-targets -- -D warnings
-	@cargo clippy -q --locked --all-targets --no-default-features \
-		--features server -- -D warnings
-	@cargo clippy -q --locked --lib --no-default-features -- -D warnings
-	@echo "cargo doc"
-	@RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --no-deps
+check: lint ## Check form and lints, and run the unit tests in Rust: in a minute
 	@echo "unit tests in Rust"
 	@cargo test -q --locked --no-default-features --features server --lib
 
@@ -74,26 +64,23 @@ try: $(tried)/.requirements ## Run the tests in Python whose name matches, in on
 	@touch $(tried)/.installed
 	@$(tried)/bin/python -m pytest $(ARGS) -k '$(K)' tests
 
-test: lint docs test-rust real-clients test-python test-compat test-free-threaded ## Run all checks and tests
-	@echo "all passed"
+# $(call part,NAME,NEEDS,AFTER) makes the target NAME a part of make test, which
+# begins the parts in the order in which they are here. What a part needs is
+# made before it, once. cargo has one lock: the wheel, which most tests wait
+# for, goes first.
+define part
+parts += part-$(1)
+$(1): $(2)
+part-$(1): $(2) | $(3)
+	@$$(PYTHON) tests/part.py run $(1) \
+		env -u MAKEFLAGS -u MFLAGS $$(MAKE) $(1) $$(MAKEOVERRIDES)
+endef
+JOBS ?= 6
 
-lint: check $(environments)/8.2/.product $(environments)/plots/.requirements ## Check form, lints, stubs and plots
-	@echo "lint"
-	@$(call quiet,$(environments)/8.2/bin/python -m mypy.stubtest \
-		trytond_fastbus._native)
-	@$(plots)/python -m tests.plots
-
-docs: $(environments)/docs/.requirements ## Check the documentation, and make it as a site in target/docs
-	@echo "docs"
-	@$(<D)/bin/python -m tests.docs
-	@$(<D)/bin/sphinx-build -q -E -W --keep-going -d target/doctrees \
-		docs target/docs
-
-test-rust: $(environments)/tools/.requirements ## Test the core, and its model under loom
-	@echo "tests in Rust"
-	@cargo test -q --locked --no-default-features --features server
-	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
-		cargo test -q --locked --profile loom --no-default-features --test loom
+test: ## Run all checks and tests, JOBS=6 parts at a time
+	@rm -rf target/parts && mkdir -p target/parts
+	@$(MAKE) -k -j$(JOBS) $(parts); \
+		$(PYTHON) tests/part.py report $(parts:part-%=%)
 
 # In a container (root, and no init system) what some tests need is installed.
 # Elsewhere it is left to the administrator, and they are skipped where it is
@@ -111,31 +98,90 @@ real-clients:
 			|| echo "not installed: some tests are skipped"; \
 	fi
 
+$(foreach s,$(FULL) $(filter-out $(FULL),$(SERIES)),$(eval \
+	$(call part,test-python-$(s),$(environments)/$(s)/.product real-clients)))
 test-python: $(SERIES:%=test-python-%) ## Test the package in each series (test-python-8.2: in one)
 
-test-python-%: $(environments)/%/.product
-	@echo "tests in Python, trytond $*"
-	@$(environments)/$*/bin/python -m pytest -q \
-		$(if $(filter $*,$(FULL)),tests,tests/compat $(WEB_$*))
+# In the first of FULL all tests are run, in the other those that may differ
+# there, in the others what compares with stock. Each of the WORKERS has a
+# PostgreSQL of its own.
+WORKERS ?= 4
+EVERY ?=
+all := $(if $(EVERY),$(FULL),$(firstword $(FULL)))
 
-test-compat: $(SERIES:%=$(environments)/%/.product) ## Run trytond's own tests of the bus on ours
+$(SERIES:%=test-python-%): test-python-%:
+	@echo "tests in Python, trytond $*"
+	@$(environments)/$*/bin/python -m pytest -q --dist loadfile \
+		--no-loadscope-reorder -n $(if $(filter $*,$(FULL)),$(WORKERS),0) \
+		--junitxml target/parts/$@.xml \
+		$(if $(filter $*,$(FULL)),tests,tests/compat $(WEB_$*)) \
+		$(if $(filter $*,$(all)),,-m 'not one_series')
+
+$(eval $(call part,test-rust,$(environments)/tools/.requirements,$(wheel)))
+test-rust: ## Test the engine and the server in Rust
+	@echo "tests in Rust"
+	@$(cargo) test -q --locked --no-default-features --features server --no-run
+	@cargo test -q --locked --no-default-features --features server
+
+$(eval $(call part,test-loom,$(environments)/tools/.requirements))
+test-loom: ## Run the models of what threads share
+	@echo "models in loom"
+	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
+		$(cargo) test -q --locked --profile loom --no-default-features \
+		--test loom
+
+# All of it, all but Python, and the engine alone
+$(eval $(call part,lint,$(environments)/tools/.requirements,$(wheel)))
+lint: ## Check form, lints and the documentation of the API
+	@echo "form"
+	@cargo fmt --check
+	@! grep -rnE --include='*.rs' --exclude-dir=python '^[^/]*\<pyo3\>' src \
+		|| { echo "pyo3 belongs to src/python"; exit 1; }
+	@$(tools)/ruff check -q
+	@echo "clippy"
+	@$(cargo) clippy -q --locked --all-targets -- -D warnings
+	@$(cargo) clippy -q --locked --all-targets --no-default-features \
+		--features server -- -D warnings
+	@$(cargo) clippy -q --locked --lib --no-default-features -- -D warnings
+	@echo "rustdoc"
+	@RUSTDOCFLAGS="-D warnings" $(cargo) doc -q --locked --no-deps
+
+$(eval $(call part,stubs,$(environments)/8.2/.product))
+stubs: ## Compare the stubs with the native module
+	@echo "stubs"
+	@$(environments)/8.2/bin/python -m mypy.stubtest trytond_fastbus._native
+
+$(eval $(call part,docs,$(environments)/docs/.requirements))
+docs: ## Check the documentation, and make it as a site in target/docs
+	@echo "docs"
+	@$(environments)/docs/bin/python -m tests.docs
+	@$(environments)/docs/bin/sphinx-build -q -E -W --keep-going \
+		-d target/doctrees docs target/docs
+
+links: $(environments)/docs/.requirements ## Look whether the links of the documentation lead somewhere (network)
+	@$(environments)/docs/bin/sphinx-build -q -b linkcheck \
+		-d target/doctrees docs target/links
+
+$(eval $(call part,check-plots,$(environments)/plots/.requirements))
+check-plots:
+	@echo "plots and tables"
+	@$(plots)/python -m tests.plots
+
+$(eval $(call part,test-compat,$(SERIES:%=$(environments)/%/.product)))
+test-compat: ## Run trytond's own tests of the bus on ours
 	@echo "trytond's own tests"
 	@$(environments)/$(lastword $(SERIES))/bin/python \
 		tests/compat/upstream.py $(SERIES)
 
 # lxml, which trytond imports, would switch the GIL on.
-test-free-threaded: ## Run both on a Python without the GIL, if there is one (FREE_THREADED=python3.14t)
-ifeq ($(FREE_THREADED),)
-	@echo "tests without the GIL: skipped, there is no python3.14t"
-else
-	@$(MAKE) $(environments)/free-threaded/.product
+test-free-threaded: $(environments)/free-threaded/.product ## Run both on a Python without the GIL (FREE_THREADED=python3.14t)
 	@echo "tests in Python, without the GIL"
 	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python -m pytest -q \
+		--dist loadfile --no-loadscope-reorder -n $(WORKERS) \
 		tests --ignore tests/web
 	@echo "trytond's own tests, without the GIL"
 	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python \
 		tests/compat/upstream.py free-threaded
-endif
 
 # Nothing committed is lost, however often a process is killed. A run can be
 # made again by its seed; RUN holds other options (see python -m faults -h).

@@ -39,7 +39,21 @@ os.environ['TRYTOND_CONFIG'] = str(write_config(_directory / 'trytond.conf', {
             }))
 os.environ['TRYTOND_DATABASE_URI'] = _server.uri
 
+# The files whose tests take longest, which begin first: one that begins last
+# has the other workers wait for it
+SLOW = [
+    'test_faults', 'test_demo', 'test_check', 'test_chat', 'test_journal',
+    'test_fork', 'test_gevent', 'test_route', 'test_journal_sqlite',
+    'test_sqlite', 'test_server', 'test_server_tls', 'test_commands',
+    'test_retention', 'test_preforking_servers', 'test_threads',
+    'test_getting_started', 'test_user_notification', 'test_names']
+
 SERIES = '.'.join(importlib.metadata.version('trytond').split('.')[:2])
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
 
 
 def pytest_unconfigure():

@@ -99,7 +99,7 @@ def test_right_counts_for_as_long_as_it_is_remembered(serve, kind):
             change()
             wait_until(
                 lambda expected=expected:
-                rooms.follows(client, room) == expected, 30)
+                rooms.follows(client, room) == expected)
 
 
 @needs_chat
@@ -114,7 +114,7 @@ def test_right_is_remembered(serve, kind):
         rooms.grant(stranger.user_id)
         other = rooms.room()
         # Once the other room shows that the change is known
-        wait_until(lambda: rooms.follows(stranger, rooms.room()), 30)
+        wait_until(lambda: rooms.follows(stranger, rooms.room()))
         assert rooms.follows(reader, room, other) == [room]
         assert rooms.follows(stranger, room, other) == [other]
 
@@ -184,7 +184,7 @@ def test_poll_is_held_until_access_can_be_checked(serve, postgresql):
             wire.execute('ALTER TABLE fastbus_room RENAME TO away')
             publish(rooms.database, room, {'type': 'x'})
             poll = executor.submit(client.poll, room)
-            wait_until(lambda: 'can not be checked' in bus.log, 30)
+            wait_until(lambda: 'can not be checked' in bus.log)
             assert not poll.done()
             wire.execute('ALTER TABLE away RENAME TO fastbus_room')
             channel, _ = poll.result(60)

@@ -123,6 +123,7 @@ def test_trytond_answers_polls_itself(check, trytond, database):
     assert 'a message arrives' in line(done, 'poll')
 
 
+@pytest.mark.one_series
 def test_all_is_one_json_object(check, trytond):
     done = check('--url', trytond.url, '--user', 'admin', '--json', jornal=1)
     found = json.loads(done.stdout)
@@ -139,6 +140,7 @@ def test_without_a_server_the_rest_is_looked_at(check):
     assert 'POST' not in done.stdout
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('arguments', [
         ['--user', 'admin'], ['--origin', 'https://sao.example.com'],
         ['--url', 'localhost:8000'], ['--unknown']])
@@ -148,6 +150,7 @@ def test_usage(check, arguments):
     assert 'usage: trytond-bus check' in done.stderr
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('text, word', [
         (None, 'No such file'),
         ('allow_subscribe = True', 'stands before the first'),
@@ -163,11 +166,13 @@ def test_configuration_that_can_not_be_read(tmp_path, text, word):
     failed(done, 'configuration', word)
 
 
+@pytest.mark.one_series
 def test_option_that_is_misspelt(check):
     warned(check(jornal=True), 'configuration',
         '[bus] jornal', "is 'journal' meant?")
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('days, status', [(30, 'ok'), (13, 'warning')])
 def test_certificate(check, serve, tmp_path, monkeypatch, days, status):
     path, key = make_certificate(tmp_path, days)
@@ -185,6 +190,7 @@ def test_certificate(check, serve, tmp_path, monkeypatch, days, status):
     assert line(done, 'POST').startswith('ok ')
 
 
+@pytest.mark.one_series
 def test_certificate_that_can_not_be_used(check, tmp_path):
     path, key = make_certificate(tmp_path)
     subprocess.run(
@@ -222,6 +228,7 @@ def test_allow_subscribe_off(check):
         '[bus] allow_subscribe is off', 'set it to True')
 
 
+@pytest.mark.one_series
 def test_open_files(check):
     limited = ['sh', '-c', 'ulimit -n 500 && exec "$@"', 'sh']
     warned(check(before=limited), 'open files', 'may open 500', '25100',
@@ -271,6 +278,7 @@ def test_database_of_something_else(check):
     failed(check(name='postgres'), 'sessions', 'no table ir_session')
 
 
+@pytest.mark.one_series
 def test_wrong_port(check):
     uri = f'postgresql://postgres@127.0.0.1:{free_port()}'
     done = check(sections={'database': {'uri': uri}})
@@ -282,7 +290,7 @@ def test_unknown_database(check):
     failed(done, 'database', "'unknown'", 'does not exist', 'name')
 
 
-@pytest.mark.skipif(not find_pgbouncer(), reason="there is no PgBouncer")
+@pytest.mark.skipif(not find_pgbouncer(), reason="install pgbouncer")
 @pytest.mark.parametrize('mode', ['session', 'transaction'])
 def test_pgbouncer(check, postgresql, mode):
     with PgBouncer(postgresql.port, mode) as pgbouncer:
@@ -308,6 +316,7 @@ def test_no_rights_for_the_journal(check, postgresql, database):
         postgresql.execute('DROP ROLE limited')
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('status, words', [
         (200, 'not the bus'),
         (302, "redirects to '/elsewhere'"),
@@ -324,38 +333,44 @@ def test_url_that_serves_something_else(check, status, words):
         failed(check('--url', front.url), 'POST', f'{status}, ', words)
 
 
+@pytest.mark.one_series
 def test_server_without_subscribing(check, serve):
     with serve(allow_subscribe=False) as bus:
         failed(check('--url', bus.url), 'POST', '501', 'allow_subscribe')
 
 
+@pytest.mark.one_series
 def test_url_host_is_looked_at_without_an_url(check, serve):
     with serve() as bus:
         done = check(url_host=bus.url + '/')
     assert line(done, 'POST').startswith('ok ')
 
 
+@pytest.mark.one_series
 def test_nothing_listens(check):
     url = f'http://127.0.0.1:{free_port()}'
     failed(check('--url', url), 'POST', 'refused')
 
 
+@pytest.mark.one_series
 def test_host_that_is_unknown(check):
     failed(
         check('--url', 'http://unknown.invalid'), 'POST', 'name of the host')
 
 
+@pytest.mark.one_series
 def test_certificate_that_nobody_trusts(check, tmp_path):
     try:
         certificate = make_certificate(tmp_path)
     except FileNotFoundError:
-        pytest.skip("there is no openssl to make a certificate")
+        pytest.skip("install openssl")
     with Front(401, certificate=certificate) as front:
         failed(check('--url', front.url), 'POST', 'certificate')
         url = front.url.replace('https', 'http')
         failed(check('--url', url), 'POST', 'https')
 
 
+@pytest.mark.one_series
 def test_https_where_there_is_http(check):
     with Front(401) as front:
         url = front.url.replace('http', 'https')
@@ -413,6 +428,7 @@ def test_session_of_another_address(
         'X-Forwarded-For')
 
 
+@pytest.mark.one_series
 def test_credential_that_is_lost(check, serve, trytond):
     with serve() as bus:
         with Front(
@@ -434,6 +450,7 @@ def test_host_that_the_login_should_not_tell(
     warned(done, 'bus host', trytond.url, 'pass on Host')
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('body, words', [
         (b'{"message": null, "channel": null}', 'no message arrives'),
         (b'<html>', 'not the bus'),
@@ -447,6 +464,7 @@ def test_poll_without_the_message(check, trytond, body, words):
     failed(done, 'poll', words)
 
 
+@pytest.mark.one_series
 def test_origin(check, serve):
     with serve(sections={'web': {'cors': 'https://sao.example.com'}}) as bus:
         failed(
@@ -458,6 +476,7 @@ def test_origin(check, serve):
         assert line(done, 'CORS').startswith('ok ')
 
 
+@pytest.mark.one_series
 def test_origin_at_trytond(check, trytond):
     origin = ['--origin', 'https://sao.example.com']
     failed(check('--url', trytond.url, *origin), 'CORS', '[web] cors')
@@ -477,6 +496,7 @@ def test_route_of_trytond_with_the_origin(
         failed(done, 'CORS', 'Access-Control-Allow-Credentials', 'missing')
 
 
+@pytest.mark.one_series
 def test_origin_that_the_answers_do_not_name(check):
     with Front(200) as front:
         done = check(

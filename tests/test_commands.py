@@ -172,6 +172,7 @@ def test_notification_that_can_not_be_sent(
         '[bus] journal = True')
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('arguments', [
         [], ["T"], ['--user', 'admin'],
         ['--user', 'admin', '--client', 'c', "T"],
@@ -182,6 +183,7 @@ def test_usage(notify, sections, database, arguments):
     assert 'usage: trytond-bus notify' in done.stderr
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('arguments', [
         ['check', '--help'], ['--check', '--help'],
         ['-c', 'trytond.conf', '--check', '-d', 'tryton', '--help']])
@@ -193,6 +195,7 @@ def test_command_is_a_word_or_an_option(arguments):
     assert done.stdout.startswith('usage: trytond-bus check')
 
 
+@pytest.mark.one_series
 def test_configuration_that_is_not_there(tmp_path):
     done = subprocess.run(
         [COMMAND, 'tail', '-c', tmp_path / 'none', '-d', 'tryton'],
@@ -219,6 +222,7 @@ def test_messages_are_shown(tail, sections, database):
         assert '  shown:3  -  {"text": "ééé' in process.stdout.readline()
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('journal', [False, True])
 def test_messages_are_shown_as_json(tail, sections, database, journal):
     messages = [{'number': n, 'text': "é" * n} for n in [0, 1, 9000, 2]]
@@ -245,6 +249,7 @@ def test_messages_are_shown_as_json(tail, sections, database, journal):
                 line = process.stdout.readline()
 
 
+@pytest.mark.one_series
 def test_journal_is_shown_since(
         tail, sections, database, postgresql, notify):
     for title in ["old", "new"]:
@@ -287,6 +292,7 @@ def test_connection_that_is_lost_is_opened_again(
             shown(process, lambda: publish(database, 'client:lost', {}))
 
 
+@pytest.mark.one_series
 def test_interrupt_ends_it(tail, sections, database):
     with tail(sections(), database) as process:
         shown(process, lambda: publish(database, 'interrupt', {}))
@@ -294,6 +300,7 @@ def test_interrupt_ends_it(tail, sections, database):
         ended(process, 130)
 
 
+@pytest.mark.one_series
 def test_reader_who_has_gone_ends_it(tail, sections, sqlite, database):
     with tail(sections(), database) as process:
         shown(process, lambda: publish(database, 'gone', {}))
@@ -327,6 +334,7 @@ def test_messages_on_sqlite(tail, sqlite, notify):
         assert process.stdout.readline().endswith('  c  -  {"number": 1}\n')
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('backend, database_, arguments, words', [
         ('sqlite', 'tryton', [], '[bus] journal = True'),
         ('sections', None, ['--since', '1'], 'journal'),

@@ -6,6 +6,8 @@ import sys
 import pytest
 from support.server import ROOT, environment
 
+pytestmark = pytest.mark.one_series
+
 # Has nothing sent, in every process
 MUTE = '''
 import sys
@@ -26,7 +28,7 @@ sys.meta_path.insert(0, Finder)
 def demo(backend='sqlite', **environ):
     return subprocess.run(
         [sys.executable, ROOT / 'examples' / 'demo.py', backend],
-        env=environment(**environ), text=True, timeout=120,
+        env=environment(**environ), text=True, timeout=240,
         capture_output=True)
 
 

@@ -27,7 +27,7 @@ def run(source, postgresql, database, *args, **environ):
     "Run the program after the preamble and return what it printed"
     process = run_python(
         PREAMBLE + source, sections(postgresql), database, *args,
-        timeout=120, **environ)
+        timeout=240, **environ)
     assert (process.returncode, process.stderr) == (0, '')
     return process.stdout
 
@@ -218,6 +218,7 @@ def traffic(postgresql, database):
 
 
 # What arrives while the interpreter exits finds its daemons at work.
+@pytest.mark.one_series
 @pytest.mark.parametrize('waiters', ENDS)
 def test_exit_is_clean_while_messages_arrive(waiters, postgresql, database):
     with traffic(postgresql, database):
@@ -225,11 +226,13 @@ def test_exit_is_clean_while_messages_arrive(waiters, postgresql, database):
             run(WAIT + ENDS[waiters], postgresql, database)
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('waiters', ENDS)
 def test_exit_does_not_wait_for_waiters(waiters, postgresql, database):
     run(WAIT + ENDS[waiters], postgresql, database)
 
 
+@pytest.mark.one_series
 def test_interrupt_ends_wait_of_main_thread(postgresql, database, tmp_path):
     source = PREAMBLE + '''
 # A shell has its background jobs ignore it.

@@ -16,6 +16,8 @@ from support.client import TrytonClient
 from support.postgresql import free_port
 from support.server import ROOT, environment
 
+pytestmark = pytest.mark.one_series
+
 BLOCK = re.compile(r'^```(sh|ini)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 
 
@@ -90,7 +92,7 @@ def is_open(port, process):
 
 def test_page_leads_to_a_popup(page, database):
     if not shutil.which('bash'):
-        pytest.skip("there is no bash")
+        pytest.skip("install bash")
     popups = []
     with ExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor())

@@ -31,7 +31,7 @@ def deliver(channel, id_):
 
 
 def run(source, sections, database):
-    process = run_python(PREAMBLE + source, sections, database, timeout=120)
+    process = run_python(PREAMBLE + source, sections, database, timeout=240)
     assert (process.returncode, process.stderr) == (0, '')
 
 
@@ -63,7 +63,8 @@ assert len(polls.results) == 1000
 # The workers that wake, and gevent's for names of hosts
 assert len(os.listdir('/proc/self/task')) <= threads + 16
 ticking.kill()
-assert max(gaps) < 1, max(gaps)
+# A stall would last as long as the polls.
+assert max(gaps) < 10, max(gaps)
 ''', sections, database)
 
 
@@ -94,6 +95,7 @@ polling_timeout = 300
     }
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('end', ENDS)
 def test_ended_wait_leaves_nothing_and_loses_nothing(end, sections, database):
     run('listen(database)' + ENDS[end] + '''
@@ -108,6 +110,7 @@ assert [r['message'] for r in polls.results] == [{'message_id': 1}] * 3
 ''', sections, database)
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('limit', ['timeout', 'own time-out'])
 def test_time_out_racing_with_wake_up_loses_nothing(
         limit, sections, database):
@@ -156,6 +159,7 @@ def full_pool(sections):
     return sections
 
 
+@pytest.mark.one_series
 def test_hub_ends_once_nobody_waits(sqlite_database):
     run('''
 with Polls(database, ['channel'], 10) as polls:
@@ -209,6 +213,7 @@ assert statistics(database)['gaps'] == 0
 ''', full_pool, database)
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('start', [
         'gevent.spawn(Bus.subscribe, database, ["channel"])',
         'threading.Thread(target=Bus.subscribe, '
@@ -225,6 +230,7 @@ waiting(database, 100)
 ''', sections, database)
 
 
+@pytest.mark.one_series
 def test_native_thread_of_gevent_waits_as_well(sections, database):
     run('''
 listen(database)

@@ -64,6 +64,7 @@ def test_message_is_a_row_with_the_number_of_its_commit(
     assert 0 < numbers[0] < numbers[1]
 
 
+@pytest.mark.one_series
 def test_new_process_has_the_messages_of_before(database, peer):
     sent = publish(database, 'c', *({'n': n} for n in range(50)))
 
@@ -73,6 +74,7 @@ def test_new_process_has_the_messages_of_before(database, peer):
     assert ids(new.call('drain', database, ['c'], 50)) == sent
 
 
+@pytest.mark.one_series
 def test_only_who_names_a_message_gets_what_is_old(
         postgresql, database, peer):
     old = publish(database, 'c', {}, {}, {})
@@ -195,6 +197,7 @@ def test_stock_processes_go_on(postgresql, database, peer):
         assert list(json.loads(first)) == ['channel', 'message', 'seq']
 
 
+@pytest.mark.one_series
 def test_row_of_psql_is_a_message(postgresql, database, caplog):
     listen(database)
     postgresql.execute(INSERT % 'one', database)
@@ -211,6 +214,7 @@ def test_row_of_psql_is_a_message(postgresql, database, caplog):
         for message in caplog.messages)
 
 
+@pytest.mark.one_series
 def test_row_is_what_it_is_when_it_is_committed(postgresql, database):
     "Whatever a transaction does with its own rows"
     publish(database, 'c', {})
@@ -258,6 +262,7 @@ def test_nothing_is_lost_while_the_connection_is(
         for message in caplog.messages)
 
 
+@pytest.mark.one_series
 def test_process_that_lags_does_not_send_old_messages_again(
         postgresql, database, peer):
     with Proxy(postgresql.port) as proxy:
@@ -276,6 +281,7 @@ def test_process_that_lags_does_not_send_old_messages_again(
         assert ids(lagging.result()) == sent[2:]
 
 
+@pytest.mark.one_series
 def test_clients_may_change_between_processes(database, peer):
     peers = [peer() for _ in range(3)]
     for other in peers:
@@ -340,6 +346,7 @@ def test_pool_that_is_exhausted_at_commit_blocks_nothing(
     assert sorted(ids(drain(database, ['c'], 4))[1:]) == sorted(sent)
 
 
+@pytest.mark.one_series
 def test_many_processes_may_start_at_once(postgresql, database, peer):
     peers = [peer() for _ in range(8)]
     for number, other in enumerate(peers):
@@ -353,6 +360,7 @@ def test_many_processes_may_start_at_once(postgresql, database, peer):
     assert [message for _, message in rows(postgresql, database)] == order
 
 
+@pytest.mark.one_series
 def test_old_rows_are_deleted_while_others_are_read(
         configure, postgresql, database):
     configure('bus', journal_timeout=1, select_timeout=1)
@@ -365,11 +373,12 @@ def test_old_rows_are_deleted_while_others_are_read(
         got, last = got + 300, sent[-1]
 
     wait_until(
-        lambda: not rows(postgresql, database), 20, "rows are left")
+        lambda: not rows(postgresql, database), message="rows are left")
     assert ids(drain(database, ['c'], 1, publish(
                 database, 'c', {}, {})[0]))
 
 
+@pytest.mark.one_series
 def test_all_messages_of_a_large_transaction_arrive(database, peer):
     number = 100_000
     new = peer(cache_size=256 * 1024 * 1024)
@@ -381,6 +390,7 @@ def test_all_messages_of_a_large_transaction_arrive(database, peer):
         assert ids(got) == sent
 
 
+@pytest.mark.one_series
 def test_what_leaves_the_memory_is_read_from_the_table(
         configure, postgresql, database, caplog, peer):
     configure('bus', cache_size=20_000, journal_timeout=10, select_timeout=1)
@@ -405,7 +415,7 @@ def test_what_leaves_the_memory_is_read_from_the_table(
 
     # Until even their ids take too much
     publish(database, 'd', *({'text': "x" * 1000} for _ in range(80)))
-    wait_until(lambda: "cache_size" in ' '.join(caplog.messages), 30)
+    wait_until(lambda: "cache_size" in ' '.join(caplog.messages))
     assert f"the bus on '{database}' has forgotten " in ' '.join(
         caplog.messages)
     assert statistics(database)['evicted'] >= 20
@@ -425,6 +435,7 @@ def test_commit_that_waits_too_long_fails(postgresql, database):
     assert ids(drain(database, ['c'], 2)) == sent
 
 
+@pytest.mark.one_series
 def test_message_on_the_wire_is_what_others_publish(database, postgresql):
     with Wire(f'{postgresql.uri}/{database}') as wire:
         wire.listen('bus', 'bus.part')
@@ -450,6 +461,7 @@ def test_channel_with_a_control_character_is_refused(database):
     assert drain(database, ['c', 'a\0b'], 1)
 
 
+@pytest.mark.one_series
 def test_journal_survives_dump_and_restore(
         postgresql, database, tmp_path, peer):
     listen(database)
@@ -474,6 +486,7 @@ def test_journal_survives_dump_and_restore(
         kept + new)
 
 
+@pytest.mark.one_series
 def test_numbers_go_on_in_a_clone(postgresql, database):
     sent = publish(database, 'c', {}, {})
     assert ids(drain(database, ['c'], 2)) == sent

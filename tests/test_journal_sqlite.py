@@ -90,6 +90,7 @@ def test_read_only_transaction_writes_as_well(peer):
     assert ids(other.call('drain', DATABASE, ['c'], 1)) == sent
 
 
+@pytest.mark.one_series
 def test_what_leaves_the_memory_is_read_from_the_table(peer):
     one, other = peer(), peer(cache_size=10_000)
     other.call('listen', DATABASE)
@@ -98,6 +99,7 @@ def test_what_leaves_the_memory_is_read_from_the_table(peer):
     assert ids(other.call('drain', DATABASE, ['c'], 19, sent[0])) == sent[1:]
 
 
+@pytest.mark.one_series
 def test_old_rows_are_deleted_while_others_are_read(peer, sqlite_database):
     one, other = peer(journal_timeout=3), peer(journal_timeout=3)
     last = None
@@ -106,7 +108,7 @@ def test_old_rows_are_deleted_while_others_are_read(peer, sqlite_database):
         assert ids(other.call('drain', DATABASE, ['c'], 50, last)) == sent
         last = sent[-1]
 
-    wait_until(lambda: not rows(sqlite_database), 20, "rows are left")
+    wait_until(lambda: not rows(sqlite_database), message="rows are left")
     sent = one.call('publish', DATABASE, 'c', {})
     assert ids(other.call('drain', DATABASE, ['c'], 1, last)) == sent
 
@@ -192,6 +194,7 @@ def test_bus_server_serves_sqlite(sections, tmp_path):
             assert [client.poll()[1]['n'] for _ in range(2)] == [2, 3]
 
 
+@pytest.mark.one_series
 def test_waiting_costs_next_to_nothing(peer):
     other = peer()
     other.start('drain', DATABASE, ['c'], 1)

@@ -81,7 +81,8 @@ def test_each_worker_of_gunicorn_answers(
         assert 'SIGABRT' not in server.log, server.log
 
 
-@pytest.mark.skipif(not UWSGI, reason="uWSGI is not installed")
+@pytest.mark.one_series
+@pytest.mark.skipif(not UWSGI, reason="install uwsgi")
 @pytest.mark.parametrize('options', [
         ['--enable-threads', '--threads', str(POLLS)],
         ['--enable-threads'],

@@ -183,7 +183,7 @@ def test_half_open_connection_is_noticed(
         with Polls(database, ['c'], 5) as polls:
             wait_until(lambda: statistics(database)['waiting'] == 5)
             proxy.freeze()
-            wait_until(lambda: gaps(database) == 1, 30)
+            wait_until(lambda: gaps(database) == 1)
             assert not polls.results
             if cut:
                 # Those that are made meanwhile are lost as well.

@@ -10,6 +10,8 @@ import pytest
 from release import ROOT, build, check, crates, notices, version
 from release.audit import CARGO_DENY
 
+pytestmark = pytest.mark.one_series
+
 TARGET = 'x86_64-unknown-linux-gnu'
 TAG = 'cp310-abi3-manylinux_2_17_x86_64'
 INFO = f'trytond_fastbus-{version()}.dist-info'

@@ -12,6 +12,8 @@ from support.bus import (
 )
 from trytond.bus import Bus
 
+pytestmark = pytest.mark.one_series
+
 NEVER_AN_ID = [
     0, 1, -1, 2 ** 64, 10 ** 400, 10 ** 5000, 0.5, -0.0, 1e300, float('nan'),
     float('inf'), True, False, '', 'x', 'null', '\0', '\ud800', "é" * 10_000,

@@ -4,6 +4,8 @@ from support import wait_until
 from support.bus import Polls, Wire, drain, listen, publish, statistics
 from support.peer import Peer
 
+pytestmark = pytest.mark.one_series
+
 CHANNELS = 100_000
 # What 20 bytes for each channel would take
 GROWTH = CHANNELS * 20

@@ -7,6 +7,8 @@ import pytest
 from benches.scaling.million import compute
 from benches.scaling.storm import Storm, run
 
+pytestmark = pytest.mark.one_series
+
 RESULTS = Path(__file__).parents[1] / 'benches' / 'results'
 
 

@@ -67,7 +67,7 @@ def client(_trytond, database):
 
 def waiting(server, number):
     "Wait until so many polls wait"
-    wait_until(lambda: server.metric('polls_waiting') == number, 30)
+    wait_until(lambda: server.metric('polls_waiting') == number)
 
 
 def status(client, body=b'{"channels": []}', path='/bus', **headers):
@@ -103,6 +103,7 @@ def test_message_reaches_a_client_that_waits(serve, client, database):
         assert server.metric('session_checks_total{result="valid"}') == 1
 
 
+@pytest.mark.one_series
 def test_messages_of_a_client_come_in_order(serve, client, database):
     with serve() as server:
         poller = client(server)
@@ -117,6 +118,7 @@ def test_messages_of_a_client_come_in_order(serve, client, database):
         assert received[-1]['large'] == 'é' * 100_000
 
 
+@pytest.mark.one_series
 def test_notification_of_a_user_is_answered_on_the_channel_of_the_client(
         serve, client, database):
     with serve() as server:
@@ -128,6 +130,7 @@ def test_notification_of_a_user_is_answered_on_the_channel_of_the_client(
         assert poller.poll()[0] == poller.channel
 
 
+@pytest.mark.one_series
 def test_poll_without_a_message_is_answered_empty(serve, client):
     with serve(long_polling_timeout=1) as server:
         assert client(server).poll() == (None, None)
@@ -167,13 +170,13 @@ def test_stranger_who_leaves_leaves_no_check_behind(
             first = send('first')
             wait_until(lambda: postgresql.execute(
                     "SELECT 1 FROM pg_locks WHERE NOT granted "
-                    "AND relation = 'ir_session'::regclass", database), 30)
+                    "AND relation = 'ir_session'::regclass", database))
             strangers = [send(number) for number in range(50)]
-            wait_until(lambda: server.metric('connections') == 51, 30)
+            wait_until(lambda: server.metric('connections') == 51)
             for stranger in strangers:
                 stranger.close()
-            wait_until(lambda: server.metric('connections') == 1, 30)
-            wait_until(lambda: server.metric('tasks') <= tasks + 2, 30)
+            wait_until(lambda: server.metric('connections') == 1)
+            wait_until(lambda: server.metric('tasks') <= tasks + 2)
 
         assert b' 401 ' in first.recv(1000)
         first.close()
@@ -189,7 +192,7 @@ def test_unknown_database_is_not_found_at_once(serve, client):
         started = time.monotonic()
 
         assert status(poller)[0] == 404
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 25
 
 
 def test_database_that_is_made_later_is_found(
@@ -202,7 +205,7 @@ def test_database_that_is_made_later_is_found(
         postgresql.create_database(new, tryton_template)
         try:
             # No session there, so 401 once the database is known.
-            wait_until(lambda: status(poller)[0] == 401, 30)
+            wait_until(lambda: status(poller)[0] == 401)
         finally:
             server.kill()
             postgresql.drop_database(new)
@@ -215,7 +218,7 @@ def test_logout_takes_effect_once_the_session_is_not_remembered(
         assert status(poller)[0] == 200
         poller.rpc('common.db.logout')
 
-        wait_until(lambda: status(poller)[0] == 401, 20)
+        wait_until(lambda: status(poller)[0] == 401)
 
 
 def test_poll_is_bound_to_the_address_before_the_proxy(
@@ -262,7 +265,7 @@ def test_polls_survive_a_restart_of_postgresql(
             server.listened(database)
             postgresql.restart()
             gaps = 'gaps_total{database="%s"}' % database
-            wait_until(lambda: server.metric(gaps), 30)
+            wait_until(lambda: server.metric(gaps))
             server.listened(database)
             polls.look()
             assert polls.waiting == 1000
@@ -286,6 +289,7 @@ def test_session_that_can_not_be_checked_is_answered_without_an_error(
             postgresql.start()
 
 
+@pytest.mark.one_series
 def test_drain_answers_each_poll(serve, client, database):
     with serve(drain=2, session_polls=1000) as server:
         headers = client(server)._headers
@@ -294,22 +298,24 @@ def test_drain_answers_each_poll(serve, client, database):
             waiting(server, 1000)
             server.signal(signal.SIGTERM)
             wait_until(
-                lambda: server.admin('/health/ready')[0] == 503, 10)
+                lambda: server.admin('/health/ready')[0] == 503)
             polls.wait(1000)
             assert not polls.failures
             for _, code, answer, head in polls.answers:
                 assert code == 200
                 assert answer == EMPTY
                 assert 'connection: close' in head
-        assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
 
 
+@pytest.mark.one_series
 def test_interrupt_ends_the_server_as_well(serve):
     with serve(drain=0) as server:
         server.signal(signal.SIGINT)
-        assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
 
 
+@pytest.mark.one_series
 def test_pid_file_is_there_while_the_server_is(serve, tmp_path):
     path = tmp_path / 'pid'
     with serve('--pidfile', str(path)) as server:
@@ -318,6 +324,7 @@ def test_pid_file_is_there_while_the_server_is(serve, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.one_series
 def test_unix_socket_is_served(serve, client, tmp_path):
     path = tmp_path / 'bus.sock'
     with serve(listen=f'unix:{path}'):
@@ -328,10 +335,11 @@ def test_unix_socket_is_served(serve, client, tmp_path):
             assert connection.recv(100).startswith(b'HTTP/1.0 415')
 
 
+@pytest.mark.one_series
 def test_service_manager_is_told(serve, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / 'notify'))
-        manager.settimeout(20)
+        manager.settimeout(60)
         with serve(environ={'NOTIFY_SOCKET': str(tmp_path / 'notify')}
                 ) as server:
             assert manager.recv(100).strip() == b'READY=1'
@@ -339,6 +347,7 @@ def test_service_manager_is_told(serve, tmp_path):
             assert manager.recv(100).strip() == b'STOPPING=1'
 
 
+@pytest.mark.one_series
 def test_upgrade_by_an_inherited_socket_fails_no_request(
         serve, client, database):
     with socket.create_server(('127.0.0.1', 0), backlog=1000) as listener:
@@ -373,6 +382,7 @@ def test_upgrade_by_an_inherited_socket_fails_no_request(
                     assert {code for _, code, *_ in polls.answers} == {200}
 
 
+@pytest.mark.one_series
 def test_servers_beside_each_other_on_one_port(serve, client, database):
     port = free_port()
 
@@ -401,7 +411,7 @@ def test_servers_beside_each_other_on_one_port(serve, client, database):
         poller = client(first)
         channels = [f'client:{number}' for number in range(100)]
         with Polls(port, database, poller._headers, channels) as polls:
-            wait_until(all_waiting, 30)
+            wait_until(all_waiting)
             assert all(
                 server.metric('polls_waiting') > 10 for server in servers)
             first.signal(signal.SIGTERM)
@@ -412,12 +422,13 @@ def test_servers_beside_each_other_on_one_port(serve, client, database):
             servers.remove(first)
             polls.look(.1)
             come_back()
-            wait_until(all_waiting, 30)
+            wait_until(all_waiting)
             publish(database, f'user:{poller.user_id}', {'type': 'all'})
             polls.wait(100)
             assert not polls.failures
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('options, named', [
         ({'listen': 'localhost'}, "'localhost' has no port"),
         ({'listen': '192.0.2.1:8001'}, "192.0.2.1:8001"),
@@ -442,6 +453,7 @@ def test_backend_without_channels_is_refused(tmp_path):
     assert 'PostgreSQL' in failed.stderr
 
 
+@pytest.mark.one_series
 def test_versions_are_told(tmp_path):
     done = run(tmp_path, {}, '--version')
     assert done.returncode == 0

@@ -15,8 +15,10 @@ from support.nginx import make_certificate
 from support.server import BusServer, TrytondServer
 from test_server import run, waiting
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which('openssl'), reason="there is no openssl")
+pytestmark = [
+    pytest.mark.one_series,
+    pytest.mark.skipif(
+        not shutil.which('openssl'), reason="install openssl")]
 
 
 @pytest.fixture

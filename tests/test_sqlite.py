@@ -4,7 +4,7 @@ import pytest
 from support.server import run_python
 
 PREAMBLE = '''
-import sys, threading
+import os, sys, threading
 import trytond_fastbus
 from support import wait_until
 from support.bus import Polls, publish, received, statistics
@@ -90,8 +90,10 @@ assert {r['message']['message_id'] for r in polls.results} == {id_}
 ''',
     'not where nobody subscribes': '''
 from support.bus import configured
-with configured('database', timeout=0):
+with configured('database', timeout=1):
     Bus.subscribe(database, ['c'])
+    bus = Bus._queues[os.getpid(), database]['bus']
+    wait_until(lambda: bus.is_idle(1))
     publish(database, 'c', {'type': 'a'})
 assert database not in trytond_fastbus.statistics()
 assert Bus.subscribe(database, ['c']) == empty
@@ -115,5 +117,5 @@ def test_message_is_delivered(case, journal, sqlite_database):
     process = run_python(PREAMBLE + CASES[case], {
             'database': {'uri': 'sqlite://', 'path': sqlite_database.parent},
             'bus': {'long_polling_timeout': 1, 'journal': journal},
-            }, 'tryton', timeout=120)
+            }, 'tryton', timeout=240)
     assert (process.returncode, process.stderr) == (0, '')

@@ -22,6 +22,8 @@ from support.postgresql import free_port
 from support.server import BusServer, TrytondServer, environment, write_config
 from trytond_fastbus.commands import Failure, stat
 
+pytestmark = pytest.mark.one_series
+
 COMMAND = Path(sys.executable).parent / 'trytond-bus'
 NAMES = st.text(st.characters(exclude_categories=['Cs']))
 
@@ -82,7 +84,7 @@ def test_table_counts_what_happens_between_two_looks(
         server.listened(database)
         channels = [f'client:{number}' for number in range(3)]
         with Polls(server.port, database, client._headers, channels) as polls:
-            wait_until(lambda: server.metric('polls_waiting') == 3, 30)
+            wait_until(lambda: server.metric('polls_waiting') == 3)
             before = look(server)
             publish(database, 'client:0', {'n': 0}, {'n': 1})
             publish(database, f'user:{client.user_id}', {'n': 2})
@@ -170,7 +172,7 @@ class Terminal:
         return self.text.rpartition('\x1b[J')[0].rpartition('\x1b[H')[2]
 
     def wait(self, text):
-        wait_until(lambda: text in self.screen, 30, f"no {text}")
+        wait_until(lambda: text in self.screen, message=f"no {text}")
 
     def __enter__(self):
         return self

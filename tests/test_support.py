@@ -6,6 +6,8 @@ import pytest
 from support import wait_until
 from support.proxy import Proxy
 
+pytestmark = pytest.mark.one_series
+
 
 @pytest.fixture
 def proxy(postgresql):

@@ -22,6 +22,7 @@ def eager_threads():
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.one_series
 def test_subscribes_that_race_with_publishes(
         configure, eager_threads, database, channel):
     """A message that is missed waits for the next one, and that is published

@@ -237,7 +237,8 @@ for year in [1, 2020]:
     queue.append(str(year), {'message_id': year, 'value': time})
     print(repr(queue.get_next({str(year)})[1]['value']))
 ''', {'database': {'uri': 'sqlite://'}})
-    assert (process.returncode, process.stderr) == (0, '')
+    # trytond 6.0 has a warning there
+    assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines() == [
         'datetime.datetime(1, 2, 3, 0, 0)', "'2020-02-03 00:00:00'"]
 

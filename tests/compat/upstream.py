@@ -7,11 +7,13 @@ its own. Ours must run the same tests as stock and skip the same, without a
 failure; with --stock only stock is run.
 """
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -19,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.postgresql import PostgreSQL  # noqa: E402
 
 BACKENDS = ['postgresql', 'sqlite']
+# They mostly wait.
+JOBS = 4
 
 
 def run(bus):
@@ -56,7 +60,9 @@ def run(bus):
 
 def outcome(python, bus, backend, server):
     "Return what run printed in a process of this environment, and its log"
-    database = f'test_{bus}' if backend == 'postgresql' else ':memory:'
+    series = python.parents[1].name
+    database = (
+        f'test_{bus}_{series}' if backend == 'postgresql' else ':memory:')
     environ = {
         name: value for name, value in os.environ.items()
         if not name.startswith('TRYTOND_')}
@@ -111,10 +117,11 @@ def main():
     buses = ['stock'] if options.stock else ['stock', 'ours']
     print('series  backend     ', *(
             f'{bus:>8}  skipped' for bus in buses), sep='')
-    with PostgreSQL() as server:
-        rights = [
-            compare(series, backend, options.environments, server, buses)
-            for series in options.series for backend in BACKENDS]
+    with PostgreSQL() as server, ThreadPoolExecutor(JOBS) as executor:
+        rights = [*executor.map(
+                lambda pair: compare(
+                    *pair, options.environments, server, buses),
+                itertools.product(options.series, BACKENDS))]
     failed = rights.count(False)
     print(f'{len(rights) - failed} passed, {failed} failed')
     return int(bool(failed) or not rights)

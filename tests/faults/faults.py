@@ -34,7 +34,7 @@ def kill(fault, target):
 def terminate(fault, target):
     target.signal(signal.SIGTERM)
     try:
-        target.process.wait(20)
+        target.process.wait(60)
     except subprocess.TimeoutExpired:
         fault.counts["SIGTERM ignored for 20 s"] += 1
         target.kill()
@@ -45,7 +45,7 @@ def die(fault, target):
     "A publisher that is killed in COMMIT"
     target.signal(signal.SIGUSR1)
     try:
-        target.process.wait(20)
+        target.process.wait(60)
     except subprocess.TimeoutExpired:
         target.kill()
     fault.restart(target)

@@ -11,6 +11,8 @@ from support import wait_until
 
 from faults.account import COLLECTOR, check, take
 
+pytestmark = pytest.mark.one_series
+
 # Opens so many connections as its input says, drops the old ones unclosed and
 # says when that is done.
 CONNECTIONS = """

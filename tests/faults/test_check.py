@@ -5,6 +5,8 @@ import pytest
 
 from faults.check import check
 
+pytestmark = pytest.mark.one_series
+
 
 def unit(id_, *tags, begun, returned=None, outcome='committed', ledger=True):
     "The events of a unit with messages of the channel c"

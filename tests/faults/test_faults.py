@@ -23,7 +23,7 @@ def run(tmp_path):
             env=environment(), stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True)
         try:
-            report, _ = process.communicate(timeout=100)
+            report, _ = process.communicate(timeout=200)
         except subprocess.TimeoutExpired:
             # It ends what it has started.
             process.send_signal(signal.SIGINT)
@@ -45,6 +45,7 @@ def test_nothing_committed_is_lost(run, database):
         assert 'no violations' in report
 
 
+@pytest.mark.one_series
 @pytest.mark.parametrize('sabotage, servers', [
         # Long enough for a fault that does harm: a server that is stopped
         # does none, for 4 seconds at the most.

@@ -2,7 +2,7 @@
 import time
 
 
-def wait_until(condition, deadline=10, message=None):
+def wait_until(condition, deadline=60, message=None):
     """Return the first true value of condition(), looking every few
     milliseconds; after deadline seconds raise TimeoutError."""
     end = time.monotonic() + deadline

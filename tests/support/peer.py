@@ -34,7 +34,7 @@ class Peer:
         self._process.stdin.close()
         self._process.stdout.close()
         try:
-            self._process.wait(20)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

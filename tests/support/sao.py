@@ -41,7 +41,7 @@ def fetch(series):
     path = cache / f'sao-{series}'
     if not path.exists():
         if not shutil.which('npm'):
-            raise Missing("there is no npm")
+            raise Missing("install npm")
         with tempfile.TemporaryDirectory(dir=cache) as directory:
             output = npm('pack', f'tryton-sao@{series}', cwd=directory)
             archive = output.splitlines()[-1]

@@ -62,7 +62,7 @@ def create_tryton(sections, database, password='admin', directory=None):
             raise RuntimeError(f"trytond-admin failed: {process.stdout}")
 
 
-def run_python(source, sections, *args, timeout=60, **environ):
+def run_python(source, sections, *args, timeout=120, **environ):
     "Run the program in a process of its own with this configuration"
     with tempfile.TemporaryDirectory() as directory:
         config = write_config(Path(directory) / 'trytond.conf', sections)
@@ -74,7 +74,7 @@ def run_python(source, sections, *args, timeout=60, **environ):
 
 def get(port, path):
     "Return the status and the text of what a server answers"
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
     try:
         connection.request('GET', path)
         response = connection.getresponse()
@@ -170,7 +170,7 @@ class TrytondServer:
 
     def _is_ready(self):
         if self.url.startswith('https:'):
-            ssl.get_server_certificate(('localhost', self.port), timeout=5)
+            ssl.get_server_certificate(('localhost', self.port), timeout=30)
         else:
             get(self.port, '/')
         return True
@@ -182,7 +182,7 @@ class TrytondServer:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def terminate(self, timeout=20):
+    def terminate(self, timeout=60):
         "Ask the server to end, wait for it and return its exit status"
         self.process.terminate()
         return self.process.wait(timeout)

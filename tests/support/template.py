@@ -1,5 +1,6 @@
 """Tryton databases with the modules ir and res, made once for an environment;
 their password is admin."""
+import fcntl
 import importlib.metadata
 import os
 import shutil
@@ -14,11 +15,14 @@ from .server import create_tryton
 
 def cached(name, make):
     """Return the path of a file of this environment's trytond, made by
-    make(path) if it is not there yet"""
+    make(path) if it is not there yet: by one process, others wait for it"""
     cache = Path(sys.prefix) / 'cache'
     cache.mkdir(exist_ok=True)
     path = cache / f'trytond-{importlib.metadata.version("trytond")}-{name}'
-    if not path.exists():
+    with open(f'{path}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return path
         with tempfile.TemporaryDirectory(dir=cache) as directory:
             make(Path(directory) / name)
             os.replace(Path(directory) / name, path)

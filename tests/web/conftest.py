@@ -13,7 +13,7 @@ def nginx():
     for name, path in [
             ('nginx', find_nginx()), ('openssl', shutil.which('openssl'))]:
         if not path:
-            pytest.skip(f"there is no {name}")
+            pytest.skip(f"install {name}")
 
 
 @pytest.fixture(scope='session')
@@ -31,6 +31,6 @@ def sao(series):
 def browser():
     "A support.chromium.Chromium that accepts our certificates"
     if not find_chromium():
-        pytest.skip("there is no Chromium")
+        pytest.skip("install chromium")
     with Chromium('--ignore-certificate-errors') as browser:
         yield browser

@@ -50,7 +50,7 @@ def test_notification_is_shown(
 def test_notification_is_shown_over_tls_without_a_proxy(
         postgresql, database, package, tmp_path):
     if not shutil.which('openssl'):
-        pytest.skip("there is no openssl")
+        pytest.skip("install openssl")
     path, key = make_certificate(tmp_path)
     sections = {
         'database': {'uri': postgresql.uri},

@@ -6,6 +6,8 @@ import pytest
 from support.nginx import EXAMPLES, Nginx
 from support.server import ROOT
 
+pytestmark = pytest.mark.one_series
+
 UNITS = ROOT / 'examples' / 'systemd'
 
 
@@ -19,7 +21,7 @@ def test_nginx_takes_the_example(example, nginx):
 
 def test_systemd_takes_the_units(tmp_path):
     if not shutil.which('systemd-analyze'):
-        pytest.skip("there is no systemd-analyze")
+        pytest.skip("install systemd")
     for path in UNITS.iterdir():
         command = '/opt/tryton/bin/trytond-bus -c /etc/tryton/trytond.conf'
         unit = path.read_text()

@@ -8,6 +8,8 @@ import pytest
 from support.nginx import Nginx
 from support.server import BusServer, TrytondServer
 
+pytestmark = pytest.mark.one_series
+
 ORIGIN = 'https://tryton.example.com'
 LOGIN = json.dumps({
         'id': 0, 'method': 'common.db.login',

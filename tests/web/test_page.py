@@ -12,6 +12,8 @@ from support.client import TrytonClient
 from support.polls import Polls
 from support.server import BusServer, TrytondServer
 
+pytestmark = pytest.mark.one_series
+
 # What goes wrong, what moves, and a short way to what is shown
 HOOK = """
 window.faults = [];
@@ -52,7 +54,7 @@ def servers(postgresql, listening, tmp_path_factory):
     with TrytondServer(directory, sections, [listening]) as trytond, \
             BusServer(directory, sections, [listening]) as bus:
         listening_metric = 'listening{database="%s"}' % listening
-        wait_until(lambda: bus.metric(listening_metric), 30)
+        wait_until(lambda: bus.metric(listening_metric))
         yield trytond, bus
 
 

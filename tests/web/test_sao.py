@@ -86,7 +86,7 @@ def test_polls_of_many_tabs_leave_room_for_requests(
         for number in range(8):
             page.evaluate(POLL % (database, number))
         # Of all of them, and of sao itself
-        wait_until(lambda: bus.metric('polls_waiting') == 9, 30)
+        wait_until(lambda: bus.metric('polls_waiting') == 9)
 
         assert page.evaluate(
             'Sao.Session.server_version().then(version => version)')
