@@ -277,7 +277,12 @@ class SessionRequest:
     def token(self) -> str | None: ...
     @property
     def address(self) -> str | None:
-        """The address of the client, if it is known."""
+        """The address of the client, if it is known. What a proxy has added
+        may be no address."""
+    @property
+    def is_local(self) -> bool:
+        """Whether the client's connection comes from this host, and not
+        through a proxy that is counted."""
     @property
     def channels(self) -> list[str] | None:
         """The chats of which those are wanted that the user may follow, or

@@ -3,7 +3,6 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
-from ipaddress import ip_address
 
 from sql import Flavor
 from trytond import backend, security
@@ -11,7 +10,7 @@ from trytond.pool import Pool
 from trytond.transaction import Transaction
 from werkzeug.exceptions import NotFound
 
-from . import access, listener, settings
+from . import access, addresses, listener, settings
 
 logger = logging.getLogger('trytond.bus')
 
@@ -99,8 +98,11 @@ class Sessions:
         """Say whether the session is 'valid' or 'invalid', its database
         'unknown', or whether that can't be told now ('failed')"""
         try:
-            if request.address is not None:
-                ip_address(request.address)
+            remote_addrs = addresses.candidates(
+                request.address, request.is_local)
+            if not settings.MODULE:
+                # There a session has no address.
+                del remote_addrs[1:]
         except ValueError:
             logger.error(
                 "session failed for '%s': '%s' is no address, check "
@@ -110,10 +112,11 @@ class Sessions:
         try:
             if not self._is_known(request.database):
                 return 'unknown'
-            user = security.check(
-                request.database, request.user, request.token, {
-                    '_request': {'remote_addr': request.address},
-                    })
+            is_valid = any(
+                security.check(
+                    request.database, request.user, request.token,
+                    {'_request': {'remote_addr': remote_addr}})
+                for remote_addr in remote_addrs)
         except NotFound:
             return 'unknown'
         except backend.DatabaseOperationalError as error:
@@ -123,7 +126,7 @@ class Sessions:
                 "session check on '%s' failed: %s",
                 request.database, str(error).strip())
             return 'failed'
-        if not user:
+        if not is_valid:
             return 'invalid'
         listener.ensure(self._bus, request.database)
         return 'valid'

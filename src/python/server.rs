@@ -245,6 +245,13 @@ impl PyRequest {
         self.session()?.address.as_deref()
     }
 
+    /// Whether the connection comes from this host, and not through a proxy
+    /// that is counted.
+    #[getter]
+    fn is_local(&self) -> bool {
+        self.session().is_some_and(|session| session.is_local)
+    }
+
     /// The chats of which those are wanted that the user may follow, or None
     /// where a session is to be checked.
     #[getter]

@@ -12,37 +12,87 @@ pub(super) enum Peer {
     Local,
 }
 
-/// The address of the client, behind `proxies` proxies each of which adds
-/// its own peer to the end of `X-Forwarded-For`.
+/// Where a client is, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    /// Its address as text. What a proxy has added may be no address at all:
+    /// no session has that one.
+    pub(super) address: Option<Box<str>>,
+    /// Whether the connection comes from this host, and not through a proxy
+    /// that is counted.
+    pub(super) is_local: bool,
+}
+
+/// The most characters of an address: one of IPv6 with a zone has fewer.
+const LENGTH_MAX: usize = 100;
+
+/// Where the client is, behind `proxies` proxies each of which adds its own
+/// peer to the end of `X-Forwarded-For`.
 ///
 /// As in werkzeug's `ProxyFix`, which trytond uses, the header counts only
 /// if it has as many addresses. On a unix socket nothing else is known, so
 /// that there is always one proxy.
-pub(super) fn client(
-    peer: Peer,
-    headers: &HeaderMap,
-    proxies: usize,
-) -> Option<String> {
-    let proxies = match peer {
+pub(super) fn client(peer: Peer, headers: &HeaderMap, proxies: usize) -> Client {
+    let added = match peer {
         Peer::Host(_) => proxies,
         Peer::Local => proxies.max(1),
     };
-    forwarded(headers, proxies).or(match peer {
-        // A socket of both families tells an address of the old one like
-        // this, a socket of one family doesn't.
-        Peer::Host(address) => Some(address.to_canonical().to_string()),
-        Peer::Local => None,
-    })
+    let forwarded = forwarded(headers, "x-forwarded-for", added);
+    let is_local = proxies == 0 || forwarded.is_none();
+    let (direct, is_loopback) = match peer {
+        Peer::Host(address) => {
+            // A socket of both families has the addresses of IPv4 in IPv6.
+            let address = address.to_canonical();
+            (Some(address.to_string()), address.is_loopback())
+        }
+        Peer::Local => (None, true),
+    };
+    Client {
+        address: forwarded
+            .as_deref()
+            .map(canonical)
+            .or(direct)
+            .map(Into::into),
+        is_local: is_local && is_loopback,
+    }
 }
 
-fn forwarded(headers: &HeaderMap, proxies: usize) -> Option<String> {
-    let mut addresses = Vec::new();
-    for value in headers.get_all("x-forwarded-for") {
-        addresses.extend(value.to_str().ok()?.split(',').map(str::trim));
+/// What the outermost of `proxies` proxies has added to a header that is a
+/// list, if the header has as many values. Empty values do not count.
+///
+/// Each byte is a character, as for WSGI: one beyond ASCII does not make the
+/// whole header unreadable, of which the proxies have written the end only.
+pub(super) fn forwarded(
+    headers: &HeaderMap,
+    name: &str,
+    proxies: usize,
+) -> Option<String> {
+    let values: Vec<&[u8]> = headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(unquoted)
+        .filter(|value| !value.is_empty())
+        .collect();
+    let place = values.len().checked_sub(proxies)?;
+    let value = values.get(place)?;
+    Some(value.iter().copied().map(char::from).collect())
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    let value = value.trim_ascii();
+    value
+        .strip_prefix(b"\"")
+        .and_then(|value| value.strip_suffix(b"\""))
+        .unwrap_or(value)
+}
+
+/// An address in its one form, anything else as it is.
+fn canonical(text: &str) -> String {
+    match text.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().to_string(),
+        Err(_) => text.chars().take(LENGTH_MAX).collect(),
     }
-    let place = addresses.len().checked_sub(proxies)?;
-    let address = addresses.get(place)?;
-    (!address.is_empty()).then(|| (*address).to_owned())
 }
 
 #[cfg(test)]
@@ -51,34 +101,83 @@ mod tests {
 
     use super::*;
 
+    fn found(peer: Peer, values: &[&[u8]], proxies: usize) -> Client {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = HeaderValue::from_bytes(value).expect("a header");
+            headers.append("x-forwarded-for", value);
+        }
+        client(peer, &headers, proxies)
+    }
+
+    fn host(address: &str) -> Peer {
+        Peer::Host(address.parse().expect("an address"))
+    }
+
     #[test]
     fn address_is_that_before_the_proxies() {
-        let host = Peer::Host("192.0.2.9".parse().expect("an address"));
-        let mapped = Peer::Host("::ffff:192.0.2.9".parse().expect("an address"));
-        for (peer, proxies, forwarded, address) in [
-            (host, 0, &["192.0.2.1"][..], Some("192.0.2.9")),
+        let (peer, mapped) = (host("192.0.2.9"), host("::ffff:192.0.2.9"));
+        for (peer, proxies, values, address) in [
+            (peer, 0, &["192.0.2.1"][..], Some("192.0.2.9")),
             (mapped, 0, &[], Some("192.0.2.9")),
-            (host, 1, &["192.0.2.1"], Some("192.0.2.1")),
-            (host, 1, &["6.6.6.6, 192.0.2.1"], Some("192.0.2.1")),
-            (host, 2, &["6.6.6.6,192.0.2.1 , ::1"], Some("192.0.2.1")),
-            (host, 2, &["6.6.6.6, 192.0.2.1", "::1"], Some("192.0.2.1")),
-            (host, 2, &["192.0.2.1"], Some("192.0.2.9")),
-            (host, 1, &[], Some("192.0.2.9")),
-            (host, 1, &["192.0.2.1,"], Some("192.0.2.9")),
+            (peer, 1, &["192.0.2.1"], Some("192.0.2.1")),
+            (peer, 1, &["6.6.6.6, 192.0.2.1"], Some("192.0.2.1")),
+            (peer, 2, &["6.6.6.6,192.0.2.1 , ::1"], Some("192.0.2.1")),
+            (peer, 2, &["6.6.6.6, 192.0.2.1", "::1"], Some("192.0.2.1")),
+            (peer, 2, &["192.0.2.1"], Some("192.0.2.9")),
+            (peer, 1, &[], Some("192.0.2.9")),
+            (peer, 1, &[" ", ","], Some("192.0.2.9")),
+            (peer, 1, &["192.0.2.1,"], Some("192.0.2.1")),
+            (peer, 1, &["\"192.0.2.1\""], Some("192.0.2.1")),
+            (peer, 1, &["\", 192.0.2.1"], Some("192.0.2.1")),
+            (peer, 1, &["::FFFF:192.0.2.1"], Some("192.0.2.1")),
+            (peer, 1, &["2001:DB8:0::7"], Some("2001:db8::7")),
+            (peer, 1, &["fe80::1%eth0"], Some("fe80::1%eth0")),
+            (peer, 1, &["192.0.2.1:50123"], Some("192.0.2.1:50123")),
             (Peer::Local, 0, &["6.6.6.6, 192.0.2.1"], Some("192.0.2.1")),
             (Peer::Local, 2, &["192.0.2.1, ::1"], Some("192.0.2.1")),
             (Peer::Local, 0, &[], None),
         ] {
-            let mut headers = HeaderMap::new();
-            for value in forwarded {
-                headers.append("x-forwarded-for", HeaderValue::from_static(value));
+            let values: Vec<_> = values.iter().map(|value| value.as_bytes()).collect();
+            let found = found(peer, &values, proxies).address;
+            assert_eq!(found.as_deref(), address, "{peer:?} {values:?} {proxies}");
+        }
+    }
+
+    #[test]
+    fn byte_beyond_ascii_hides_no_address_and_is_none() {
+        for peer in [host("127.0.0.1"), Peer::Local] {
+            for (value, address) in [
+                (&b"\xff, 192.0.2.1"[..], "192.0.2.1"),
+                (b"\xff", "\u{ff}"),
+                (b"192.0.2.1, \xe9", "\u{e9}"),
+            ] {
+                let found = found(peer, &[value], 1);
+                assert_eq!(found.address.as_deref(), Some(address));
+                assert!(!found.is_local);
             }
-            let found = client(peer, &headers, proxies);
-            assert_eq!(
-                found.as_deref(),
-                address,
-                "{peer:?} {forwarded:?} {proxies}"
-            );
+        }
+        let long = found(host("192.0.2.9"), &[&[b'x'; 4000]], 1).address;
+        assert_eq!(long.map_or(0, |text| text.len()), LENGTH_MAX);
+    }
+
+    #[test]
+    fn connection_of_this_host_is_local_unless_it_is_forwarded() {
+        for (peer, proxies, values, is_local) in [
+            (host("127.0.0.1"), 0, &[][..], true),
+            (host("::1"), 0, &[], true),
+            (host("::ffff:127.0.0.1"), 0, &[], true),
+            (host("192.0.2.9"), 0, &[], false),
+            (Peer::Local, 0, &[], true),
+            // The proxy is not counted, by trytond neither.
+            (host("127.0.0.1"), 0, &[&b"192.0.2.1"[..]], true),
+            (Peer::Local, 0, &[b"192.0.2.1"], true),
+            (host("127.0.0.1"), 1, &[], true),
+            (host("127.0.0.1"), 1, &[b"127.0.0.1"], false),
+            (Peer::Local, 1, &[b"::1"], false),
+        ] {
+            let found = found(peer, values, proxies).is_local;
+            assert_eq!(found, is_local, "{peer:?} {proxies} {values:?}");
         }
     }
 }

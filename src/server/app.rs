@@ -119,7 +119,9 @@ impl App {
         mut received: Box<Received>,
         peer: Peer,
     ) -> Result<Box<Opened<'_>>, Option<Box<Answer>>> {
-        let origin = cors::origin(&received.parts.headers, &self.config.cors);
+        let proxies = self.config.num_proxies;
+        let headers = &received.parts.headers;
+        let origin = cors::origin(headers, &self.config.cors, proxies);
         let (session, question) = match self.read(&received, peer, &origin) {
             Ok(read) => read,
             Err(body) => return Err(Answer::boxed(origin, body)),
@@ -328,13 +330,14 @@ impl App {
             .ok_or_else(|| Body::Error(unauthorized(&parts.headers)))?;
         let limits = &self.config.limits;
         let question = Question::read(body, credential.user, limits);
-        let proxies = self.config.num_proxies;
+        let client = address::client(peer, &parts.headers, self.config.num_proxies);
         let session = Session {
             database: database.into(),
             login: credential.login,
             user: credential.user,
             token: credential.token,
-            address: address::client(peer, &parts.headers, proxies).map(Into::into),
+            address: client.address,
+            is_local: client.is_local,
         };
         Ok((Arc::new(session), question))
     }

@@ -5,6 +5,8 @@
 use hyper::HeaderMap;
 use hyper::header::{HOST, ORIGIN};
 
+use super::address::forwarded;
+
 /// Where the page that sends a request was loaded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -17,17 +19,22 @@ pub(super) enum Origin {
 }
 
 /// Whether the origin of a request is its host itself, or one of those that
-/// are `allowed`.
-pub(super) fn origin(headers: &HeaderMap, allowed: &[Box<str>]) -> Origin {
+/// are `allowed`. Behind `proxies` proxies the host is the one that the
+/// outermost was asked for, as in werkzeug's `ProxyFix`.
+pub(super) fn origin(
+    headers: &HeaderMap,
+    allowed: &[Box<str>],
+    proxies: usize,
+) -> Origin {
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else {
         return Origin::None;
     };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host(headers, proxies);
     match origin.to_str() {
         Ok(origin)
             if origins.next().is_none()
-                && (is_of_host(origin, host)
+                && (is_of_host(origin, host.as_deref())
                     || allowed.iter().any(|other| **other == *origin)) =>
         {
             Origin::Allowed(origin.into())
@@ -36,15 +43,39 @@ pub(super) fn origin(headers: &HeaderMap, allowed: &[Box<str>]) -> Origin {
     }
 }
 
+/// The host that the client has asked, with its port.
+fn host(headers: &HeaderMap, proxies: usize) -> Option<String> {
+    let header = |name| match proxies {
+        0 => None,
+        _ => forwarded(headers, name, proxies),
+    };
+    let host = header("x-forwarded-host").or_else(|| {
+        let host = headers.get(HOST)?;
+        host.to_str().ok().map(ToOwned::to_owned)
+    })?;
+    match header("x-forwarded-port") {
+        None => Some(host),
+        Some(port) => Some(format!("{}:{port}", without_port(&host))),
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // The end of an address of IPv6 is no port.
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    }
+}
+
 /// Web clients send their origin to the same host as well.
 fn is_of_host(origin: &str, host: Option<&str>) -> bool {
-    let origin_host = origin
-        .strip_prefix("https://")
-        .or_else(|| origin.strip_prefix("http://"));
-    match (origin_host, host) {
-        (Some(origin), Some(host)) => origin.eq_ignore_ascii_case(host),
-        _ => false,
-    }
+    let (origin, default) = match origin.split_once("://") {
+        Some(("https", origin)) => (origin, ":443"),
+        Some(("http", origin)) => (origin, ":80"),
+        _ => return false,
+    };
+    let bare = |host| str::strip_suffix(host, default).unwrap_or(host);
+    host.is_some_and(|host| bare(origin).eq_ignore_ascii_case(bare(host)))
 }
 
 impl Origin {
@@ -134,7 +165,80 @@ mod tests {
                 Some(true) => Origin::Allowed(origins[0].into()),
                 Some(false) => Origin::Refused,
             };
-            assert_eq!(origin(&headers, &allowed), expected, "{origins:?} {host:?}");
+            assert_eq!(
+                origin(&headers, &allowed, 0),
+                expected,
+                "{origins:?} {host:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn host_is_that_which_the_proxies_were_asked_for() {
+        for (proxies, forwarded, origin_, expected) in [
+            (
+                1,
+                &[("host", "erp.example.com")][..],
+                "http://erp.example.com",
+                true,
+            ),
+            (
+                1,
+                &[("host", "erp.example.com")],
+                "http://127.0.0.1:8001",
+                false,
+            ),
+            (
+                1,
+                &[("host", "evil, erp.example.com")],
+                "http://evil",
+                false,
+            ),
+            (
+                2,
+                &[("host", "erp.example.com, front")],
+                "https://erp.example.com",
+                true,
+            ),
+            (
+                0,
+                &[("host", "erp.example.com")],
+                "http://erp.example.com",
+                false,
+            ),
+            (1, &[], "http://127.0.0.1:8001", true),
+            (1, &[("port", "443")], "https://127.0.0.1", true),
+            (
+                1,
+                &[("host", "[::1]"), ("port", "8080")],
+                "http://[::1]:8080",
+                true,
+            ),
+            (
+                1,
+                &[("host", "erp.example.com:8080"), ("port", "80")],
+                "http://erp.example.com",
+                true,
+            ),
+            (
+                1,
+                &[("host", "erp.example.com:443")],
+                "http://erp.example.com",
+                false,
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("127.0.0.1:8001"));
+            headers.insert(ORIGIN, HeaderValue::from_static(origin_));
+            for (name, value) in forwarded {
+                let name = match *name {
+                    "host" => "x-forwarded-host",
+                    _ => "x-forwarded-port",
+                };
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            let is_allowed = origin(&headers, &[], proxies) != Origin::Refused;
+            assert_eq!(is_allowed, expected, "{proxies} {forwarded:?} {origin_}");
         }
     }
 }

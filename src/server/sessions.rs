@@ -27,6 +27,10 @@ pub struct Session {
     pub token: Box<str>,
     /// The address of the client, as far as it is known.
     pub address: Option<Box<str>>,
+    /// Whether the connection comes from this host, and not through a proxy
+    /// that is counted. Such a session is that of any other such connection:
+    /// `localhost` has two addresses, and a unix socket none.
+    pub is_local: bool,
 }
 
 /// What trytond says of a session.
@@ -129,6 +133,7 @@ impl Session {
             words.extend_from_slice(&word.len().to_le_bytes());
             words.extend_from_slice(word.as_bytes());
         }
+        words.push(self.is_local.into());
         if let Some(address) = &self.address {
             words.push(b' ');
             words.extend_from_slice(address.as_bytes());
@@ -306,6 +311,7 @@ mod tests {
             user: 1,
             token: token.into(),
             address: None,
+            is_local: false,
         })
     }
 

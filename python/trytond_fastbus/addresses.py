@@ -1,0 +1,45 @@
+"""The addresses of clients, which trytond from 7.8 on binds sessions to.
+
+They are compared as addresses, not as texts: a socket of both families has
+192.0.2.1 as ::ffff:192.0.2.1. And trytond may see another address of the same
+host than the bus server, where a client or a proxy reaches both by
+`localhost`, or one of them by a unix socket.
+"""
+from ipaddress import ip_address
+
+# The addresses by which trytond knows a client of its own host
+LOCAL = [None, '127.0.0.1', '::1', '::ffff:127.0.0.1']
+
+
+def is_same(opened, address, is_local):
+    """Whether a session that was opened from an address, or None, belongs to
+    a client at another one. is_local says that the client's connection comes
+    from this host, and not through a proxy that is counted.
+
+    Raises ValueError where the address of the client is none.
+    """
+    address = _read(address)
+    opened = _read(opened)
+    return opened == address or (
+        is_local and (opened is None or opened.is_loopback))
+
+
+def candidates(address, is_local):
+    """The addresses by which trytond may know a client.
+
+    Raises ValueError where its address is none.
+    """
+    read = _read(address)
+    texts = [address]
+    if read and read.version == 4:
+        texts.append('::ffff:%s' % read)
+    if is_local:
+        texts += LOCAL
+    return list(dict.fromkeys(texts))
+
+
+def _read(text):
+    if not text:
+        return None
+    address = ip_address(text)
+    return getattr(address, 'ipv4_mapped', None) or address
