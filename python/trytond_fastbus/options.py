@@ -130,6 +130,9 @@ OPTIONS = [
     _text('admin_listen', 'addresses', '', SERVER,
         "addresses of the page, the metrics and the health checks; they have "
         "no authentication"),
+    _seconds('keep_alive', 60, 0, 2 * HOUR, SERVER,
+        "time of silence after which the system probes a client's TCP "
+        "connection, so that no firewall in between forgets it; 0 for never"),
     _count('num_proxies', None, 0, 100, SERVER,
         "number of reverse proxies that add to X-Forwarded-For; by default "
         "that of [web]"),

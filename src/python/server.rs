@@ -38,6 +38,7 @@ struct Options {
     listen: Vec<String>,
     reuse_port: bool,
     admin_listen: Vec<String>,
+    keep_alive: f64,
     threads: usize,
     allow_subscribe: bool,
     relay_user: bool,
@@ -338,6 +339,12 @@ impl Options {
             listeners = bind("listen", &self.listen, bind_one)?;
         }
         let admin = bind("admin_listen", &self.admin_listen, Address::bind)?;
+        let keep_alive = seconds("keep_alive", self.keep_alive)?;
+        for listener in listeners.iter().chain(&admin) {
+            listener.set_keep_alive(keep_alive).map_err(|error| {
+                io_error(&format!("keep_alive, {listener}"), &error)
+            })?;
+        }
         let addresses = listeners.iter().chain(&admin);
         let addresses = addresses.map(ToString::to_string).collect();
         let descriptors = raise_descriptor_limit()?;

@@ -7,10 +7,15 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use listenfd::ListenFd;
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::sockopt::{AcceptConn, ReuseAddr, ReusePort};
+use nix::sys::socket::sockopt::{
+    AcceptConn, KeepAlive, ReuseAddr, ReusePort, TcpKeepCount, TcpKeepIdle,
+    TcpKeepInterval,
+};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike,
     SockaddrStorage, bind, getsockname, getsockopt, listen, setsockopt, socket,
@@ -19,6 +24,11 @@ use nix::sys::socket::{
 /// How many clients may wait to be accepted: all come at once after a
 /// restart. The kernel's own limit holds as well.
 const BACKLOG: i32 = 16 * 1024;
+
+/// How often, and how many times, a silent client is probed before it is taken
+/// for gone.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 6;
 
 /// An address to listen on: `host:port`, `[v6]:port`, `*:port` or
 /// `unix:/path`.
@@ -85,12 +95,13 @@ impl fmt::Display for Address {
 
 impl Address {
     /// Listens on the address: on each that a host has, such as those of
-    /// both families of `localhost`. A unix socket that nobody listens on any
-    /// more is replaced.
+    /// both families of `localhost`. Addresses that this host lacks, such as
+    /// those of IPv6 where the kernel has none, are logged and skipped as long
+    /// as one is left. A unix socket without a server is replaced.
     ///
     /// # Errors
     ///
-    /// When the host is unknown or the address is in use.
+    /// When the host is unknown, or the address is in use or not of this host.
     pub fn bind(&self) -> io::Result<Vec<Listener>> {
         self.bind_by(TcpListener::bind::<SocketAddr>)
     }
@@ -118,10 +129,14 @@ impl Address {
                 vec![Listener::Unix(UnixListener::bind(path)?)]
             }
             Self::Tcp(None, port) => {
-                // Of both families, unless this host has but the old one.
-                let listener = bind((Ipv6Addr::UNSPECIFIED, *port).into())
-                    .or_else(|_| bind((Ipv4Addr::UNSPECIFIED, *port).into()))?;
-                vec![Listener::Tcp(listener)]
+                // Of both families, unless this host lacks IPv6.
+                let listener = match bind((Ipv6Addr::UNSPECIFIED, *port).into()) {
+                    Err(error) if is_missing(&error) => {
+                        bind((Ipv4Addr::UNSPECIFIED, *port).into())
+                    }
+                    bound => bound,
+                };
+                vec![Listener::Tcp(listener?)]
             }
             Self::Tcp(Some(host), port) => {
                 bind_all((host.as_str(), *port).to_socket_addrs()?, bind)?
@@ -140,21 +155,34 @@ fn bind_all(
     bind: impl Fn(SocketAddr) -> io::Result<TcpListener>,
 ) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    let mut failed = None;
+    let mut missing = Vec::new();
     for address in addresses {
         match bind(address) {
             Ok(listener) => listeners.push(Listener::Tcp(listener)),
-            // A name may have an address of a family that is switched off.
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                failed = Some(error);
-            }
+            Err(error) if is_missing(&error) => missing.push((address, error)),
             Err(error) => return Err(error),
         }
     }
-    match failed {
-        Some(error) if listeners.is_empty() => Err(error),
-        _ => Ok(listeners),
+    if listeners.is_empty()
+        && let Some((_, error)) = missing.pop()
+    {
+        return Err(error);
     }
+    for (address, error) in missing {
+        log::warn!(
+            target: "trytond.bus",
+            "bus server does not listen on {address}, which this host lacks: {error}",
+        );
+    }
+    Ok(listeners)
+}
+
+/// Whether this host lacks an address: a name may have one of a family that
+/// is switched off (`net.ipv6.conf.all.disable_ipv6`) or that the kernel does
+/// not have (`ipv6.disable`).
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
 }
 
 fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
@@ -216,6 +244,28 @@ impl Listener {
             let kind = io::ErrorKind::InvalidInput;
             Err(io::Error::new(kind, format!("{self:?} does not listen")))
         }
+    }
+
+    /// Has the system probe the clients that were silent for `idle`, so that a
+    /// firewall in between does not forget their connections, and those that
+    /// are gone are noticed. The sockets of clients take it over from this one.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn set_keep_alive(&self, idle: Duration) -> io::Result<()> {
+        let Self::Tcp(listener) = self else {
+            return Ok(());
+        };
+        let seconds =
+            |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        setsockopt(listener, KeepAlive, &!idle.is_zero())?;
+        if !idle.is_zero() {
+            setsockopt(listener, TcpKeepIdle, &seconds(idle))?;
+            setsockopt(listener, TcpKeepInterval, &seconds(idle.min(PROBE_EVERY)))?;
+            setsockopt(listener, TcpKeepCount, &PROBES)?;
+        }
+        Ok(())
     }
 
     fn set_backlog(&self) -> io::Result<()> {
@@ -320,5 +370,30 @@ mod tests {
         drop(first);
         address.bind().expect("nobody listens");
         std::fs::remove_file(path).expect("it is there");
+    }
+
+    #[test]
+    fn addresses_that_the_host_lacks_are_skipped() {
+        let both: [SocketAddr; 2] = [
+            (Ipv6Addr::LOCALHOST, 0).into(),
+            (Ipv4Addr::LOCALHOST, 0).into(),
+        ];
+        for missing in [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL] {
+            let without = |is_missing: fn(&SocketAddr) -> bool| {
+                bind_all(both.into_iter(), |address| {
+                    if is_missing(&address) {
+                        return Err(missing.into());
+                    }
+                    TcpListener::bind(address)
+                })
+            };
+            let found = without(SocketAddr::is_ipv6).expect("the other one");
+            assert!(found[0].to_string().starts_with("127.0.0.1:"), "{found:?}");
+            assert_eq!(found.len(), 1);
+            let error = without(|_| true).expect_err("none is left");
+            assert_eq!(error.raw_os_error(), Some(missing as i32));
+        }
+        let in_use = bind_all(both.into_iter(), |_| Err(Errno::EADDRINUSE.into()));
+        assert!(in_use.is_err());
     }
 }
