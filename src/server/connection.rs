@@ -53,7 +53,8 @@ where
     async move {
         let app = open.app();
         let _watch = app.drain.watch().await;
-        let mut alarm = Alarm(pin!(sleep(app.config.limits.header_time)));
+        let timer = pin!(sleep(app.config.limits.header_time));
+        let mut alarm = Alarm(timer);
         let mut is_first = true;
         loop {
             if !has_request(&mut socket, alarm.again(), app, is_first).await {

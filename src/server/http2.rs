@@ -148,7 +148,8 @@ async fn answer(
         stream: Unwatched,
         unread: Bytes::new(),
     };
-    let mut alarm = Alarm(pin!(sleep(app.config.limits.header_time)));
+    let timer = pin!(sleep(app.config.limits.header_time));
+    let mut alarm = Alarm(timer);
     let opened = {
         // Boxed, so that a poll that waits keeps nothing of it.
         let opened = app.open(&mut socket, alarm.again(), received, peer);

@@ -163,10 +163,10 @@ fn bind_all(
             Err(error) => return Err(error),
         }
     }
-    if listeners.is_empty()
-        && let Some((_, error)) = missing.pop()
-    {
-        return Err(error);
+    if listeners.is_empty() {
+        if let Some((_, error)) = missing.pop() {
+            return Err(error);
+        }
     }
     for (address, error) in missing {
         log::warn!(
