@@ -5,10 +5,11 @@ from os import PathLike
 from typing import Any, ClassVar, final
 
 __all__ = [
-    'Alarm', 'Assembly', 'Bell', 'Bus', 'BusServer', 'DatabaseBus',
-    'Deadline', 'PAYLOAD_MAX', 'SessionRequest', 'WokenQueue',
-    '_MessageQueue', 'check_address', 'check_certificate', 'close', 'forked',
-    'notify', 'split', 'statistics', 'watch']
+    'AccessRequest', 'Alarm', 'Assembly', 'Bell', 'Bus', 'BusServer',
+    'DatabaseBus', 'DatabasesRequest', 'Deadline', 'ListenerRequest',
+    'PAYLOAD_MAX', 'SessionsRequest', 'WokenQueue', '_MessageQueue',
+    'check_address', 'check_certificate', 'close', 'forked', 'notify',
+    'split', 'statistics', 'watch']
 
 # The most bytes that PostgreSQL takes as the payload of a NOTIFY
 PAYLOAD_MAX: int
@@ -248,7 +249,10 @@ class BusServer:
     @property
     def descriptors(self) -> int:
         """How many descriptors this process may have open."""
-    def next_request(self, timeout: float) -> SessionRequest | None:
+    def next_request(
+            self, timeout: float) -> (
+                DatabasesRequest | SessionsRequest | AccessRequest
+                | ListenerRequest | None):
         """What is to be answered next, or None after `timeout` seconds."""
     def ready(self) -> None:
         """Tell the service manager that the server is ready."""
@@ -263,37 +267,53 @@ class BusServer:
         whether it has ended. Raises OSError where it has failed."""
 
 @final
-class SessionRequest:
-    """What the server wants to know of trytond: of a session whether it is
-    one, or of a user which chats he may follow."""
+class DatabasesRequest:
+    "Which of these databases exist?"
+
+    @property
+    def names(self) -> list[str]: ...
+    def answer(self, exist: list[bool] | None) -> None:
+        """Say of each whether it exists, or None where that can't be told.
+        Only the first answer counts."""
+
+@final
+class SessionsRequest:
+    "Which of these sessions of a database are valid?"
 
     @property
     def database(self) -> str: ...
     @property
-    def user(self) -> int | None:
-        """The id of the user, or None where nothing is to be answered but the
-        database listened to."""
+    def sessions(self) -> list[tuple[int, str, str | None, bool]]:
+        """Of each the id of the user, the token, the address of the client if
+        it is known, and whether the connection comes from this host, and not
+        through a proxy that is counted. What a proxy has added may be no
+        address."""
+    def answer(self, checks: list[str]) -> None:
+        """Say of each what it is: 'valid', 'invalid', 'unknown' for one of an
+        unknown database, or 'failed' where that can't be told. Raises
+        ValueError for anything else. Only the first answer counts."""
+
+@final
+class AccessRequest:
+    "Which of these chats may a user follow?"
+
     @property
-    def token(self) -> str | None: ...
+    def database(self) -> str: ...
     @property
-    def address(self) -> str | None:
-        """The address of the client, if it is known. What a proxy has added
-        may be no address."""
+    def user(self) -> int:
+        "The id of the user."
     @property
-    def is_local(self) -> bool:
-        """Whether the client's connection comes from this host, and not
-        through a proxy that is counted."""
+    def channels(self) -> list[str]: ...
+    def answer(self, channels: list[str] | None) -> None:
+        """Say which of them the user may follow, or None where that can't be
+        told. Only the first answer counts."""
+
+@final
+class ListenerRequest:
+    "A database that is to be listened to."
+
     @property
-    def channels(self) -> list[str] | None:
-        """The chats of which those are wanted that the user may follow, or
-        None where a session is to be checked."""
-    def answer(self, check: str) -> None:
-        """Say what the session is: 'valid', 'invalid', 'unknown' for one of
-        an unknown database, or 'failed' where that can't be told. Raises
-        ValueError for anything else."""
-    def answer_readable(self, channels: list[str] | None) -> None:
-        """Say which chats the user may follow, or None where that can't be
-        told."""
+    def database(self) -> str: ...
 
 @final
 class WokenQueue:

@@ -122,6 +122,9 @@ OPTIONS = [
         "time for which a valid session, and the answer to an access check, "
         "are cached"),
     # The bus server
+    _choice('session_check', 'batch', ('batch', 'trytond'), SERVER,
+        "how sessions are checked: many by one query, or one by one by "
+        "trytond's own function, which modules may override"),
     _text('listen', 'addresses', 'localhost:8001', SERVER,
         "addresses that clients connect to; sockets of a service manager "
         "take their place"),
@@ -141,7 +144,7 @@ OPTIONS = [
     _count('threads', 0, 0, 1024, SERVER,
         "threads that serve clients; 0 is one for each core"),
     _count('session_threads', 4, 1, 64, SERVER,
-        "sessions that are checked at the same time"),
+        "threads that ask trytond; databases that do not answer have others"),
     _seconds('drain', 10, 0, HOUR, SERVER,
         "time over which the waiting polls are answered when the server "
         "stops"),
@@ -162,7 +165,7 @@ OPTIONS = [
     _bytes('channel_size', 256, 64, 64 * KB, SERVER,
         "limit of the name of a channel; above it 400"),
     _count('session_polls', 100, 1, MANY, SERVER,
-        "waiting polls of a session; above it 429"),
+        "waiting polls of a user of a database; above it 429"),
     _count('max_polls', 20_000, 1, MANY, SERVER,
         "waiting polls; those above it are held for hold_time and answered "
         "empty"),

@@ -8,7 +8,7 @@ import time
 from trytond import backend
 
 from . import Bus, _native, journal, listener, settings
-from .sessions import Sessions
+from .questions import Questions
 
 logger = logging.getLogger('trytond.bus')
 
@@ -58,8 +58,8 @@ def serve(databases=(), listen=None, admin_listen=None):
     for number in SIGNALS:
         signal.signal(number, lambda number, _: signals.put(number))
     server = _native.BusServer(options)
-    sessions = Sessions(server, bus, databases)
-    with sessions.threads(options['session_threads']):
+    questions = Questions(server, bus, databases)
+    with questions.threads(options['session_threads']):
         for address in server.addresses:
             logger.info("bus server listens on %s", address)
         if options['ssl']:

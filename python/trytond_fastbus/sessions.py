@@ -1,146 +1,160 @@
-"""The sessions that the bus server asks for, checked by trytond."""
+"""The sessions that the bus server asks for, many by one query."""
+import datetime as dt
 import logging
-import threading
-import time
-from contextlib import contextmanager
+from collections import defaultdict
 
 from sql import Flavor
 from trytond import backend, security
 from trytond.pool import Pool
-from trytond.transaction import Transaction
 from werkzeug.exceptions import NotFound
 
-from . import access, addresses, listener, settings
+from . import access, addresses, settings
+from .readonly import Connections, NoDatabase
+from .refusals import Refusals
 
 logger = logging.getLogger('trytond.bus')
 
-# Seconds for which a thread waits before it looks whether it is to end
-LOOK_EVERY = .5
+# The longest token that is looked for, in characters: those of trytond have 64
+TOKEN_MAX = 1024
 
-# Seconds for which the list of the databases is remembered
-LIST_TIMEOUT = 10
+# The greatest id that a user may have
+USER_MAX = 2 ** 31 - 1
 
-
-# security.check returns its connection within a transaction where there is no
-# module pool, which psycopg warns of each time.
-logging.getLogger('psycopg.pool').addFilter(
-    lambda record: not str(record.msg).startswith(
-        'rolling back returned connection'))
+NO_ADDRESS = (
+    "'%s' is no address, check X-Forwarded-For and [bus] num_proxies")
+OTHER_ADDRESS = (
+    "it was opened from '%s', check X-Forwarded-For and [bus] num_proxies")
 
 
 class Sessions:
-    "Answers what the bus server wants to know of trytond"
+    """Says which sessions are valid, as `ir.session.check` of trytond does.
 
-    def __init__(self, server, bus, databases):
-        self._server = server
-        self._bus = bus
-        self._named = set(databases)
-        self._listed = set()
-        self._list_time = None
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
+    No session is deleted, and no module is loaded.
+    """
 
-    @contextmanager
-    def threads(self, number):
-        "Answer in so many threads"
-        # Before 7.8 a session can't be checked without the module pool.
-        needs_pool = not settings.MODULE or settings.check_access(False)
-        if needs_pool:
-            Pool.start()
-        threads = [
-            threading.Thread(
-                target=self._run, name='bus-session-%d' % index, daemon=True)
-            for index in range(number)]
-        if needs_pool:
-            threads.append(threading.Thread(
-                    target=self._load, name='bus-pool', daemon=True))
-        for thread in threads:
-            thread.start()
+    def __init__(self, named):
+        self._named = set(named)
+        self._connections = Connections()
+        self._refusals = Refusals()
+
+    def close(self):
+        self._refusals.flush()
+        self._connections.close()
+
+    def tick(self):
+        "To be called every second or so"
+        self._refusals.tick()
+        self._connections.tick()
+
+    def exist(self, names):
+        """Say of each database whether it exists; None where that can't be
+        told now"""
+        asked = [name for name in names if name not in self._named]
         try:
-            yield
-        finally:
-            self._ended.set()
-            # One that waits for a database must not hold the exit for long.
-            end = time.monotonic() + 4 * LOOK_EVERY
-            for thread in threads:
-                thread.join(max(end - time.monotonic(), 0))
+            found = self._connections.exist(asked) if asked else ()
+        except backend.DatabaseOperationalError as error:
+            logger.warning(
+                "databases can not be looked for: %s", str(error).strip())
+            return None
+        return [name in self._named or name in found for name in names]
 
-    def _load(self):
-        "Load the modules of the databases that are named"
-        for database in self._named:
-            try:
-                access.load(database)
-            except Exception:
-                logger.exception(
-                    "the modules of '%s' can not be loaded", database)
+    def check(self, database, sessions):
+        """Say of each (user, token, address, is_local) of a database whether
+        it is 'valid' or 'invalid', its database 'unknown', or whether that
+        can't be told now ('failed')"""
+        if settings.session_check() == 'trytond':
+            return [
+                self._check_by_trytond(database, *session)
+                for session in sessions]
+        try:
+            found = self._find(database, {
+                    token for _, token, *_ in sessions if _is_token(token)})
+        except NoDatabase:
+            return ['unknown'] * len(sessions)
+        except (backend.DatabaseOperationalError, OSError) as error:
+            logger.warning(
+                "session check on '%s' failed: %s",
+                database, str(error).strip())
+            return ['failed'] * len(sessions)
+        now = dt.datetime.now()
+        timeout = dt.timedelta(
+            seconds=settings.config.getint('session', 'max_age'))
+        checks = []
+        for user, token, address, is_local in sessions:
+            refusal = _refusal(
+                found.get(token, ()), user, address, is_local, now - timeout,
+                now + timeout)
+            if refusal:
+                self._refusals.add(database, user, address, *refusal)
+            checks.append('invalid' if refusal else 'valid')
+        return checks
 
-    def _run(self):
+    def _find(self, database, tokens):
+        "The rows (key, user, date[, address]) of sessions, by their keys"
+        found = defaultdict(list)
+        if tokens:
+            for row in self._connections.sessions(database, tokens):
+                found[row[0]].append(row[1:])
+        return found
+
+    def _check_by_trytond(self, database, user, token, address, is_local):
         # As in a transaction, of which security.check may do without.
         Flavor.set(backend.Database.flavor)
-        while not self._ended.is_set():
-            request = self._server.next_request(LOOK_EVERY)
-            if not request:
-                continue
-            try:
-                if request.user is None:
-                    listener.ensure(self._bus, request.database)
-                elif request.channels is not None:
-                    request.answer_readable(access.readable(
-                            request.database, request.user, request.channels))
-                else:
-                    request.answer(self.check(request))
-            except Exception:
-                logger.exception(
-                    "session check on '%s' failed", request.database)
-                request.answer('failed')
-
-    def check(self, request):
-        """Say whether the session is 'valid' or 'invalid', its database
-        'unknown', or whether that can't be told now ('failed')"""
+        if not _is_token(token) or user > USER_MAX:
+            self._refusals.add(database, user, address, 'failed')
+            return 'invalid'
         try:
-            remote_addrs = addresses.candidates(
-                request.address, request.is_local)
+            # Where it has a pool it needs the modules, as it always does
+            # before 7.8.
+            if not settings.MODULE or database in Pool.database_list():
+                access.load(database)
+            remote_addrs = addresses.candidates(address, is_local)
             if not settings.MODULE:
                 # There a session has no address.
                 del remote_addrs[1:]
-        except ValueError:
-            logger.error(
-                "session failed for '%s': '%s' is no address, check "
-                "X-Forwarded-For and [bus] num_proxies",
-                request.user, request.address)
-            return 'invalid'
-        try:
-            if not self._is_known(request.database):
-                return 'unknown'
             is_valid = any(
                 security.check(
-                    request.database, request.user, request.token,
+                    database, user, token,
                     {'_request': {'remote_addr': remote_addr}})
                 for remote_addr in remote_addrs)
         except NotFound:
             return 'unknown'
+        except ValueError:
+            self._refusals.add(
+                database, user, address, 'failed', NO_ADDRESS % address)
+            return 'invalid'
         except backend.DatabaseOperationalError as error:
-            # It may have been dropped.
-            self._listed.discard(request.database)
             logger.warning(
                 "session check on '%s' failed: %s",
-                request.database, str(error).strip())
+                database, str(error).strip())
             return 'failed'
-        if not is_valid:
-            return 'invalid'
-        listener.ensure(self._bus, request.database)
-        return 'valid'
+        except Exception:
+            logger.exception("session check on '%s' failed", database)
+            return 'failed'
+        return 'valid' if is_valid else 'invalid'
 
-    def _is_known(self, database):
-        if database in self._named or database in self._listed:
-            return True
-        with self._lock:
-            now = time.monotonic()
-            if self._list_time is None or now - self._list_time > LIST_TIMEOUT:
-                # trytond remembers it for longer.
-                getattr(backend.Database, '_list_cache', {}).clear()
-                with Transaction().start(
-                        None, 0, readonly=True, close=True) as transaction:
-                    self._listed = set(transaction.database.list())
-                self._list_time = now
-            return database in self._listed
+
+def _is_token(token):
+    return token.isascii() and '\0' not in token and len(token) <= TOKEN_MAX
+
+
+def _refusal(rows, user, address, is_local, after, before):
+    """Why a session is refused, with what is found by its token: None, or a
+    reason and a detail for the log"""
+    refusal = 'failed', ''
+    for owner, date, *opened in rows:
+        if owner != user:
+            continue
+        try:
+            # Sessions have an address from 7.8 on.
+            is_same = not opened or addresses.is_same(
+                opened[0], address, is_local)
+        except ValueError:
+            return 'failed', NO_ADDRESS % address
+        if not is_same:
+            refusal = 'failed', OTHER_ADDRESS % opened[0]
+        elif not after < date < before:
+            refusal = 'expired', ''
+        else:
+            return None
+    return refusal

@@ -193,6 +193,7 @@ journal_timeout = functools.partial(used, 'journal_timeout')
 keep_alive_timeout = functools.partial(used, 'keep_alive_timeout')
 relay_user = functools.partial(used, 'relay_user')
 session_cache = functools.partial(used, 'session_cache')
+session_check = functools.partial(used, 'session_check')
 
 
 def check_access(default):

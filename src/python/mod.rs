@@ -41,7 +41,10 @@ mod _native {
     #[pymodule_export]
     use super::queue::PyMessageQueue;
     #[pymodule_export]
-    use super::server::{PyRequest, PyServer, check_address, check_certificate};
+    use super::server::{
+        PyAccessRequest, PyDatabasesRequest, PyListenerRequest, PyServer,
+        PySessionsRequest, check_address, check_certificate,
+    };
 
     #[pymodule_export]
     const PAYLOAD_MAX: usize = crate::parts::PAYLOAD_MAX;

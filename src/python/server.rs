@@ -12,22 +12,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use tokio::sync::oneshot;
 
 use crate::history::Bounds;
 use crate::registry;
 use crate::server::{
-    Address, Asked, Check, CheckFuture, Config, Limits, Listener, ReadableFuture,
-    Server, Session, Sessions, Tls, inherited, notify_ready, notify_stopping,
-    raise_descriptor_limit,
+    Address, Answered, Asked, Check, Config, Limits, Listener, Server, Session, Tls,
+    Trytond, inherited, notify_ready, notify_stopping, raise_descriptor_limit,
 };
 use crate::sync::{Mutex, lock};
 
-/// How many sessions may wait to be checked. Who comes then tries again
-/// after a while: a flood of bad credentials must not fill the memory.
-const REQUESTS_MAX: usize = 10_000;
-
-/// How many chats may wait to be asked for, likewise.
+/// How many chats may wait to be asked for.
 const CHATS_MAX: usize = 10_000;
 
 /// The configuration, from a dictionary. Times are in seconds.
@@ -73,7 +69,7 @@ struct Options {
 #[derive(Debug)]
 pub(super) struct PyServer {
     server: Server,
-    requests: Receiver<PyRequest>,
+    requests: Receiver<Request>,
     /// What it listens on, as text.
     addresses: Vec<String>,
     descriptors: u64,
@@ -81,45 +77,69 @@ pub(super) struct PyServer {
     tls: Option<Arc<Tls>>,
 }
 
-/// What the server wants to know of trytond.
-#[pyclass(frozen, name = "SessionRequest", module = "trytond_fastbus._native")]
+/// A question of the server, of the type that says what it is.
+#[derive(Debug, IntoPyObject)]
+pub(super) enum Request {
+    Databases(PyDatabasesRequest),
+    Sessions(PySessionsRequest),
+    Access(PyAccessRequest),
+    Listener(PyListenerRequest),
+}
+
+/// Which of these databases exist?
+#[pyclass(frozen, name = "DatabasesRequest", module = "trytond_fastbus._native")]
 #[derive(Debug)]
-pub(super) struct PyRequest {
+pub(super) struct PyDatabasesRequest {
+    names: Vec<Box<str>>,
+    answer: Answer<Option<Vec<bool>>>,
+}
+
+/// Which of these sessions of a database are valid?
+#[pyclass(frozen, name = "SessionsRequest", module = "trytond_fastbus._native")]
+#[derive(Debug)]
+pub(super) struct PySessionsRequest {
     database: Box<str>,
-    wanted: Wanted,
+    sessions: Vec<Arc<Session>>,
+    answer: Answer<Vec<Check>>,
 }
 
-/// What is wanted of a database, and whom to answer: none once it is done.
+/// Which of these chats may a user follow?
+#[pyclass(frozen, name = "AccessRequest", module = "trytond_fastbus._native")]
 #[derive(Debug)]
-enum Wanted {
-    /// That it is listened to.
-    Listener,
-    /// Whether this is a session.
-    Session(Arc<Session>, Mutex<Option<oneshot::Sender<Check>>>),
-    /// Which chats the user may follow.
-    Chats(Chats, Mutex<Option<oneshot::Sender<Readable>>>),
+pub(super) struct PyAccessRequest {
+    asked: Asked,
+    answer: Answer<Option<Vec<Box<str>>>>,
+    _counted: Counted,
 }
 
-/// Chats that a user may follow; none where that can't be told now.
-type Readable = Option<Vec<Box<str>>>;
+/// A database that is to be listened to.
+#[pyclass(frozen, name = "ListenerRequest", module = "trytond_fastbus._native")]
+#[derive(Debug)]
+pub(super) struct PyListenerRequest {
+    #[pyo3(get)]
+    database: String,
+}
+
+/// The receiver of an answer; none once there is an answer.
+#[derive(Debug)]
+struct Answer<T>(Mutex<Option<oneshot::Sender<T>>>);
 
 /// Chats that are counted until this is dropped.
 #[derive(Debug)]
-struct Chats {
-    user: u32,
-    names: Vec<Box<str>>,
-    count: Arc<AtomicUsize>,
+struct Counted {
+    number: usize,
+    all: Arc<AtomicUsize>,
 }
 
-impl Drop for Chats {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.count.fetch_sub(self.names.len(), Ordering::Relaxed);
+        self.all.fetch_sub(self.number, Ordering::Relaxed);
     }
 }
 
-/// trytond, as the server sees it.
-struct Trytond {
-    requests: Sender<PyRequest>,
+/// trytond behind the threads of Python that take the questions.
+struct Threads {
+    requests: Sender<Request>,
     /// How many chats wait to be asked for.
     chats: Arc<AtomicUsize>,
 }
@@ -135,11 +155,7 @@ impl PyServer {
     }
 
     /// What is to be answered next, or None after some seconds.
-    fn next_request(
-        &self,
-        py: Python<'_>,
-        timeout: f64,
-    ) -> PyResult<Option<PyRequest>> {
+    fn next_request(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<Request>> {
         let timeout = seconds("timeout", timeout)?;
         let until = Instant::now() + timeout;
         Ok(py.detach(|| {
@@ -218,109 +234,115 @@ pub(super) fn check_address(address: &str) -> PyResult<()> {
 }
 
 #[pymethods]
-impl PyRequest {
+impl PyDatabasesRequest {
+    #[getter]
+    fn names(&self) -> Vec<&str> {
+        self.names.iter().map(AsRef::as_ref).collect()
+    }
+
+    /// Say of each whether it exists, or None where that can't be told.
+    fn answer(&self, exist: Option<Vec<bool>>) {
+        self.answer.give(exist);
+    }
+}
+
+#[pymethods]
+impl PySessionsRequest {
     #[getter]
     fn database(&self) -> &str {
         &self.database
     }
 
-    /// The id of the user, or None where nothing is to be answered but the
-    /// database listened to.
+    /// Of each the id of the user, the token, the address if it is known, and
+    /// whether the connection is of this host.
     #[getter]
-    fn user(&self) -> Option<u32> {
-        match &self.wanted {
-            Wanted::Listener => None,
-            Wanted::Session(session, _) => Some(session.user),
-            Wanted::Chats(chats, _) => Some(chats.user),
-        }
+    fn sessions(&self) -> Vec<(u32, &str, Option<&str>, bool)> {
+        self.sessions
+            .iter()
+            .map(|session| {
+                let address = session.address.as_deref();
+                (session.user, &*session.token, address, session.is_local)
+            })
+            .collect()
     }
 
-    #[getter]
-    fn token(&self) -> Option<&str> {
-        self.session().map(|session| &*session.token)
-    }
-
-    /// The address of the client, if it is known.
-    #[getter]
-    fn address(&self) -> Option<&str> {
-        self.session()?.address.as_deref()
-    }
-
-    /// Whether the connection comes from this host, and not through a proxy
-    /// that is counted.
-    #[getter]
-    fn is_local(&self) -> bool {
-        self.session().is_some_and(|session| session.is_local)
-    }
-
-    /// The chats of which those are wanted that the user may follow, or None
-    /// where a session is to be checked.
-    #[getter]
-    fn channels(&self) -> Option<Vec<&str>> {
-        match &self.wanted {
-            Wanted::Chats(chats, _) => {
-                Some(chats.names.iter().map(AsRef::as_ref).collect())
-            }
-            _ => None,
-        }
-    }
-
-    /// Say what the session is: 'valid', 'invalid', 'unknown' for one of an
+    /// Say of each what it is: 'valid', 'invalid', 'unknown' for one of an
     /// unknown database, or 'failed' where that can't be told.
-    fn answer(&self, check: &str) -> PyResult<()> {
-        let check = match check {
-            "valid" => Check::Valid,
-            "invalid" => Check::Invalid,
-            "unknown" => Check::UnknownDatabase,
-            "failed" => Check::Failed,
-            _ => {
-                let text = format!("'{check}' says nothing of a session");
-                return Err(PyValueError::new_err(text));
-            }
-        };
-        if let Wanted::Session(_, answer) = &self.wanted {
-            reply(answer, check);
-        }
+    #[expect(clippy::needless_pass_by_value, reason = "pyo3 gives values")]
+    fn answer(&self, checks: Vec<PyBackedStr>) -> PyResult<()> {
+        let checks = checks.iter().map(|check| match &**check {
+            "valid" => Ok(Check::Valid),
+            "invalid" => Ok(Check::Invalid),
+            "unknown" => Ok(Check::UnknownDatabase),
+            "failed" => Ok(Check::Failed),
+            check => Err(PyValueError::new_err(format!(
+                "unknown result '{check}': expected valid, invalid, unknown or failed"
+            ))),
+        });
+        self.answer.give(checks.collect::<PyResult<_>>()?);
         Ok(())
     }
+}
 
-    /// Say which chats the user may follow, or None where that can't be told.
-    fn answer_readable(&self, channels: Option<Vec<String>>) {
-        if let Wanted::Chats(_, answer) = &self.wanted {
-            let names = |names: Vec<String>| names.into_iter().map(Into::into);
-            reply(answer, channels.map(|channels| names(channels).collect()));
-        }
+#[pymethods]
+impl PyAccessRequest {
+    #[getter]
+    fn database(&self) -> &str {
+        &self.asked.database
+    }
+
+    #[getter]
+    fn user(&self) -> u32 {
+        self.asked.user
+    }
+
+    #[getter]
+    fn channels(&self) -> Vec<&str> {
+        self.asked.chats.iter().map(AsRef::as_ref).collect()
+    }
+
+    /// Say which of them the user may follow, or None where that can't be
+    /// told.
+    fn answer(&self, channels: Option<Vec<String>>) {
+        let names = |names: Vec<String>| names.into_iter().map(Into::into);
+        let channels = channels.map(|channels| names(channels).collect());
+        self.answer.give(channels);
     }
 }
 
-impl PyRequest {
-    fn session(&self) -> Option<&Session> {
-        match &self.wanted {
-            Wanted::Session(session, _) => Some(session),
-            _ => None,
-        }
-    }
-
-    /// Whether somebody waits for an answer, or needs none.
+impl Request {
+    /// Whether an answer is still wanted, if there is one.
     fn is_wanted(&self) -> bool {
-        match &self.wanted {
-            Wanted::Listener => true,
-            Wanted::Session(_, answer) => is_awaited(answer),
-            Wanted::Chats(_, answer) => is_awaited(answer),
+        match self {
+            Self::Databases(request) => request.answer.is_wanted(),
+            Self::Sessions(request) => request.answer.is_wanted(),
+            Self::Access(request) => request.answer.is_wanted(),
+            Self::Listener(_) => true,
         }
     }
 }
 
-fn is_awaited<T>(answer: &Mutex<Option<oneshot::Sender<T>>>) -> bool {
-    lock(answer)
-        .as_ref()
-        .is_some_and(|answer| !answer.is_closed())
-}
+impl<T: Send + 'static> Answer<T> {
+    /// An answer, and the future that waits for it: `otherwise` if there will
+    /// be none.
+    fn new(otherwise: T) -> (Self, Answered<T>) {
+        let (sender, receiver) = oneshot::channel();
+        let future = Box::pin(async { receiver.await.unwrap_or(otherwise) });
+        (Self(Mutex::new(Some(sender))), future)
+    }
 
-fn reply<T>(answer: &Mutex<Option<oneshot::Sender<T>>>, with: T) {
-    if let Some(answer) = lock(answer).take() {
-        // Nobody may be left who wants to know.
-        let _ = answer.send(with);
+    fn is_wanted(&self) -> bool {
+        lock(&self.0)
+            .as_ref()
+            .is_some_and(|answer| !answer.is_closed())
+    }
+
+    /// Only the first answer counts.
+    fn give(&self, with: T) {
+        if let Some(answer) = lock(&self.0).take() {
+            // It may not be wanted any more.
+            let _ = answer.send(with);
+        }
     }
 }
 
@@ -357,7 +379,7 @@ impl Options {
             config,
             listeners,
             admin,
-            Arc::new(Trytond {
+            Arc::new(Threads {
                 requests: sender,
                 chats: Arc::default(),
             }),
@@ -413,50 +435,58 @@ impl Options {
     }
 }
 
-impl Trytond {
-    fn ask(&self, database: &str, wanted: Wanted) {
-        let database = database.into();
-        // Whatever becomes of it, the sender in it is dropped: nobody is left
-        // to answer where the server is about to end.
-        let _ = self.requests.send(PyRequest { database, wanted });
+impl Threads {
+    fn ask(&self, request: Request) {
+        // If the server is about to end, no thread takes it. The sender in it
+        // is dropped then, which is an answer as well.
+        let _ = self.requests.send(request);
     }
 }
 
-impl Sessions for Trytond {
-    fn check(&self, session: Arc<Session>) -> CheckFuture {
-        if self.requests.len() >= REQUESTS_MAX {
-            return Box::pin(async { Check::Failed });
-        }
-        let (sender, check) = oneshot::channel();
-        let database = session.database.clone();
-        let sender = Mutex::new(Some(sender));
-        self.ask(&database, Wanted::Session(session, sender));
-        Box::pin(async { check.await.unwrap_or(Check::Failed) })
+impl Trytond for Threads {
+    fn databases(&self, names: Vec<Box<str>>) -> Answered<Option<Vec<bool>>> {
+        let (answer, answered) = Answer::new(None);
+        self.ask(Request::Databases(PyDatabasesRequest { names, answer }));
+        answered
     }
 
-    fn readable(&self, asked: Asked) -> ReadableFuture {
-        let Asked {
-            database,
-            user,
-            chats,
-        } = asked;
-        let waiting = self.chats.fetch_add(chats.len(), Ordering::Relaxed);
-        let chats = Chats {
-            user,
-            names: chats,
-            count: self.chats.clone(),
+    fn sessions(
+        &self,
+        database: &str,
+        sessions: Vec<Arc<Session>>,
+    ) -> Answered<Vec<Check>> {
+        let (answer, answered) = Answer::new(Vec::new());
+        self.ask(Request::Sessions(PySessionsRequest {
+            database: database.into(),
+            sessions,
+            answer,
+        }));
+        answered
+    }
+
+    fn readable(&self, asked: Asked) -> Answered<Option<Vec<Box<str>>>> {
+        let number = asked.chats.len();
+        let waiting = self.chats.fetch_add(number, Ordering::Relaxed);
+        let counted = Counted {
+            number,
+            all: self.chats.clone(),
         };
         // One poll is always taken, however much it asks for.
-        if waiting > 0 && waiting + chats.names.len() > CHATS_MAX {
+        if waiting > 0 && waiting + number > CHATS_MAX {
             return Box::pin(async { None });
         }
-        let (sender, readable) = oneshot::channel();
-        self.ask(&database, Wanted::Chats(chats, Mutex::new(Some(sender))));
-        Box::pin(async { readable.await.unwrap_or(None) })
+        let (answer, answered) = Answer::new(None);
+        self.ask(Request::Access(PyAccessRequest {
+            asked,
+            answer,
+            _counted: counted,
+        }));
+        answered
     }
 
     fn opened(&self, database: &str) {
-        self.ask(database, Wanted::Listener);
+        let database = database.into();
+        self.ask(Request::Listener(PyListenerRequest { database }));
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::io::AsyncRead;
 use tokio::time::sleep;
 
 use super::app::App;
-use super::sessions::{Asked, Session, Sessions};
+use super::trytond::{Asked, Session, Trytond};
 use super::wait::{Alarm, Socket, Waited};
 use crate::access::Known;
 use crate::poll::Poll;
@@ -18,7 +18,7 @@ use crate::registry::Process;
 pub(super) struct Rights {
     /// Remembers the answers.
     process: Arc<Process>,
-    sessions: Arc<dyn Sessions>,
+    trytond: Arc<dyn Trytond>,
     /// For how long they are remembered.
     keep: Duration,
 }
@@ -26,12 +26,12 @@ pub(super) struct Rights {
 impl Rights {
     pub(super) fn new(
         process: Arc<Process>,
-        sessions: Arc<dyn Sessions>,
+        trytond: Arc<dyn Trytond>,
         keep: Duration,
     ) -> Self {
         Self {
             process,
-            sessions,
+            trytond,
             keep,
         }
     }
@@ -50,7 +50,7 @@ impl Rights {
         };
         let mut pause = Duration::from_millis(500);
         loop {
-            if let Some(readable) = self.sessions.readable(asked.clone()).await {
+            if let Some(readable) = self.trytond.readable(asked.clone()).await {
                 self.process.access().remember(
                     &asked.database,
                     asked.user,

@@ -9,7 +9,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use tokio::io::AsyncRead;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::access::Rights;
 use super::address::{self, Peer};
@@ -23,7 +23,8 @@ use super::park::{BodyError, Received};
 use super::question::Question;
 use super::reply::{Body, Refusal, Reply};
 use super::route;
-use super::sessions::{Admission, Check, Known, Session, SessionCache, Sessions};
+use super::sessions::{Admission, Known, SessionCache};
+use super::trytond::{Check, Session, Trytond};
 use super::wait::{Alarm, Outcome, Socket, Waited};
 use crate::registry::Process;
 
@@ -60,11 +61,13 @@ pub(super) struct Opened<'a> {
     origin: Origin,
     place: Place,
     counted: Counted<'a>,
+    /// Whether a page of a browser has sent it.
+    is_page: bool,
 }
 
 /// A poll that is counted for the server and for its session, until this is
 /// dropped.
-struct Counted<'a>(&'a App, #[expect(dead_code, reason = "held")] Admission);
+struct Counted<'a>(&'a App, Admission);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
@@ -85,19 +88,19 @@ impl App {
     /// A server of the buses of `process`, with nobody connected.
     pub(super) fn new(
         config: Config,
-        sessions: Arc<dyn Sessions>,
+        trytond: Arc<dyn Trytond>,
         process: Arc<Process>,
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
         let rights = config.check_access.then(|| {
-            let (process, sessions) = (process.clone(), sessions.clone());
-            Rights::new(process, sessions, config.session_cache)
+            let (process, trytond) = (process.clone(), trytond.clone());
+            Rights::new(process, trytond, config.session_cache)
         });
         Self {
             rights,
-            databases: Databases::new(process, config.history, sessions.clone()),
+            databases: Databases::new(process, config.history, trytond.clone()),
             sessions: Arc::new(SessionCache::new(
-                sessions,
+                trytond,
                 config.session_cache,
                 config.limits.session_polls,
                 metrics.clone(),
@@ -126,7 +129,7 @@ impl App {
             Ok(read) => read,
             Err(body) => return Err(Answer::boxed(origin, body)),
         };
-        let refusal = unauthorized(&received.parts.headers);
+        let is_page = is_page(&received.parts.headers);
         let room = received.room.take();
         // Before it waits for the check, as many may at a time: hyper's buffer,
         // of which the request is a part, goes with it.
@@ -134,7 +137,8 @@ impl App {
         let admitted = match self.sessions.known(&session) {
             Known::Admitted(admission) => Waited::Done(Ok(admission)),
             Known::TooMany => Waited::Done(Err(TOO_MANY)),
-            Known::No => self.admit(socket, alarm.again(), &session, refusal).await,
+            Known::Refused => Waited::Done(Err(unauthorized(is_page))),
+            Known::No => self.admit(socket, alarm.again(), &session, is_page).await,
         };
         drop(room);
         let (admission, mut question) = match (admitted, question) {
@@ -171,6 +175,7 @@ impl App {
             origin,
             place,
             counted,
+            is_page,
         }))
     }
 
@@ -209,13 +214,17 @@ impl App {
         let Opened {
             origin,
             mut place,
-            counted,
+            mut counted,
+            is_page,
         } = *opened;
         async move {
             let time = self.config.long_polling_timeout;
             let look = |context: &mut Context<'_>| {
+                if counted.1.is_ended(context) {
+                    return (Progress::Ready(None), None);
+                }
                 let now = self.databases.now();
-                let progress = place.poll(context, now);
+                let progress = place.poll(context, now).map(Some);
                 let again = place.until().map(|until| instant(until - now));
                 (progress, again)
             };
@@ -228,7 +237,11 @@ impl App {
                     drop(place);
                     Answer::boxed(origin, Body::Empty)
                 }
-                Waited::Done(outcome) => {
+                Waited::Done(None) => {
+                    drop(place);
+                    Answer::boxed(origin, Body::Error(unauthorized(is_page)))
+                }
+                Waited::Done(Some(outcome)) => {
                     let answer = self.answer_with(origin, place, outcome, begun);
                     Some(Box::new(answer))
                 }
@@ -273,10 +286,12 @@ impl App {
         socket: &mut Socket<S>,
         alarm: Alarm<'_>,
         session: &Arc<Session>,
-        unauthorized: Refusal,
+        is_page: bool,
     ) -> Waited<Result<Admission, Refusal>> {
         let time = self.config.limits.hold_time;
-        let mut asking = Box::pin(self.check(session));
+        // It takes until there is an answer: the client would take an error
+        // for a reason to stay away for longer each time.
+        let mut asking = Box::pin(self.sessions.check(session));
         let check = socket
             .wait(alarm, &self.drain, time, |context: &mut Context<'_>| {
                 (asking.as_mut().poll(context), None)
@@ -287,23 +302,10 @@ impl App {
                 let admission = self.sessions.admit(session);
                 Waited::Done(admission.ok_or(TOO_MANY))
             }
-            Waited::Done(Check::Invalid) => Waited::Done(Err(unauthorized)),
+            Waited::Done(Check::Invalid) => Waited::Done(Err(unauthorized(is_page))),
             Waited::Done(Check::UnknownDatabase) => Waited::Done(Err(NOT_FOUND)),
             Waited::Done(Check::Failed) | Waited::Timeout => Waited::Timeout,
             Waited::Gone => Waited::Gone,
-        }
-    }
-
-    /// Asks for the session until there is an answer: the client would take
-    /// an error for a reason to stay away for longer each time.
-    async fn check(&self, session: &Arc<Session>) -> Check {
-        let mut pause = Duration::from_millis(500);
-        loop {
-            match self.sessions.check(session).await {
-                Check::Failed => sleep(pause).await,
-                check => return check,
-            }
-            pause = (pause * 2).min(Duration::from_secs(5));
         }
     }
 
@@ -327,13 +329,12 @@ impl App {
             return Err(Body::Error(refusal));
         }
         let credential = credential(&parts.headers)
-            .ok_or_else(|| Body::Error(unauthorized(&parts.headers)))?;
+            .ok_or_else(|| Body::Error(unauthorized(is_page(&parts.headers))))?;
         let limits = &self.config.limits;
         let question = Question::read(body, credential.user, limits);
         let client = address::client(peer, &parts.headers, self.config.num_proxies);
         let session = Session {
             database: database.into(),
-            login: credential.login,
             user: credential.user,
             token: credential.token,
             address: client.address,
@@ -418,11 +419,14 @@ impl BodyError {
     }
 }
 
+/// Whether a page of a browser has sent the request.
+fn is_page(headers: &HeaderMap) -> bool {
+    headers.contains_key("origin") || headers.contains_key("x-requested-with")
+}
+
 /// Browsers ask for a password where a challenge comes to a page, and the
 /// page never gets the answer.
-fn unauthorized(headers: &HeaderMap) -> Refusal {
-    let is_page =
-        headers.contains_key("origin") || headers.contains_key("x-requested-with");
+fn unauthorized(is_page: bool) -> Refusal {
     Refusal {
         header: (!is_page).then_some(("www-authenticate", "Basic realm=\"Tryton\"")),
         ..UNAUTHORIZED

@@ -17,10 +17,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// A login, a user and a token, none of them checked.
+/// A user and a token, neither of them checked. The login in front of them is
+/// not looked at, as in trytond.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Credential {
-    pub(super) login: Box<str>,
     pub(super) user: u32,
     pub(super) token: Box<str>,
 }
@@ -36,8 +36,8 @@ pub(super) fn credential(headers: &HeaderMap) -> Option<Credential> {
             let value = String::from_utf8_lossy(&value);
             // A login may have colons.
             let mut parts = value.rsplitn(3, ':');
-            let (token, user, login) = (parts.next()?, parts.next()?, parts.next()?);
-            Credential::new(login, user, token)
+            let (token, user, _login) = (parts.next()?, parts.next()?, parts.next()?);
+            Credential::new(user, token)
         }
         None => authorization(headers.get(AUTHORIZATION)?.as_bytes()),
     }
@@ -54,10 +54,10 @@ fn authorization(value: &[u8]) -> Option<Credential> {
     }
     let decoded = BASE64.decode(coded.trim_ascii()).ok()?;
     let mut parts = std::str::from_utf8(&decoded).ok()?.split(':');
-    let (login, user, token) = (parts.next()?, parts.next()?, parts.next()?);
+    let (_login, user, token) = (parts.next()?, parts.next()?, parts.next()?);
     // trytond refuses a login with a colon here.
     match parts.next() {
-        None => Credential::new(login, user, token),
+        None => Credential::new(user, token),
         Some(_) => None,
     }
 }
@@ -103,12 +103,11 @@ fn unquote(value: &[u8]) -> Cow<'_, [u8]> {
 }
 
 impl Credential {
-    fn new(login: &str, user: &str, token: &str) -> Option<Self> {
+    fn new(user: &str, token: &str) -> Option<Self> {
         // `parse` would take a sign.
         let digits = user.bytes().all(|byte| byte.is_ascii_digit());
         let user = user.parse().ok().filter(|_| digits)?;
         (!token.is_empty()).then(|| Self {
-            login: login.into(),
             user,
             token: token.into(),
         })
@@ -131,16 +130,16 @@ mod tests {
             let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header");
             headers.append(COOKIE, value);
         }
-        let Credential { login, user, token } = credential(&headers)?;
-        Some(format!("{login}|{user}|{token}"))
+        let Credential { user, token } = credential(&headers)?;
+        Some(format!("{user}|{token}"))
     }
 
     #[test]
     fn authorization_names_the_session() {
         for (scheme, text, expected) in [
-            ("Session", "admin:1:token", Some("admin|1|token")),
-            ("session", "jérôme:12:t", Some("jérôme|12|t")),
-            ("Session ", ":1:t", Some("|1|t")),
+            ("Session", "admin:1:token", Some("1|token")),
+            ("session", "jérôme:12:t", Some("12|t")),
+            ("Session ", ":1:t", Some("1|t")),
             ("Session", "a:b:1:t", None),
             ("Session", "admin:one:token", None),
             ("Session", "admin:-1:token", None),
@@ -158,27 +157,27 @@ mod tests {
         }
         let unpadded = STANDARD.encode("admin:1:token");
         let unpadded = format!("Session {}", unpadded.trim_end_matches('='));
-        assert_eq!(read(Some(&unpadded), &[]).as_deref(), Some("admin|1|token"));
+        assert_eq!(read(Some(&unpadded), &[]).as_deref(), Some("1|token"));
     }
 
     #[test]
     fn cookie_is_unquoted_as_werkzeug_quotes_it() {
         for (cookie, expected) in [
-            ("tryton_session=admin:1:t", Some("admin|1|t")),
-            ("a=b; tryton_session=admin:1:t; c", Some("admin|1|t")),
-            ("x;tryton_session = admin:1:t ", Some("admin|1|t")),
+            ("tryton_session=admin:1:t", Some("1|t")),
+            ("a=b; tryton_session=admin:1:t; c", Some("1|t")),
+            ("x;tryton_session = admin:1:t ", Some("1|t")),
             (
-                r#"tryton_session="j\303\251r\303\264me:1:t""#,
-                Some("jérôme|1|t"),
+                r#"tryton_session="me:1:j\303\251r\303\264""#,
+                Some("1|jérô"),
             ),
-            (r#"tryton_session="a\054b:1:t""#, Some("a,b|1|t")),
-            (r#"tryton_session="a b:1:t""#, Some("a b|1|t")),
-            (r#"tryton_session="a\"b\\c:1:t""#, Some(r#"a"b\c|1|t"#)),
-            (r#"tryton_session="a\477b:1:t""#, Some("a477b|1|t")),
-            (r#"tryton_session="a\377b:1:t""#, Some("a\u{fffd}b|1|t")),
-            ("tryton_session=jérôme:1:t", Some("jérôme|1|t")),
-            ("tryton_session=a:b:1:t", Some("a:b|1|t")),
-            ("tryton_session=a:1:t; tryton_session=b:2:t", Some("a|1|t")),
+            (r#"tryton_session="a:1:a\054b""#, Some("1|a,b")),
+            (r#"tryton_session="a:1:a b""#, Some("1|a b")),
+            (r#"tryton_session="a:1:a\"b\\c""#, Some(r#"1|a"b\c"#)),
+            (r#"tryton_session="a:1:a\477b""#, Some("1|a477b")),
+            (r#"tryton_session="a:1:a\377b""#, Some("1|a\u{fffd}b")),
+            ("tryton_session=jérôme:1:té", Some("1|té")),
+            ("tryton_session=a:b:1:t", Some("1|t")),
+            ("tryton_session=a:1:t; tryton_session=b:2:t", Some("1|t")),
             ("tryton_session=\"", None),
             ("tryton_session=\"\\\"", None),
             ("tryton_session=", None),
@@ -188,15 +187,15 @@ mod tests {
             assert_eq!(read(None, &[cookie]).as_deref(), expected, "{cookie}");
         }
         let two = read(None, &["a=b", "tryton_session=admin:1:t"]);
-        assert_eq!(two.as_deref(), Some("admin|1|t"));
+        assert_eq!(two.as_deref(), Some("1|t"));
     }
 
     #[test]
     fn cookie_counts_before_the_header() {
         let header = format!("Session {}", STANDARD.encode("other:2:t"));
         let read = |cookie| read(Some(&header), &[cookie]);
-        assert_eq!(read("tryton_session=a:1:t").as_deref(), Some("a|1|t"));
+        assert_eq!(read("tryton_session=a:1:t").as_deref(), Some("1|t"));
         assert_eq!(read("tryton_session=unreadable"), None);
-        assert_eq!(read("other=a:1:t").as_deref(), Some("other|2|t"));
+        assert_eq!(read("other=a:1:t").as_deref(), Some("2|t"));
     }
 }

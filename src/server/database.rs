@@ -7,7 +7,7 @@ use std::task::{Context, Poll as Progress};
 
 use super::client::{Next, Woken};
 use super::clients::Clients;
-use super::sessions::Sessions;
+use super::trytond::Trytond;
 use super::wait::Outcome;
 use crate::bus::{Bus, Settling, Subscription, Ticket};
 use crate::history::Bounds;
@@ -22,7 +22,7 @@ pub(super) struct Databases {
     process: Arc<Process>,
     bounds: Bounds,
     /// Told of each bus that is made here.
-    sessions: Arc<dyn Sessions>,
+    trytond: Arc<dyn Trytond>,
     /// Those who were woken by a bus.
     woken: Arc<WokenTasks>,
     known: Mutex<HashMap<Box<str>, Arc<Database>>>,
@@ -81,12 +81,12 @@ impl Databases {
     pub(super) fn new(
         process: Arc<Process>,
         bounds: Bounds,
-        sessions: Arc<dyn Sessions>,
+        trytond: Arc<dyn Trytond>,
     ) -> Self {
         Self {
             process,
             bounds,
-            sessions,
+            trytond,
             woken: Arc::default(),
             known: Mutex::new(HashMap::new()),
         }
@@ -100,7 +100,7 @@ impl Databases {
     /// The database of this name. That it exists was made sure of.
     pub(super) fn get(&self, name: &str) -> Arc<Database> {
         let bus = self.process.bus(name).unwrap_or_else(|| {
-            self.sessions.opened(name);
+            self.trytond.opened(name);
             let bus = self.process.open(name, self.bounds);
             bus.expect_looks();
             bus

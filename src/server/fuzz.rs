@@ -20,7 +20,7 @@ use super::config::{Config, Limits};
 use super::connection::serve;
 use super::credential::credential as read_credential;
 use super::question::Question;
-use super::sessions::{Asked, Check, CheckFuture, ReadableFuture, Session, Sessions};
+use super::trytond::{Answered, Asked, Check, Session, Trytond};
 use crate::message::Message;
 use crate::registry::Process;
 
@@ -34,21 +34,32 @@ const STATUSES: [u16; 13] = [
 #[derive(Default)]
 struct Good(AtomicBool);
 
-impl Sessions for Good {
-    fn check(&self, session: Arc<Session>) -> CheckFuture {
-        let check = match (&*session.database, &*session.token) {
-            (DATABASE, "good") => {
+impl Trytond for Good {
+    fn databases(&self, names: Vec<Box<str>>) -> Answered<Option<Vec<bool>>> {
+        let exist = names.iter().map(|name| &**name == DATABASE);
+        let exist = Some(exist.collect());
+        Box::pin(async { exist })
+    }
+
+    fn sessions(
+        &self,
+        database: &str,
+        sessions: Vec<Arc<Session>>,
+    ) -> Answered<Vec<Check>> {
+        assert_eq!(database, DATABASE);
+        let checks = sessions.iter().map(|session| match &*session.token {
+            "good" => {
                 self.0.store(true, Ordering::SeqCst);
                 Check::Valid
             }
-            (DATABASE, "failed") => Check::Failed,
-            (DATABASE, _) => Check::Invalid,
-            _ => Check::UnknownDatabase,
-        };
-        Box::pin(async move { check })
+            "failed" => Check::Failed,
+            _ => Check::Invalid,
+        });
+        let checks = checks.collect();
+        Box::pin(async { checks })
     }
 
-    fn readable(&self, asked: Asked) -> ReadableFuture {
+    fn readable(&self, asked: Asked) -> Answered<Option<Vec<Box<str>>>> {
         Box::pin(async { Some(asked.chats) })
     }
 
@@ -181,10 +192,7 @@ pub fn credential(data: &[u8]) {
     );
     headers.insert(COOKIE, cookie.parse().expect("a header"));
     let found = read_credential(&headers).expect("a credential");
-    assert_eq!(
-        (&*found.login, found.user, &*found.token),
-        (login, user, &*token)
-    );
+    assert_eq!((found.user, &*found.token), (user, &*token));
 }
 
 /// The value as werkzeug writes it into a cookie.

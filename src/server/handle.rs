@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::config::Config;
 use super::listen::Listener;
 use super::run::{Stop, run};
-use super::sessions::Sessions;
+use super::trytond::Trytond;
 use crate::registry::Process;
 use crate::sync::{Mutex, lock};
 
@@ -33,7 +33,7 @@ impl Server {
         config: Config,
         listeners: Vec<Listener>,
         admin: Vec<Listener>,
-        sessions: Arc<dyn Sessions>,
+        trytond: Arc<dyn Trytond>,
         process: Arc<Process>,
         workers: usize,
     ) -> io::Result<Self> {
@@ -44,7 +44,7 @@ impl Server {
             .build()?;
         let stop = Stop::new();
         let (sender, ended) = mpsc::channel();
-        let server = run(config, listeners, admin, sessions, process, stop.clone());
+        let server = run(config, listeners, admin, trytond, process, stop.clone());
         let thread =
             thread::Builder::new()
                 .name("bus-server".into())

@@ -6,7 +6,7 @@ use prometheus::{
 };
 use tokio::runtime::Handle;
 
-use super::sessions::Check;
+use super::trytond::Check;
 use crate::bus::Bus;
 
 /// The bounds of the latency histogram, in seconds.

@@ -2,7 +2,7 @@
 //! without a thread for each.
 //!
 //! The caller owns the sockets and says when to stop; trytond is behind the
-//! trait [`Sessions`], and whoever publishes does so on the buses of the
+//! trait [`Trytond`], and whoever publishes does so on the buses of the
 //! [registry](crate::registry).
 //!
 //! A request passes through the files in this order: `accept`, `connection`,
@@ -16,6 +16,7 @@ mod access;
 mod address;
 mod admin;
 mod app;
+mod checks;
 mod client;
 #[cfg(test)]
 mod client_model;
@@ -36,6 +37,7 @@ mod park;
 #[cfg(test)]
 mod park_tests;
 mod question;
+mod recent;
 mod reply;
 mod route;
 mod run;
@@ -43,12 +45,13 @@ mod sessions;
 mod streams;
 mod systemd;
 mod tls;
+mod trytond;
 mod wait;
 
 pub use config::{Config, Limits};
 pub use handle::Server;
 pub use listen::{Address, Listener, inherited, raise_descriptor_limit};
 pub use run::{Stop, run};
-pub use sessions::{Asked, Check, CheckFuture, ReadableFuture, Session, Sessions};
 pub use systemd::{notify_ready, notify_stopping};
 pub use tls::Tls;
+pub use trytond::{Answered, Asked, Check, Session, Trytond};

@@ -19,7 +19,7 @@ use super::address::Peer;
 use super::app::App;
 use super::config::{Config, Limits};
 use super::connection::serve;
-use super::sessions::{Asked, Check, CheckFuture, ReadableFuture, Session, Sessions};
+use super::trytond::{Answered, Asked, Check, Session, Trytond};
 use crate::message::Message;
 use crate::poll::EMPTY_RESPONSE;
 use crate::registry;
@@ -31,12 +31,16 @@ const GOOD: &str = "Authorization: Session YWRtaW46MTpnb29k\r\n\
 
 struct All;
 
-impl Sessions for All {
-    fn check(&self, _: Arc<Session>) -> CheckFuture {
-        Box::pin(async { Check::Valid })
+impl Trytond for All {
+    fn databases(&self, names: Vec<Box<str>>) -> Answered<Option<Vec<bool>>> {
+        Box::pin(async move { Some(vec![true; names.len()]) })
     }
 
-    fn readable(&self, asked: Asked) -> ReadableFuture {
+    fn sessions(&self, _: &str, sessions: Vec<Arc<Session>>) -> Answered<Vec<Check>> {
+        Box::pin(async move { vec![Check::Valid; sessions.len()] })
+    }
+
+    fn readable(&self, asked: Asked) -> Answered<Option<Vec<Box<str>>>> {
         Box::pin(async { Some(asked.chats) })
     }
 

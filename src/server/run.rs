@@ -14,7 +14,7 @@ use super::admin;
 use super::app::App;
 use super::config::Config;
 use super::listen::Listener;
-use super::sessions::Sessions;
+use super::trytond::Trytond;
 use crate::registry::Process;
 
 /// How often what is no longer used is forgotten.
@@ -80,11 +80,11 @@ pub async fn run(
     config: Config,
     listeners: Vec<Listener>,
     admin: Vec<Listener>,
-    sessions: Arc<dyn Sessions>,
+    trytond: Arc<dyn Trytond>,
     process: Arc<Process>,
     stop: Stop,
 ) -> io::Result<()> {
-    let app = Arc::new(App::new(config, sessions, process));
+    let app = Arc::new(App::new(config, trytond, process));
     let most = app
         .config
         .limits
@@ -107,6 +107,11 @@ pub async fn run(
         async move { app.databases.relay().await }
     });
     others.0.push(relay.abort_handle());
+    let renew = tokio::spawn({
+        let sessions = app.sessions.clone();
+        async move { sessions.renew().await }
+    });
+    others.0.push(renew.abort_handle());
     for listener in admin {
         let task = admin::listen(listener, app.clone())?;
         others.0.push(task.abort_handle());

@@ -1,115 +1,96 @@
-//! Sessions: asked of trytond, and remembered for a while.
+//! Sessions that were found valid, and their polls.
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Found;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::future::{FutureExt, Shared, WeakShared};
-use smallvec::SmallVec;
-use tokio::time::Instant;
+use hashbrown::HashTable;
+use slab::Slab;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::checks::{Checks, Rank};
 use super::metrics::Metrics;
+use super::recent::Recent;
+use super::trytond::{Answered, Check, Session, Trytond};
 use crate::sync::{Mutex, lock};
 
-/// A session as a client names it, with the address it comes from.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Session {
-    /// The database.
-    pub database: Box<str>,
-    /// The login.
-    pub login: Box<str>,
-    /// The id of the user.
-    pub user: u32,
-    /// What proves it.
-    pub token: Box<str>,
-    /// The address of the client, as far as it is known.
-    pub address: Option<Box<str>>,
-    /// Whether the connection comes from this host, and not through a proxy
-    /// that is counted. Such a session is that of any other such connection:
-    /// `localhost` has two addresses, and a unix socket none.
-    pub is_local: bool,
-}
+/// How long a session that was refused is refused again without a check, and
+/// how many of them.
+const REFUSED_TIME: Duration = Duration::from_secs(5);
+const REFUSED_MAX: usize = 20_000;
 
-/// What trytond says of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Check {
-    /// It is one.
-    Valid,
-    /// It is none, or was ended.
-    Invalid,
-    /// There is no such database.
-    UnknownDatabase,
-    /// It can't be told now: the database can't be reached.
-    Failed,
-}
+/// How long a session goes before strangers after it was valid, and how many.
+const LATELY_TIME: Duration = Duration::from_secs(600);
+const LATELY_MAX: usize = 200_000;
 
-/// The result of a check, to be awaited.
-pub type CheckFuture = Pin<Box<dyn Future<Output = Check> + Send>>;
+/// Sessions with a poll are checked again once in this part of the time for
+/// which they are kept: the rest is for the check.
+const ROUND: f64 = 0.75;
 
-/// A question of access: which of these chats may the user follow?
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// The database.
-    pub database: Box<str>,
-    /// The id of the user.
-    pub user: u32,
-    /// The chats, each of the form `chat:<model>,<id>`.
-    pub chats: Vec<Box<str>>,
-}
+/// The least time of a round, and its steps.
+const ROUND_MIN: Duration = Duration::from_millis(500);
+const STEPS: u32 = 50;
 
-/// The chats that the user may follow, to be awaited; none where that can't
-/// be told now.
-pub type ReadableFuture = Pin<Box<dyn Future<Output = Option<Vec<Box<str>>>> + Send>>;
-
-/// Who knows the sessions, and what their users may read: trytond.
-pub trait Sessions: Send + Sync + 'static {
-    /// Asks whether `session` is valid.
-    ///
-    /// It is called once for all that ask for the same session at the same
-    /// time, from a task of the server: what blocks has to go elsewhere. When
-    /// the future is dropped nobody wants to know any more.
-    fn check(&self, session: Arc<Session>) -> CheckFuture;
-
-    /// Asks which chats a user may follow. When the future is dropped nobody
-    /// wants to know any more. Must not block.
-    fn readable(&self, asked: Asked) -> ReadableFuture;
-
-    /// Is told that the bus of a database was made for a poll, and nobody
-    /// listens to the database yet. Must not block.
-    fn opened(&self, database: &str);
-}
-
-/// Asks for sessions, and remembers those that are valid.
+/// The sessions of the server.
 ///
 /// A token is never compared with another one here: what is found are the
 /// very same words that trytond has confirmed.
 pub(super) struct SessionCache {
-    sessions: Arc<dyn Sessions>,
-    /// For how long a session is remembered.
+    checks: Arc<Checks>,
+    /// How long a session is kept after a check.
     keep: Duration,
-    /// How many polls of a session may wait.
+    /// How many polls of a user may wait.
     polls: usize,
-    entries: Mutex<HashMap<Box<[u8]>, Entry>>,
+    state: Mutex<State>,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Debug, Default)]
+struct State {
+    entries: Slab<Entry>,
+    /// The keys of `entries`, by the hash of their sessions.
+    keys: HashTable<u32>,
+    hasher: RandomState,
+    users: HashMap<(Box<str>, u32), Weak<AtomicUsize>>,
+    refused: Recent,
+    lately: Recent,
+    /// Where the round is that checks sessions again: a key of `entries`, and
+    /// the part of a key that is due.
+    hand: usize,
+    part: f64,
+}
+
 struct Entry {
+    session: Arc<Session>,
     /// Until when the session is taken for valid.
     valid: Option<Instant>,
     /// The check that is under way, unless all who waited for it have gone.
-    check: Option<WeakShared<CheckFuture>>,
-    /// Held by each poll of the session that waits.
-    polls: Arc<()>,
+    check: Option<WeakShared<Answered<Check>>>,
+    /// Whether the session is checked again in the background.
+    is_renewed: bool,
+    polls: Arc<Polls>,
 }
 
-/// A poll that is counted for its session, until this is dropped.
+/// The waiting polls of a session.
+#[derive(Debug)]
+struct Polls {
+    /// How many polls its user has, those of other sessions among them.
+    user: Arc<AtomicUsize>,
+    /// Whether the session was found invalid.
+    is_ended: AtomicBool,
+    /// To tell the polls that it was.
+    wakers: Mutex<Slab<Waker>>,
+}
+
+/// A poll that is counted for its user, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Admission {
-    _poll: Arc<()>,
+    polls: Arc<Polls>,
+    /// The key of its waker, once it waits.
+    waker: Option<usize>,
 }
 
 /// What is known of a session without asking trytond.
@@ -117,63 +98,53 @@ pub(super) struct Admission {
 pub(super) enum Known {
     /// It is valid, and a poll of it was counted.
     Admitted(Admission),
-    /// It is valid, and has too many polls.
+    /// It is valid, and its user has too many polls.
     TooMany,
+    /// It was refused a short while ago.
+    Refused,
     /// Nothing.
     No,
 }
 
-impl Session {
-    /// All its words in one, each after its length: what a session is found
-    /// by. In one piece it takes less than the words, and less time.
-    fn words(&self) -> SmallVec<[u8; 256]> {
-        let mut words = SmallVec::new();
-        words.extend_from_slice(&self.user.to_le_bytes());
-        for word in [&self.database, &self.login, &self.token] {
-            words.extend_from_slice(&word.len().to_le_bytes());
-            words.extend_from_slice(word.as_bytes());
-        }
-        words.push(self.is_local.into());
-        if let Some(address) = &self.address {
-            words.push(b' ');
-            words.extend_from_slice(address.as_bytes());
-        }
-        words
-    }
-
-    fn key(&self) -> Box<[u8]> {
-        // Copied: a vector that is spilled has room to spare.
-        (&*self.words()).into()
-    }
-}
-
 impl SessionCache {
     pub(super) fn new(
-        sessions: Arc<dyn Sessions>,
+        trytond: Arc<dyn Trytond>,
         keep: Duration,
         polls: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            sessions,
+            checks: Arc::new(Checks::new(trytond, metrics.clone())),
             keep,
             polls,
-            entries: Mutex::new(HashMap::new()),
+            state: Mutex::new(State {
+                entries: Slab::new(),
+                keys: HashTable::new(),
+                hasher: RandomState::new(),
+                users: HashMap::new(),
+                refused: Recent::new(REFUSED_TIME, REFUSED_MAX),
+                lately: Recent::new(LATELY_TIME, LATELY_MAX),
+                hand: 0,
+                part: 0.0,
+            }),
             metrics,
         }
     }
 
-    /// Whether `session` is valid, now or a short while ago.
+    /// Whether `session` is valid, now or a short while ago. It waits for as
+    /// long as that can't be told.
     pub(super) async fn check(self: &Arc<Self>, session: &Arc<Session>) -> Check {
         let check = {
-            let mut entries = lock(&self.entries);
-            let entry = entries.entry(session.key()).or_default();
-            if entry.valid.is_some_and(|valid| Instant::now() < valid) {
+            let mut state = lock(&self.state);
+            let key = state.key(session);
+            let entry = &mut state.entries[key];
+            if entry.is_valid(Instant::now()) {
                 self.metrics.session_hits.inc();
                 return Check::Valid;
             }
             entry.under_way().unwrap_or_else(|| {
-                let check: CheckFuture = Box::pin(self.clone().ask(session.clone()));
+                let check: Answered<Check> =
+                    Box::pin(self.clone().ask(session.clone()));
                 let check = check.shared();
                 entry.check = check.downgrade();
                 check
@@ -185,85 +156,284 @@ impl SessionCache {
     /// Asks trytond, on behalf of all who wait for it. Once they have gone it
     /// is dropped: strangers must not leave any work behind.
     async fn ask(self: Arc<Self>, session: Arc<Session>) -> Check {
-        let check = self.sessions.check(session.clone()).await;
-        self.metrics.session_check(check);
-        let mut entries = lock(&self.entries);
-        if let Found::Occupied(mut found) = entries.entry(session.key()) {
-            let entry = found.get_mut();
-            entry.check = None;
-            if check == Check::Valid {
-                entry.valid = Some(Instant::now() + self.keep);
+        let rank = {
+            let mut state = lock(&self.state);
+            if state.lately.contains(&session, Instant::now()) {
+                Rank::Lately
+            } else {
+                Rank::Stranger
             }
-            if entry.is_empty() {
-                found.remove();
-            }
-        }
+        };
+        let answer = self.checks.ask(session.clone(), rank);
+        let check = answer.await.unwrap_or(Check::Failed);
+        self.note(&session, check);
         check
     }
 
-    /// Counts a poll of `session`; none if too many of them wait.
-    pub(super) fn admit(&self, session: &Session) -> Option<Admission> {
-        let mut entries = lock(&self.entries);
-        self.count(entries.entry(session.key()).or_default())
+    /// Takes in what trytond says of a session.
+    fn note(&self, session: &Session, check: Check) {
+        let now = Instant::now();
+        let mut ended = None;
+        let mut state = lock(&self.state);
+        match check {
+            Check::Valid => {
+                state.lately.insert(session, now);
+                state.refused.remove(session);
+            }
+            Check::Invalid => {
+                state.lately.remove(session);
+                state.refused.insert(session, now);
+            }
+            Check::UnknownDatabase | Check::Failed => {}
+        }
+        if let Some(key) = state.find(session) {
+            let entry = &mut state.entries[key];
+            entry.check = None;
+            entry.is_renewed = false;
+            match check {
+                Check::Valid => entry.valid = Some(now + self.keep),
+                Check::Failed => {}
+                Check::Invalid | Check::UnknownDatabase => {
+                    entry.valid = None;
+                    ended = Some(entry.polls.clone());
+                }
+            }
+            if ended.is_some() || entry.is_empty() {
+                state.remove(key);
+            }
+        }
+        drop(state);
+        if let Some(polls) = ended {
+            polls.end();
+        }
+    }
+
+    /// Counts a poll of `session`; none if its user has too many.
+    pub(super) fn admit(&self, session: &Arc<Session>) -> Option<Admission> {
+        let mut state = lock(&self.state);
+        let key = state.key(session);
+        self.count(&state.entries[key])
     }
 
     /// As [`SessionCache::check`] and [`SessionCache::admit`], without a wait
-    /// where the session is remembered.
+    /// where the session is known.
     pub(super) fn known(&self, session: &Session) -> Known {
-        let words = session.words();
-        let entries = lock(&self.entries);
-        let entry = entries.get(&*words);
         let now = Instant::now();
-        match entry.filter(|entry| entry.valid.is_some_and(|valid| now < valid)) {
-            None => Known::No,
-            Some(entry) => {
-                self.metrics.session_hits.inc();
-                self.count(entry).map_or(Known::TooMany, Known::Admitted)
-            }
+        let mut state = lock(&self.state);
+        let entry = state.find(session).map(|key| &state.entries[key]);
+        if let Some(entry) = entry.filter(|entry| entry.is_valid(now)) {
+            self.metrics.session_hits.inc();
+            return self.count(entry).map_or(Known::TooMany, Known::Admitted);
+        }
+        if state.refused.contains(session, now) {
+            Known::Refused
+        } else {
+            Known::No
         }
     }
 
     fn count(&self, entry: &Entry) -> Option<Admission> {
-        // The entry itself holds one.
-        (Arc::strong_count(&entry.polls) <= self.polls).then(|| Admission {
-            _poll: entry.polls.clone(),
-        })
+        let polls = entry.polls.clone();
+        // With the lock of the state, so no other is counted meanwhile.
+        if polls.user.load(Ordering::Relaxed) >= self.polls {
+            return None;
+        }
+        polls.user.fetch_add(1, Ordering::Relaxed);
+        Some(Admission { polls, waker: None })
     }
 
-    /// Forgets the sessions that are remembered for too long.
+    /// Forgets the sessions that are kept for too long.
     pub(super) fn tidy(&self) {
         let now = Instant::now();
-        let mut entries = lock(&self.entries);
-        entries.retain(|_, entry| {
+        let mut state = lock(&self.state);
+        let State {
+            entries,
+            keys,
+            hasher,
+            users,
+            ..
+        } = &mut *state;
+        entries.retain(|key, entry| {
             entry.valid = entry.valid.filter(|valid| now < *valid);
-            !entry.is_empty()
+            let stays = !entry.is_empty();
+            if !stays {
+                let hash = hasher.hash_one(&entry.session);
+                let found = keys.find_entry(hash, |other| *other as usize == key);
+                if let Ok(found) = found {
+                    found.remove();
+                }
+            }
+            stays
         });
-        if entries.capacity() > 64 && entries.len() < entries.capacity() / 8 {
-            entries.shrink_to_fit();
+        users.retain(|_, polls| polls.strong_count() > 0);
+        entries.shrink_to_fit();
+        if keys.capacity() > 64 && keys.len() < keys.capacity() / 8 {
+            keys.shrink_to_fit(|key| hasher.hash_one(&entries[*key as usize].session));
+            users.shrink_to_fit();
+        }
+    }
+
+    /// Checks the sessions again that have a poll, without an end: each once
+    /// in a round, of which a step is a small part.
+    pub(super) async fn renew(self: &Arc<Self>) {
+        let round = self.keep.mul_f64(ROUND).max(ROUND_MIN);
+        let mut ticks = interval(round / STEPS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let answers: Vec<_> = self
+                .due()
+                .into_iter()
+                .map(|session| {
+                    let answer = self.checks.ask(session.clone(), Rank::Lately);
+                    (session, answer)
+                })
+                .collect();
+            if answers.is_empty() {
+                continue;
+            }
+            let cache = self.clone();
+            tokio::spawn(async move {
+                for (session, answer) in answers {
+                    cache.note(&session, answer.await.unwrap_or(Check::Failed));
+                }
+            });
+        }
+    }
+
+    /// The sessions with a poll that the next step comes to.
+    fn due(&self) -> Vec<Arc<Session>> {
+        let mut state = lock(&self.state);
+        let State {
+            entries,
+            hand,
+            part,
+            ..
+        } = &mut *state;
+        let all = entries.capacity();
+        #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^32")]
+        let more = all as f64 / f64::from(STEPS);
+        *part += more;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is a small part of their number"
+        )]
+        let number = *part as usize;
+        *part = part.fract();
+        let mut due = Vec::new();
+        for _ in 0..number.min(all) {
+            if *hand >= all {
+                *hand = 0;
+            }
+            if let Some(entry) = entries.get_mut(*hand)
+                && entry.has_polls()
+                && !entry.is_renewed
+            {
+                entry.is_renewed = true;
+                due.push(entry.session.clone());
+            }
+            *hand += 1;
+        }
+        due
+    }
+}
+
+impl State {
+    fn find(&self, session: &Session) -> Option<usize> {
+        let entries = &self.entries;
+        let hash = self.hasher.hash_one(session);
+        let is_it = |key: &u32| *entries[*key as usize].session == *session;
+        self.keys.find(hash, is_it).map(|key| *key as usize)
+    }
+
+    /// The key of the entry of `session`, made if need be.
+    fn key(&mut self, session: &Arc<Session>) -> usize {
+        if let Some(key) = self.find(session) {
+            return key;
+        }
+        let name = (session.database.clone(), session.user);
+        let user = self.users.entry(name).or_default();
+        let polls = user.upgrade().unwrap_or_default();
+        *user = Arc::downgrade(&polls);
+        let key = self.entries.insert(Entry {
+            session: session.clone(),
+            valid: None,
+            check: None,
+            is_renewed: false,
+            polls: Arc::new(Polls {
+                user: polls,
+                is_ended: AtomicBool::new(false),
+                wakers: Mutex::new(Slab::new()),
+            }),
+        });
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let hash = |key: &u32| hasher.hash_one(&entries[*key as usize].session);
+        let short =
+            u32::try_from(key).expect("fewer than 2^32 sessions fit the memory");
+        self.keys.insert_unique(hash(&short), short, hash);
+        key
+    }
+
+    fn remove(&mut self, key: usize) {
+        let entry = self.entries.remove(key);
+        let hash = self.hasher.hash_one(&entry.session);
+        let found = self.keys.find_entry(hash, |other| *other as usize == key);
+        if let Ok(found) = found {
+            found.remove();
         }
     }
 }
 
 impl Entry {
-    fn under_way(&self) -> Option<Shared<CheckFuture>> {
+    fn is_valid(&self, now: Instant) -> bool {
+        self.valid.is_some_and(|valid| now < valid)
+    }
+
+    fn under_way(&self) -> Option<Shared<Answered<Check>>> {
         self.check.as_ref()?.upgrade()
     }
 
+    fn has_polls(&self) -> bool {
+        // The entry itself holds one.
+        Arc::strong_count(&self.polls) > 1
+    }
+
     fn is_empty(&self) -> bool {
-        self.valid.is_none()
-            && self.under_way().is_none()
-            && Arc::strong_count(&self.polls) == 1
+        self.valid.is_none() && self.under_way().is_none() && !self.has_polls()
     }
 }
 
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("database", &self.database)
-            .field("login", &self.login)
-            .field("user", &self.user)
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+impl Polls {
+    /// Ends the polls that wait.
+    fn end(&self) {
+        self.is_ended.store(true, Ordering::Release);
+        let wakers: Vec<_> = {
+            let wakers = lock(&self.wakers);
+            wakers.iter().map(|(_, waker)| waker.clone()).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Admission {
+    /// Whether the session was found invalid since; if not, the task is woken
+    /// when it is.
+    pub(super) fn is_ended(&mut self, context: &Context<'_>) -> bool {
+        if self.waker.is_none() {
+            let mut wakers = lock(&self.polls.wakers);
+            self.waker = Some(wakers.insert(context.waker().clone()));
+        }
+        self.polls.is_ended.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.polls.user.fetch_sub(1, Ordering::Relaxed);
+        if let Some(key) = self.waker {
+            let _waker = lock(&self.polls.wakers).remove(key);
+        }
     }
 }
 
@@ -281,23 +451,45 @@ mod tests {
 
     use tokio::time::sleep;
 
+    use super::super::trytond::Asked;
     use super::*;
 
     /// Answers after a second, and counts what it was asked and has answered.
-    struct Slow(Check, AtomicUsize, Arc<AtomicUsize>);
+    struct Slow {
+        check: Mutex<Check>,
+        asked: AtomicUsize,
+        answered: Arc<AtomicUsize>,
+    }
 
-    impl Sessions for Slow {
-        fn check(&self, _: Arc<Session>) -> CheckFuture {
-            self.1.fetch_add(1, Ordering::SeqCst);
-            let (check, answered) = (self.0, self.2.clone());
+    impl Slow {
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Trytond for Slow {
+        fn databases(&self, names: Vec<Box<str>>) -> Answered<Option<Vec<bool>>> {
+            let exist = names.iter().map(|name| &**name == "db");
+            let exist = Some(exist.collect());
+            Box::pin(async { exist })
+        }
+
+        fn sessions(
+            &self,
+            _: &str,
+            sessions: Vec<Arc<Session>>,
+        ) -> Answered<Vec<Check>> {
+            let number = sessions.len();
+            self.asked.fetch_add(number, Ordering::SeqCst);
+            let (check, answered) = (*lock(&self.check), self.answered.clone());
             Box::pin(async move {
                 sleep(Duration::from_secs(1)).await;
-                answered.fetch_add(1, Ordering::SeqCst);
-                check
+                answered.fetch_add(number, Ordering::SeqCst);
+                vec![check; number]
             })
         }
 
-        fn readable(&self, _: Asked) -> ReadableFuture {
+        fn readable(&self, _: Asked) -> Answered<Option<Vec<Box<str>>>> {
             unreachable!("no access is checked here")
         }
 
@@ -307,7 +499,6 @@ mod tests {
     fn session(token: &str) -> Arc<Session> {
         Arc::new(Session {
             database: "db".into(),
-            login: "admin".into(),
             user: 1,
             token: token.into(),
             address: None,
@@ -316,39 +507,79 @@ mod tests {
     }
 
     fn cache(check: Check) -> (Arc<SessionCache>, Arc<Slow>) {
-        let sessions = Arc::new(Slow(check, AtomicUsize::new(0), Arc::default()));
+        let sessions = Arc::new(Slow {
+            check: Mutex::new(check),
+            asked: AtomicUsize::new(0),
+            answered: Arc::default(),
+        });
         let metrics = Arc::new(Metrics::new());
         let keep = Duration::from_secs(30);
         let cache = SessionCache::new(sessions.clone(), keep, 2, metrics);
         (Arc::new(cache), sessions)
     }
 
+    fn is_empty(cache: &SessionCache) -> bool {
+        let state = lock(&cache.state);
+        assert_eq!(state.entries.len(), state.keys.len());
+        state.entries.is_empty() && state.users.is_empty()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn valid_session_is_remembered_for_a_while() {
+    async fn valid_session_is_kept_for_a_while() {
         let (cache, sessions) = cache(Check::Valid);
         for (seconds, asked) in [(0, 1), (20, 1), (20, 2)] {
             sleep(Duration::from_secs(seconds)).await;
             cache.tidy();
             assert_eq!(cache.check(&session("a")).await, Check::Valid);
-            assert_eq!(sessions.1.load(Ordering::SeqCst), asked);
+            assert_eq!(sessions.asked(), asked);
         }
         assert_eq!(cache.check(&session("b")).await, Check::Valid);
-        assert_eq!(sessions.1.load(Ordering::SeqCst), 3);
+        assert_eq!(sessions.asked(), 3);
         sleep(Duration::from_secs(31)).await;
         cache.tidy();
-        assert!(lock(&cache.entries).is_empty());
+        assert!(is_empty(&cache));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failure_is_not_remembered() {
-        for check in [Check::Invalid, Check::UnknownDatabase, Check::Failed] {
-            let (cache, sessions) = cache(check);
-            for asked in 1..3 {
-                assert_eq!(cache.check(&session("a")).await, check);
-                assert_eq!(sessions.1.load(Ordering::SeqCst), asked);
-            }
-            assert!(lock(&cache.entries).is_empty());
-        }
+    async fn refused_session_is_refused_again_without_a_check() {
+        let (cache, _) = cache(Check::Invalid);
+        assert!(matches!(cache.known(&session("a")), Known::No));
+        assert_eq!(cache.check(&session("a")).await, Check::Invalid);
+        assert!(matches!(cache.known(&session("a")), Known::Refused));
+        assert!(matches!(cache.known(&session("b")), Known::No));
+        sleep(REFUSED_TIME * 2).await;
+        assert!(matches!(cache.known(&session("a")), Known::No));
+        cache.tidy();
+        assert!(is_empty(&cache));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failure_is_tried_again_until_there_is_an_answer() {
+        let (cache, sessions) = cache(Check::Failed);
+        let check = tokio::spawn({
+            let cache = cache.clone();
+            async move { cache.check(&session("a")).await }
+        });
+        sleep(Duration::from_secs(20)).await;
+        assert!(!check.is_finished());
+        assert!((8..20).contains(&sessions.asked()));
+        *lock(&sessions.check) = Check::Valid;
+        sleep(Duration::from_secs(4)).await;
+        assert!(check.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_database_has_no_sessions() {
+        let (cache, sessions) = cache(Check::Valid);
+        let unknown = Session {
+            database: "other".into(),
+            ..(*session("a")).clone()
+        };
+        let check = cache.check(&Arc::new(unknown)).await;
+        assert_eq!(check, Check::UnknownDatabase);
+        assert_eq!(sessions.asked(), 0);
+        cache.tidy();
+        assert!(is_empty(&cache));
     }
 
     #[tokio::test(start_paused = true)]
@@ -360,39 +591,111 @@ mod tests {
         let (gone, b, c) = tokio::join!(gone, cache.check(&b), cache.check(&c));
         assert!(gone.is_err());
         assert_eq!((b, c), (Check::Valid, Check::Valid));
-        assert_eq!(sessions.1.load(Ordering::SeqCst), 1);
+        assert_eq!(sessions.asked(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn check_that_nobody_waits_for_is_given_up() {
+    async fn check_that_is_no_longer_wanted_is_given_up() {
         let (cache, sessions) = cache(Check::Valid);
         let wait = Duration::from_millis(1);
-        for token in ["a", "b", "a"] {
+        // The first one is under way when the others come.
+        for token in ["a", "b", "c"] {
             let session = session(token);
             let gone = tokio::time::timeout(wait, cache.check(&session)).await;
             assert!(gone.is_err());
             cache.tidy();
-            assert!(lock(&cache.entries).is_empty());
+            assert!(is_empty(&cache));
         }
         sleep(Duration::from_secs(2)).await;
-        assert_eq!(sessions.1.load(Ordering::SeqCst), 3);
-        assert_eq!(sessions.2.load(Ordering::SeqCst), 0);
-        assert_eq!(cache.check(&session("a")).await, Check::Valid);
+        assert_eq!(sessions.asked(), 1);
+        assert_eq!(cache.check(&session("b")).await, Check::Valid);
+        assert_eq!(sessions.asked(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn polls_of_a_session_are_counted() {
+    async fn session_with_a_poll_is_renewed_until_it_ends() {
+        let (cache, sessions) = cache(Check::Valid);
+        let all: Vec<_> = (0..100).map(|n| session(&n.to_string())).collect();
+        for session in &all {
+            cache.check(session).await;
+        }
+        let renew = tokio::spawn({
+            let cache = cache.clone();
+            async move { cache.renew().await }
+        });
+        let mut admissions: Vec<_> = [&all[0], &all[99]]
+            .map(|session| cache.admit(session).expect("room"))
+            .into();
+        let before = sessions.asked();
+        for _ in 0..100 {
+            sleep(Duration::from_secs(3)).await;
+            cache.tidy();
+            // A poll after silence has nothing to wait for.
+            assert!(matches!(
+                cache.known(&all[0]),
+                Known::Admitted(_) | Known::TooMany
+            ));
+        }
+        // Two sessions, each once in 22.5 seconds of 300.
+        let renewed = sessions.asked() - before;
+        assert!((20..32).contains(&renewed), "{renewed}");
+
+        *lock(&sessions.check) = Check::Invalid;
+        let mut ended = 0;
+        for _ in 0..30 {
+            sleep(Duration::from_secs(1)).await;
+            let context = &Context::from_waker(Waker::noop());
+            let of = admissions.iter_mut();
+            ended = of
+                .filter_map(|one| one.is_ended(context).then_some(()))
+                .count();
+        }
+        assert_eq!(ended, 2);
+        assert!(matches!(cache.known(&all[0]), Known::No | Known::Refused));
+        drop(admissions);
+        cache.tidy();
+        assert!(is_empty(&cache));
+        renew.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failure_ends_no_poll() {
+        let (cache, sessions) = cache(Check::Valid);
+        cache.check(&session("a")).await;
+        let mut admission = cache.admit(&session("a")).expect("room");
+        let renew = tokio::spawn({
+            let cache = cache.clone();
+            async move { cache.renew().await }
+        });
+        *lock(&sessions.check) = Check::Failed;
+        sleep(Duration::from_secs(300)).await;
+        assert!(!admission.is_ended(&Context::from_waker(Waker::noop())));
+        assert!(matches!(cache.known(&session("a")), Known::No));
+        *lock(&sessions.check) = Check::Valid;
+        sleep(Duration::from_secs(5)).await;
+        assert!(matches!(cache.known(&session("a")), Known::Admitted(_)));
+        renew.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_of_a_user_are_counted() {
         let (cache, _) = cache(Check::Valid);
+        let other = Arc::new(Session {
+            user: 2,
+            ..(*session("a")).clone()
+        });
         let first = cache.admit(&session("a")).expect("room");
-        let second = cache.admit(&session("a")).expect("room");
+        let second = cache.admit(&session("b")).expect("room");
         assert!(cache.admit(&session("a")).is_none());
-        assert!(cache.admit(&session("b")).is_some());
+        assert!(cache.admit(&session("c")).is_none());
+        assert!(cache.admit(&other).is_some());
         cache.tidy();
         drop(first);
-        let first = cache.admit(&session("a"));
+        let first = cache.admit(&session("c"));
         assert!(first.is_some());
+        assert!(cache.admit(&session("a")).is_none());
         drop((first, second));
         cache.tidy();
-        assert!(lock(&cache.entries).is_empty());
+        assert!(is_empty(&cache));
     }
 }

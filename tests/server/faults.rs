@@ -133,12 +133,11 @@ fn client_that_does_not_read_is_cut_and_its_message_kept() {
 fn flood_of_bad_credentials_does_not_hold_up_good_ones() {
     let site = start(Config::default());
     site.publish("user:1", "a");
-    // Tokens that nobody can check for now, each another one: trytond is
-    // asked for all of them.
+    // Each has another token: trytond is asked for all of them.
     let mut bad: Vec<_> = (0..300)
         .map(|number| {
             let mut client = site.connect();
-            let cookie = format!("Cookie: tryton_session=u:{number}:never\r\n{JSON}");
+            let cookie = format!("Cookie: tryton_session=u:1:bad{number}\r\n{JSON}");
             client.send(&site.post(&cookie, "{}"));
             client
         })
@@ -162,7 +161,7 @@ fn flood_of_bad_credentials_does_not_hold_up_good_ones() {
 }
 
 #[test]
-fn credentials_that_are_refused_are_asked_for_each_time_and_forgotten() {
+fn credentials_that_are_refused_are_asked_for_once() {
     let site = start(Config::default());
     site.publish("user:1", "a");
     let mut client = site.connect();
@@ -171,6 +170,30 @@ fn credentials_that_are_refused_are_asked_for_each_time_and_forgotten() {
         let answer = client.ask(&site.post(&cookie, "{}"));
         assert_eq!(answer.status, 401);
     }
-    assert_eq!(site.sessions.asked.load(Ordering::SeqCst), 500);
+    assert_eq!(site.sessions.asked.load(Ordering::SeqCst), 50);
     ask(&site);
+}
+
+#[test]
+fn session_that_ends_ends_its_polls() {
+    let site = start(Config {
+        session_cache: Duration::from_secs(1),
+        ..Config::default()
+    });
+    let mut clients = [1, 2, 1].map(|user| {
+        let mut client = site.connect();
+        client.send(&site.poll_of(user));
+        client
+    });
+    site.waiting(3);
+    site.sessions.ended.lock().expect("no panic").push(1);
+    for client in [0, 2] {
+        let answer = clients[client].answer();
+        assert_eq!(answer.status, 401);
+        assert!(answer.header("www-authenticate").is_some());
+    }
+    // The other one is not disturbed, nor is it told a message for the first.
+    site.waiting(1);
+    site.publish("client:2", "a");
+    assert_eq!(clients[1].answer().body, message("a", "client:2"));
 }

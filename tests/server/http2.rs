@@ -409,7 +409,7 @@ async fn connection_holds_few_requests_whose_sessions_are_not_known() {
     let (config, trust) = with_tls(Config::default());
     let site = start(config);
     let mut client = Http2::connect(site.address, &trust).await;
-    // A good one, and those whose check takes for ever.
+    // A good one, and those that can't be checked.
     let body = || format!("{{\"channels\":[\"a\"]{}}}", " ".repeat(60_000));
     for _ in 0..5 {
         site.publish("a", "1");
@@ -417,7 +417,7 @@ async fn connection_holds_few_requests_whose_sessions_are_not_known() {
     }
     let unknown = |user: usize| {
         let mut request = site.request(body());
-        let cookie = format!("tryton_session=u{user}:{user}:never");
+        let cookie = format!("tryton_session=u{user}:{user}:failed");
         let cookie = cookie.parse().expect("a header");
         request.headers_mut().insert("cookie", cookie);
         request

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{
-    Address, Asked, Check, CheckFuture, Config, Listener, ReadableFuture, Server,
-    Session, Sessions,
+    Address, Answered, Asked, Check, Config, Listener, Server, Session, Trytond,
 };
 
 /// `admin:1:good`
@@ -21,34 +20,46 @@ pub(crate) const JSON: &str = "Content-Type: application/json\r\n";
 pub(crate) const AT_ONCE: Duration = Duration::from_millis(4900);
 pub(crate) const EMPTY: &str = r#"{"message":null,"channel":null}"#;
 
-/// Takes each token for valid but those named otherwise.
+/// Takes each token for valid but those named otherwise, such as `bad1`.
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) asked: AtomicUsize,
+    /// The most sessions that it was asked for by one question.
+    pub(crate) most: AtomicUsize,
+    /// The users whose sessions have ended.
+    pub(crate) ended: Mutex<Vec<u32>>,
     /// The chats that anybody may follow; none while that can't be told.
     pub(crate) readable: Mutex<Option<Vec<&'static str>>>,
     /// What was asked of them.
     pub(crate) questions: Mutex<Vec<Asked>>,
 }
 
-impl Sessions for Fake {
-    fn check(&self, session: Arc<Session>) -> CheckFuture {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move {
-            match &*session.token {
-                _ if &*session.database == "unknown" => Check::UnknownDatabase,
-                "failed" => Check::Failed,
-                "bad" => Check::Invalid,
-                "never" => std::future::pending().await,
-                "local" if session.address.as_deref() != Some("192.0.2.1") => {
-                    Check::Invalid
-                }
-                _ => Check::Valid,
-            }
-        })
+impl Trytond for Fake {
+    fn databases(&self, names: Vec<Box<str>>) -> Answered<Option<Vec<bool>>> {
+        let exist = names.iter().map(|name| &**name != "unknown");
+        let exist = Some(exist.collect());
+        Box::pin(async { exist })
     }
 
-    fn readable(&self, asked: Asked) -> ReadableFuture {
+    fn sessions(&self, _: &str, sessions: Vec<Arc<Session>>) -> Answered<Vec<Check>> {
+        self.asked.fetch_add(sessions.len(), Ordering::SeqCst);
+        self.most.fetch_max(sessions.len(), Ordering::SeqCst);
+        let ended = self.ended.lock().expect("no panic");
+        let checks = sessions.iter().map(|session| match &*session.token {
+            "failed" => Check::Failed,
+            token if token.starts_with("bad") || ended.contains(&session.user) => {
+                Check::Invalid
+            }
+            "local" if session.address.as_deref() != Some("192.0.2.1") => {
+                Check::Invalid
+            }
+            _ => Check::Valid,
+        });
+        let checks = checks.collect();
+        Box::pin(async { checks })
+    }
+
+    fn readable(&self, asked: Asked) -> Answered<Option<Vec<Box<str>>>> {
         let readable = self.readable.lock().expect("no panic").clone();
         let answer = readable.map(|readable| {
             let chats = asked.chats.iter().cloned();

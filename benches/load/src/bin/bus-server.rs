@@ -10,8 +10,8 @@ use std::thread::available_parallelism;
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{
-    Address, Asked, Check, CheckFuture, Config, Listener, ReadableFuture, Server,
-    Session, Sessions, Tls, raise_descriptor_limit,
+    Address, Answered, Asked, Check, Config, Limits, Listener, Server, Session, Tls,
+    Trytond, raise_descriptor_limit,
 };
 
 #[cfg(feature = "jemalloc")]
@@ -20,13 +20,21 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 struct Everybody;
 
-impl Sessions for Everybody {
-    fn check(&self, _: Arc<Session>) -> CheckFuture {
-        Box::pin(std::future::ready(Check::Valid))
+impl Trytond for Everybody {
+    fn databases(&self, names: Vec<Box<str>>) -> Answered<Option<Vec<bool>>> {
+        Box::pin(async move { Some(vec![true; names.len()]) })
     }
 
-    fn readable(&self, asked: Asked) -> ReadableFuture {
-        Box::pin(std::future::ready(Some(asked.chats)))
+    fn sessions(
+        &self,
+        _: &str,
+        sessions: Vec<Arc<Session>>,
+    ) -> Answered<Vec<Check>> {
+        Box::pin(async move { vec![Check::Valid; sessions.len()] })
+    }
+
+    fn readable(&self, asked: Asked) -> Answered<Option<Vec<Box<str>>>> {
+        Box::pin(async { Some(asked.chats) })
     }
 
     fn opened(&self, _: &str) {}
@@ -47,6 +55,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let config = Config {
         tls: tls.map(Arc::new),
+        // All clients are of one user.
+        limits: Limits {
+            session_polls: usize::MAX,
+            ..Limits::default()
+        },
         ..Config::default()
     };
     let process = registry::current();

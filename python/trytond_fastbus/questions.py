@@ -1,0 +1,142 @@
+"""The threads that answer what the bus server asks."""
+import logging
+import threading
+import time
+from contextlib import contextmanager
+
+from trytond.pool import Pool
+
+from . import _native, access, listener, settings
+from .sessions import Sessions
+
+logger = logging.getLogger('trytond.bus')
+
+# Seconds for which a thread waits before it looks whether it is to end
+LOOK_EVERY = .5
+
+# Seconds without work after which a thread that is one too many ends
+IDLE = 10
+
+# The most threads: those that wait for databases which do not answer, and
+# some for the others
+THREADS_MAX = 32
+
+
+class Questions:
+    "Answers what the bus server asks"
+
+    def __init__(self, server, bus, databases):
+        self._server = server
+        self._bus = bus
+        self._named = databases
+        self._sessions = Sessions(databases)
+        self._lock = threading.Lock()
+        self._threads = set()
+        self._idle = self._least = 0
+        self._ended = threading.Event()
+        self._answers = {
+            _native.DatabasesRequest: self._databases,
+            _native.SessionsRequest: self._check,
+            _native.AccessRequest: self._access,
+            _native.ListenerRequest: self._listen,
+            }
+
+    @contextmanager
+    def threads(self, number):
+        """Answer in so many threads, and in more while these wait for
+        databases"""
+        if settings.check_access(False) or (
+                # Before 7.8 trytond can't check a session without modules.
+                settings.session_check() == 'trytond'
+                and not settings.MODULE):
+            Pool.start()
+            threading.Thread(
+                target=self._load, name='bus-pool', daemon=True).start()
+        self._least = number
+        for _ in range(number):
+            self._start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            # One that waits for a database must not hold the exit for long.
+            end = time.monotonic() + 4 * LOOK_EVERY
+            for thread in list(self._threads):
+                thread.join(max(end - time.monotonic(), 0))
+            self._sessions.close()
+
+    def _load(self):
+        "Load the modules of the databases that are named"
+        for database in self._named:
+            try:
+                access.load(database)
+            except Exception:
+                logger.exception(
+                    "the modules of '%s' can not be loaded", database)
+
+    def _start(self):
+        thread = threading.Thread(
+            target=self._run, name='bus-session', daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+
+    def _run(self):
+        try:
+            while not self._ended.is_set():
+                request = self._next()
+                if request:
+                    self._answer(request)
+                elif self._is_spare():
+                    return
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    def _next(self):
+        end = time.monotonic() + IDLE
+        with self._lock:
+            self._idle += 1
+        try:
+            while not self._ended.is_set() and time.monotonic() < end:
+                request = self._server.next_request(LOOK_EVERY)
+                if request:
+                    return request
+                self._sessions.tick()
+        finally:
+            with self._lock:
+                self._idle -= 1
+                is_last = not self._idle and len(self._threads) < THREADS_MAX
+            if is_last and not self._ended.is_set():
+                # This one may wait for a database: another takes its place.
+                self._start()
+
+    def _is_spare(self):
+        with self._lock:
+            is_spare = len(self._threads) > self._least and self._idle > 1
+            if is_spare:
+                self._threads.discard(threading.current_thread())
+            return is_spare
+
+    def _answer(self, request):
+        try:
+            self._answers[type(request)](request)
+        except Exception:
+            # The request counts as failed once it is dropped.
+            logger.exception("a question of the bus server has failed")
+
+    def _databases(self, request):
+        request.answer(self._sessions.exist(request.names))
+
+    def _check(self, request):
+        checks = self._sessions.check(request.database, request.sessions)
+        if 'valid' in checks:
+            listener.ensure(self._bus, request.database)
+        request.answer(checks)
+
+    def _access(self, request):
+        request.answer(access.readable(
+                request.database, request.user, request.channels))
+
+    def _listen(self, request):
+        listener.ensure(self._bus, request.database)

@@ -1,0 +1,218 @@
+"""Connections that only read, outside of trytond's pools.
+
+None waits for long: neither for a place in a pool, nor for a database that
+does not answer, so that one database never holds up another.
+"""
+import json
+import os
+import sqlite3
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+from trytond import backend
+
+from . import _native, settings
+
+# Seconds in which a connection has to be there, and a query to be answered
+CONNECT_TIMEOUT = 2
+QUERY_TIMEOUT = 2
+
+# How many connections are kept without work, and for how many seconds
+KEEP = 8
+KEEP_TIME = 60
+
+# The key of the connection that looks for databases
+CATALOGUE = None
+
+
+class NoDatabase(Exception):
+    "There is no Tryton database of this name"
+
+
+class Connections:
+    """Connections to databases, each for one thread at a time.
+
+    Its methods raise DatabaseOperationalError where a database can't be
+    reached, and NoDatabase where it has none of trytond's tables.
+    """
+
+    def __init__(self):
+        self._is_postgresql = hasattr(backend.Database, '_connection_params')
+        # By database, with the time of its last use, the oldest first
+        self._kept = {}
+        self._lock = threading.Lock()
+
+    def exist(self, names):
+        "Return the set of those names that a database has"
+        if not self._is_postgresql:
+            return {name for name in names if _path(name)}
+        return self._use(CATALOGUE, lambda connection: connection.exist(names))
+
+    def sessions(self, database, keys):
+        """Return the rows (key, user, date[, address]) of the sessions that
+        have these keys"""
+        if not self._is_postgresql:
+            return _sessions_of_sqlite(database, keys)
+        return self._use(
+            database, lambda connection: connection.sessions(keys))
+
+    def _use(self, database, query):
+        connection = self._take(database)
+        if connection:
+            try:
+                return self._query(database, connection, query)
+            except backend.DatabaseOperationalError:
+                # It may have been closed since; another one tells.
+                pass
+        return self._query(database, PostgreSQL(database), query)
+
+    def _query(self, database, connection, query):
+        try:
+            result = query(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._put(database, connection)
+        return result
+
+    def _take(self, database):
+        with self._lock:
+            connection, _ = self._kept.pop(database, (None, None))
+        return connection
+
+    def _put(self, database, connection):
+        with self._lock:
+            before, _ = self._kept.pop(database, (None, None))
+            self._kept[database] = connection, time.monotonic()
+            old = [before] if before else []
+            while len(self._kept) > KEEP:
+                oldest, _ = self._kept.pop(next(iter(self._kept)))
+                old.append(oldest)
+        for connection in old:
+            connection.close()
+
+    def tick(self):
+        "Close connections that have had no work for a while"
+        then = time.monotonic() - KEEP_TIME
+        with self._lock:
+            old = [
+                name for name, (_, used) in self._kept.items() if used < then]
+            old = [self._kept.pop(name)[0] for name in old]
+        for connection in old:
+            connection.close()
+
+    def close(self):
+        with self._lock:
+            kept, self._kept = self._kept, {}
+        for connection, _ in kept.values():
+            connection.close()
+
+
+class PostgreSQL:
+    "A connection with the parameters that trytond has"
+
+    def __init__(self, database):
+        name = database
+        if database is CATALOGUE:
+            name = settings.config.get(
+                'database', 'default_name', default='template1')
+        parameters = backend.Database._connection_params(name)
+        parameters['connect_timeout'] = CONNECT_TIMEOUT
+        # psycopg or psycopg2
+        error = backend.DatabaseOperationalError
+        driver = sys.modules[error.__module__.partition('.')[0]]
+        self._connection = driver.connect(**parameters)
+        self._fd = None
+        try:
+            # One that the driver does not close: its number may become that
+            # of another connection, which the watchdog would shut down.
+            self._fd = os.dup(self._connection.fileno())
+            self._connection.autocommit = True
+            if hasattr(self._connection, 'prepare_threshold'):
+                # A pooler may give each transaction another connection.
+                self._connection.prepare_threshold = None
+            if database is not CATALOGUE:
+                with self._transaction():
+                    if not backend.Database._test(self._connection):
+                        raise NoDatabase(name)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        self._connection.close()
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def exist(self, names):
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT datname FROM pg_database "
+                "WHERE NOT datistemplate AND datname = ANY(%s)",
+                ([name for name in names if '\0' not in name],))
+            return {name for name, in cursor.fetchall()}
+
+    def sessions(self, keys):
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT %s FROM ir_session WHERE key = ANY(%%s)" % _columns(),
+                (list(keys),))
+            return cursor.fetchall()
+
+    @contextmanager
+    def _transaction(self):
+        cursor = self._connection.cursor()
+        # What a pooler or the network swallows is no matter of PostgreSQL's.
+        deadline = _native.watch(self._fd, QUERY_TIMEOUT + 1)
+        try:
+            # Of the transaction only: a pooler gives the connection to others.
+            cursor.execute(
+                "BEGIN READ ONLY; SET LOCAL statement_timeout = %d"
+                % (QUERY_TIMEOUT * 1000))
+            yield cursor
+            cursor.execute("COMMIT")
+        finally:
+            deadline.lift()
+
+
+def _columns():
+    # Sessions have an address from 7.8 on.
+    columns = ['key', 'create_uid', 'create_date']
+    return ', '.join(columns + ['ip_address'] * settings.MODULE)
+
+
+def _path(name):
+    "The path of a database of SQLite, if it exists"
+    if not name or os.path.basename(name) != name or '\0' in name:
+        return None
+    path = os.path.join(
+        settings.config.get('database', 'path'), name + '.sqlite')
+    return path if os.path.isfile(path) else None
+
+
+def _sessions_of_sqlite(database, keys):
+    # It is opened each time, as the file may be another one.
+    if not _path(database):
+        raise NoDatabase(database)
+    connection = sqlite3.connect(
+        backend.Database(database)._make_uri(), uri=True,
+        timeout=QUERY_TIMEOUT, isolation_level=None,
+        detect_types=sqlite3.PARSE_DECLTYPES)
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA query_only = on")
+        cursor.execute(
+            "SELECT 1 FROM sqlite_master "
+            "WHERE type = 'table' AND name = 'ir_session'")
+        if not cursor.fetchall():
+            raise NoDatabase(database)
+        cursor.execute(
+            "SELECT %s FROM ir_session "
+            "WHERE key IN (SELECT value FROM json_each(?))" % _columns(),
+            (json.dumps(list(keys)),))
+        return cursor.fetchall()
+    finally:
+        connection.close()
