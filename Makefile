@@ -103,16 +103,16 @@ $(foreach s,$(FULL) $(filter-out $(FULL),$(SERIES)),$(eval \
 test-python: $(SERIES:%=test-python-%) ## Test the package in each series (test-python-8.2: in one)
 
 # In the first of FULL all tests are run, in the other those that may differ
-# there, in the others what compares with stock. Each of the WORKERS has a
-# PostgreSQL of its own.
-WORKERS ?= 4
+# there, in the others what compares with stock. Each worker has a PostgreSQL of
+# its own; tests mostly wait, and the two series run at the same time.
+WORKERS ?= $(if $(filter $*,$(all)),3,$(if $(filter $*,$(FULL)),2,0))
 EVERY ?=
 all := $(if $(EVERY),$(FULL),$(firstword $(FULL)))
 
 $(SERIES:%=test-python-%): test-python-%:
 	@echo "tests in Python, trytond $*"
 	@$(environments)/$*/bin/python -m pytest -q --dist loadfile \
-		--no-loadscope-reorder -n $(if $(filter $*,$(FULL)),$(WORKERS),0) \
+		--no-loadscope-reorder -n $(WORKERS) \
 		--junitxml target/parts/$@.xml \
 		$(if $(filter $*,$(FULL)),tests,tests/compat $(WEB_$*)) \
 		$(if $(filter $*,$(all)),,-m 'not one_series')
@@ -177,7 +177,7 @@ test-compat: ## Run trytond's own tests of the bus on ours
 test-free-threaded: $(environments)/free-threaded/.product ## Run both on a Python without the GIL (FREE_THREADED=python3.14t)
 	@echo "tests in Python, without the GIL"
 	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python -m pytest -q \
-		--dist loadfile --no-loadscope-reorder -n $(WORKERS) \
+		--dist loadfile --no-loadscope-reorder -n 3 \
 		tests --ignore tests/web
 	@echo "trytond's own tests, without the GIL"
 	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python \
