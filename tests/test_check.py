@@ -2,9 +2,11 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from support.bus import publish
 from support.front import Front
 from support.nginx import make_certificate
 from support.pgbouncer import PgBouncer, find_pgbouncer
@@ -54,13 +56,13 @@ def check(postgresql, database, tmp_path):
     return check
 
 
-def run(directory, *arguments, password='admin', before=()):
+def run(directory, *arguments, password='admin', before=(), **environ):
     path = directory / 'password'
     path.write_text(password)
     return subprocess.run(
         [*before, Path(sys.executable).parent / 'trytond-bus', 'check',
             *arguments],
-        env=environment(TRYTONPASSFILE=str(path), NO_PROXY='*'),
+        env=environment(TRYTONPASSFILE=str(path), NO_PROXY='*', **environ),
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
 
 
@@ -121,6 +123,84 @@ def test_trytond_answers_polls_itself(check, trytond, database):
     done = check('--url', trytond.url, '--user', 'admin', journal=True)
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert 'a message arrives' in line(done, 'poll')
+
+
+@pytest.mark.parametrize('is_server', [False, True])
+def test_message_is_its_own(
+        check, serve, trytond, database, is_server):
+    with serve() if is_server else nullcontext() as bus:
+        with Front(bus.url if bus else trytond.url, trytond.url) as front:
+            arguments = ['--url', front.url, '--user', 'admin']
+            for number in range(2):
+                # They are retained for the next poll of the user.
+                publish(database, 'user:1', {'type': 'check', 'n': number})
+                publish(database, 'user:1', {
+                        'type': 'notification', 'title': "T", 'body': "B"})
+                done = check(*arguments)
+                assert line(done, 'poll').startswith('ok '), done.stdout
+
+
+def test_loopback_proves_no_proxies(check, trytond):
+    done = check('--url', trytond.url, '--user', 'admin')
+    if settings.MODULE:
+        warned(done, 'num_proxies', 'not proved', '--url')
+    else:
+        # A session has no address.
+        assert 'num_proxies' not in done.stdout
+
+
+@pytest.mark.one_series
+@pytest.mark.parametrize('server, here, proxy, status, words', [
+        (2, 2, 60, 'ok', 'waits for 2 seconds'),
+        (1, 9, 60, 'warning', 'long_polling_timeout is 9 here'),
+        (9, 9, 5, 'failed', 'proxy_read_timeout'),
+        ])
+def test_patience(
+        check, serve, trytond, server, here, proxy, status, words):
+    with serve(long_polling_timeout=server) as bus:
+        with Front(bus.url, trytond.url, timeout=proxy) as front:
+            done = check(
+                '--url', front.url, '--user', 'admin', '--patient',
+                long_polling_timeout=here)
+    text = line(done, 'patience')
+    assert text.startswith(status)
+    assert words in text
+
+
+@pytest.mark.one_series
+def test_rest_is_looked_at_with_values_that_are_refused(check):
+    done = check(journal='maybe', url_host='localhost', threads=10 ** 9)
+    failed(done, 'configuration', '[bus] journal = maybe',
+        '[bus] url_host = localhost', '[bus] threads = 1000000000')
+    for thing in ['database', 'LISTEN', 'connections', 'sessions']:
+        assert line(done, thing).startswith('ok ')
+
+
+@pytest.mark.one_series
+def test_environment_is_reported(tmp_path, postgresql, database):
+    done = run(
+        tmp_path, TRYTOND_DATABASE_URI=postgresql.uri,
+        TRYTOND_DATABASE_NAMES=database, TRYTOND_BUS__ALLOW_SUBSCRIBE='True',
+        TRYTOND_BUS__JORNAL='True', TRYTOND_BUS_LISTEN='*:8001')
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    text = line(done, 'configuration')
+    assert (
+        'from the environment: TRYTOND_BUS__ALLOW_SUBSCRIBE, '
+        'TRYTOND_BUS__JORNAL, TRYTOND_DATABASE_URI') in text
+    assert 'TRYTOND_BUS__JORNAL: [bus] jornal is no option' in text
+    assert 'is TRYTOND_BUS__LISTEN meant, with two underscores?' in text
+    assert f"'{database}' is reached" in line(done, 'database')
+
+
+@pytest.mark.one_series
+def test_variable_that_a_file_overrides(tmp_path, postgresql, database):
+    config = write_config(tmp_path / 'trytond.conf', {
+            'database': {'uri': postgresql.uri}, 'bus': {'drain': 5}})
+    done = run(
+        tmp_path, '-c', config, '-d', database, TRYTOND_BUS__DRAIN='6',
+        TRYTOND_BUS__ALLOW_SUBSCRIBE='True')
+    warned(done, 'configuration', 'TRYTOND_BUS__DRAIN: it has no effect')
+    assert 'ALLOW_SUBSCRIBE: ' not in done.stdout
 
 
 @pytest.mark.one_series
@@ -291,7 +371,7 @@ def test_unknown_database(check):
 
 
 @pytest.mark.skipif(not find_pgbouncer(), reason="install pgbouncer")
-@pytest.mark.parametrize('mode', ['session', 'transaction'])
+@pytest.mark.parametrize('mode', ['session', 'transaction', 'statement'])
 def test_pgbouncer(check, postgresql, mode):
     with PgBouncer(postgresql.port, mode) as pgbouncer:
         uri = f'postgresql://postgres@127.0.0.1:{pgbouncer.port}'

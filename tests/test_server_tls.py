@@ -162,3 +162,21 @@ def test_certificate_that_can_not_be_used_is_named(
         assert failed.stderr.startswith('trytond-bus: error: ')
         for word in words:
             assert word in failed.stderr
+
+
+@pytest.mark.parametrize('days, words', [
+        (-1, "ERROR trytond.bus clients refuse the certificate"),
+        (5, "WARNING trytond.bus the certificate"),
+        ])
+def test_end_of_the_certificate_is_logged_at_the_start(
+        postgresql, certificate, tmp_path, days, words):
+    path, key = certificate
+    old = tmp_path / 'old.pem'
+    subprocess.run(
+        ['openssl', 'x509', '-in', path, '-signkey', key, '-days', str(days),
+            '-out', old], check=True, capture_output=True)
+    with BusServer(tmp_path, {
+                'database': {'uri': postgresql.uri},
+                'ssl': {'certificate': old, 'privatekey': key},
+                }, verbose=False) as server:
+        assert f"{words} '{old}'" in server.log

@@ -7,7 +7,7 @@ import time
 
 from trytond import backend
 
-from . import Bus, _native, journal, listener, settings
+from . import Bus, _native, certificate, journal, listener, settings
 from .questions import Questions
 
 logger = logging.getLogger('trytond.bus')
@@ -52,6 +52,7 @@ def serve(databases=(), listen=None, admin_listen=None):
         options['admin_listen'] = settings.addresses(admin_listen)
     if options['ssl']:
         _native.check_certificate(*options['ssl'])
+        certificate.warn(*options['ssl'])
     # Nothing is made for a configuration that can't be used.
     _prepare(databases)
     signals = queue.SimpleQueue()
@@ -69,7 +70,7 @@ def serve(databases=(), listen=None, admin_listen=None):
         _warn(options, server)
         _listen(bus, databases)
         server.ready()
-        return _wait(server, signals, bus, databases)
+        return _wait(server, signals, bus, databases, options)
 
 
 def _prepare(databases):
@@ -142,7 +143,7 @@ def _listen(bus, databases):
         listener.ensure(bus, database)
 
 
-def _wait(server, signals, bus, databases):
+def _wait(server, signals, bus, databases, options):
     draining = False
     listened = time.monotonic()
     while not server.wait(0):
@@ -154,7 +155,7 @@ def _wait(server, signals, bus, databases):
                 _listen(bus, databases)
             continue
         if number == signal.SIGHUP:
-            _reload(server)
+            _reload(server, options['ssl'])
             continue
         if draining:
             logger.warning("bus server ends at once")
@@ -165,10 +166,11 @@ def _wait(server, signals, bus, databases):
     return 0
 
 
-def _reload(server):
+def _reload(server, ssl):
     try:
         if server.reload():
             logger.info("bus server has read its certificate again")
+            certificate.warn(*ssl)
         else:
             logger.warning(
                 "bus server speaks no TLS: there is no certificate to read")

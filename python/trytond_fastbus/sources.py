@@ -137,7 +137,7 @@ def unknown():
                 "%s: the section [%s] is ignored: is [bus] meant?" % (
                     origin, section))
     for place, value in sorted(variables().items()):
-        if place[0] == 'bus' and found[place] != value:
+        if place[0] == 'bus' and found[place].text != value.text:
             lines.append(
                 "%s: it has no effect, because %s has [bus] %s as well, and "
                 "a file prevails over the environment" % (

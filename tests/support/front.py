@@ -13,12 +13,13 @@ class Front:
     bus and trytond are the addresses of the two, or a status that is answered
     in place of one, or a function of the headers that returns the status and
     the body. bus_headers and trytond_headers take the place of the
-    headers that are passed on; those that are None are not.
+    headers that are passed on; those that are None are not. timeout is in
+    seconds, for an answer to come.
     """
 
     def __init__(
             self, bus, trytond=404, bus_headers=None, trytond_headers=None,
-            certificate=None):
+            certificate=None, timeout=60):
         targets = {
             True: (bus, bus_headers or {}),
             False: (trytond, trytond_headers or {})}
@@ -39,7 +40,7 @@ class Front:
                 headers = {
                     **self.headers, 'X-Forwarded-For': '127.0.0.1', **headers}
                 connection = http.client.HTTPConnection(
-                    urllib.parse.urlsplit(target).netloc, timeout=60)
+                    urllib.parse.urlsplit(target).netloc, timeout=timeout)
                 try:
                     connection.request(
                         self.command, self.path, body, {
@@ -48,6 +49,8 @@ class Front:
                     response = connection.getresponse()
                     self._answer(
                         response.status, response.read(), response.headers)
+                except TimeoutError:
+                    self._answer(504)
                 except OSError:
                     self._answer(502)
                 finally:

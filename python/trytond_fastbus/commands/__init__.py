@@ -194,6 +194,10 @@ def _options_of_check(parser):
         "read from the file in the environment variable TRYTONPASSFILE, or "
         "asked for")
     parser.add_argument(
+        '--patient', dest='is_patient', action='store_true',
+        help="with --user: see that a poll without a message waits for [bus] "
+        "long_polling_timeout, and no proxy ends it before; takes that long")
+    parser.add_argument(
         '--origin', type=_url, metavar='URL',
         help="where the web client is loaded from: see whether it may poll")
     _add_strict(parser)

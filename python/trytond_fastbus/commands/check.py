@@ -3,12 +3,16 @@ clients."""
 import getpass
 import os
 import sys
+from contextlib import suppress
 
 from .. import settings
 from . import Failure, Usage, certificate, clients, here
 from .poll import poll
 from .report import Report
 from .session import Session
+
+# What is seen through a connection to the database
+LOOKS = [here.listening, here.journal_table, here.connections, here.sessions]
 
 
 def run(options):
@@ -17,7 +21,9 @@ def run(options):
     found = here.configuration(report, options.unread, options.strict)
     if options.unread:
         return report.end()
-    url = options.url or settings.config.get('bus', 'url_host')
+    url = options.url or _url_host()
+    if options.is_patient and not options.user:
+        raise Usage("--patient needs --user")
     if not url and (options.user or options.origin):
         raise Usage(
             "--user and --origin need --url, or [bus] url_host in the "
@@ -35,10 +41,10 @@ def run(options):
     connection = here.database(report, options.database)
     if connection:
         try:
-            here.listening(report, options.database, connection)
-            here.journal_table(report, options.database, connection)
-            here.connections(report, connection)
-            here.sessions(report, options.database, connection)
+            for look in LOOKS:
+                # It is told above what is wrong with the configuration.
+                with suppress(settings.Invalid):
+                    look(report, options.database, connection)
             if url:
                 _look_from_outside(report, options, url, password, connection)
         finally:
@@ -46,6 +52,11 @@ def run(options):
     elif url:
         _look_from_outside(report, options, url, password, None)
     return report.end()
+
+
+def _url_host():
+    with suppress(settings.Invalid):
+        return settings.read('url_host')
 
 
 def _look_from_outside(report, options, url, password, connection):
@@ -60,7 +71,7 @@ def _look_from_outside(report, options, url, password, connection):
             try:
                 bus_url = session.bus_url
                 if bus_url and clients.answers(report, bus_url):
-                    poll(report, session, connection)
+                    poll(report, session, connection, options.is_patient)
             finally:
                 session.logout(report)
     else:

@@ -4,6 +4,10 @@ from trytond import backend
 from .. import source
 from . import Failure
 
+# That of the driver, which has those of a server that refuses, such as a
+# standby, too
+DatabaseError = backend.DatabaseOperationalError.__mro__[1]
+
 # Seconds for which a host may not answer
 TIMEOUT = 10
 
@@ -18,7 +22,7 @@ def connect(name):
         if backend.name != 'postgresql':
             return backend.Database(name).get_connection(autocommit=True)
         return source.connect(name, TIMEOUT)
-    except (source.Dropped, backend.DatabaseOperationalError) as error:
+    except (OSError, source.Dropped, DatabaseError) as error:
         raise Failure(
             "no connection to '%s': %s" % (name, in_a_line(error))) from error
 

@@ -12,7 +12,7 @@ from .. import journal, settings, sources
 from ..server import bus_class
 from ..source import received, time_limit
 from . import Failure
-from .connection import connect, in_a_line
+from .connection import DatabaseError, connect, in_a_line
 
 # Seconds in which a notification has to arrive
 NOTIFY_TIMEOUT = 5
@@ -173,7 +173,7 @@ def listening(report, name, connection):
         has_arrived = _arrives(connection, channel)
         with time_limit(connection.fileno()):
             connection.cursor().execute('UNLISTEN "%s"' % channel)
-    except (Failure, OSError, backend.DatabaseOperationalError) as error:
+    except (Failure, OSError, DatabaseError) as error:
         report.failed(thing, "the connection was lost: %s" % in_a_line(error))
         return
     if has_arrived:
@@ -207,7 +207,7 @@ def journal_table(report, name, connection):
         return
     try:
         is_there = table.look(connection)
-    except (journal.Unusable, backend.DatabaseOperationalError) as error:
+    except (journal.Unusable, DatabaseError) as error:
         report.failed('journal', in_a_line(error))
         return
     report.ok('journal', "the table %s %s" % (
@@ -215,7 +215,7 @@ def journal_table(report, name, connection):
             else "can be made, by whoever publishes first"))
 
 
-def connections(report, connection):
+def connections(report, name, connection):
     "Compare what PostgreSQL allows with what a process of trytond may take"
     if backend.name != 'postgresql':
         return
@@ -224,7 +224,7 @@ def connections(report, connection):
     try:
         cursor.execute('SHOW max_connections')
         allowed = int(cursor.fetchone()[0])
-    except backend.DatabaseOperationalError as error:
+    except DatabaseError as error:
         report.failed('connections', in_a_line(error))
         return
     if maxconn + RESERVED_CONNECTIONS > allowed:
@@ -250,7 +250,7 @@ def sessions(report, name, connection):
     try:
         cursor.execute(LOOK_AT_SESSIONS)
         row = cursor.fetchone()
-    except backend.DatabaseOperationalError as error:
+    except DatabaseError as error:
         report.failed('sessions', in_a_line(error))
         return
     if not row:

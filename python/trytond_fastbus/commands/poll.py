@@ -1,10 +1,12 @@
 """The poll of a check: a message has to arrive by it."""
+import ipaddress
 import threading
 import time
 import urllib.parse
 
 from trytond.transaction import Transaction
 
+from .. import settings
 from ..server import bus_class
 from .connection import in_a_line
 from .here import session_address
@@ -14,23 +16,27 @@ from .web import Answer, own_address, request
 # server may only begin to listen with the poll
 POLL_TIMEOUT, PUBLISH_EVERY = 15, .5
 
+# Seconds beyond [bus] long_polling_timeout in which a poll has to end
+PATIENCE = 15
+
 PERMANENT_REDIRECT = 308
 
 
-def poll(report, session, connection):
+def poll(report, session, connection, is_patient=False):
     "See a message arrive by a poll that waits"
     thing, url = 'poll', session.bus_url
     if not connection:
         report.failed(
             thing, "nothing can be published without the database")
         return
-    publisher = _Publisher(session)
-    with publisher:
-        answer = _ask(session, url)
+    poller = _Poller(session, url)
+    with _Publisher(session) as publisher:
+        answer = poller.wait_for(publisher.times)
         if answer.status == PERMANENT_REDIRECT:
             # Where clients up to 7.6 are sent
             url = urllib.parse.urljoin(url, answer.headers['Location'])
-            answer = _ask(session, url)
+            poller = _Poller(session, url)
+            answer = poller.wait_for(publisher.times)
     if publisher.error:
         report.failed(
             thing, "no message can be published: %s" % publisher.error)
@@ -39,34 +45,60 @@ def poll(report, session, connection):
                 url, _why_refused(session, url, connection)))
     elif answer.status != 200:
         report.failed(thing, "%s: %s" % (url, answer.words))
-    else:
-        _tell_latency(report, url, publisher, answer)
+    elif _tell_latency(report, url, publisher, answer):
+        _tell_proxies(report, url)
+        if is_patient:
+            _tell_patience(report, url, poller)
 
 
-def _ask(session, url):
-    "Poll until there is a message, or the time is over"
-    end = time.monotonic() + POLL_TIMEOUT
-    question = {'last_message': None, 'channels': [session.channel]}
-    while True:
-        answer = request(url, question, session.headers, timeout=max(
-                end - time.monotonic(), .1))
-        if answer.status is None and time.monotonic() > end:
-            # It waits, as it has to.
-            return Answer(200)
-        content = answer.json
-        if (answer.status != 200 or time.monotonic() > end
-                or not isinstance(content, dict) or content.get('message')):
-            return answer
-        time.sleep(.1)
+class _Poller:
+    "Polls as a client does, and remembers its last message"
+
+    def __init__(self, session, url):
+        self._session = session
+        self._url = url
+        self._last = None
+
+    def ask(self, timeout):
+        "Poll once, and return the Answer"
+        answer = request(self._url, {
+                'last_message': self._last,
+                'channels': [self._session.channel],
+                }, self._session.headers, timeout=timeout)
+        message = _message(answer)
+        self._last = message.get('message_id', self._last)
+        return answer
+
+    def wait_for(self, ids):
+        """Poll until a message has one of the ids, or the time is over: the
+        user may have others, which are retained"""
+        end = time.monotonic() + POLL_TIMEOUT
+        while True:
+            answer = self.ask(max(end - time.monotonic(), .1))
+            if answer.status is None and time.monotonic() > end:
+                # It waits, as it has to.
+                return Answer(200)
+            message = _message(answer)
+            if (answer.status != 200 or time.monotonic() > end
+                    or not isinstance(answer.json, dict)
+                    or message.get('message_id') in ids):
+                return answer
+            if not message:
+                time.sleep(.1)
+
+
+def _message(answer):
+    "The message of an answer, empty if there is none"
+    content = answer.json
+    message = content.get('message') if isinstance(content, dict) else None
+    return message if isinstance(message, dict) else {}
 
 
 def _tell_latency(report, url, publisher, answer):
-    content = answer.json
-    message = content.get('message') if isinstance(content, dict) else None
-    try:
-        seconds = publisher.ended - publisher.times[message['number']]
-    except (TypeError, KeyError, IndexError):
-        if answer.body and not isinstance(content, dict):
+    "Say how long the message took, and return whether it came"
+    published = publisher.times.get(_message(answer).get('message_id'))
+    if published is None:
+        if answer.body and not isinstance(answer.json, dict):
             words = "200, but what answers there is not the bus"
         else:
             words = (
@@ -74,17 +106,59 @@ def _tell_latency(report, url, publisher, answer):
                 "does the server use another database or another role's "
                 "schema? Its log says whether it listens" % POLL_TIMEOUT)
         report.failed('poll', "%s: %s" % (url, words))
+        return False
+    seconds = publisher.ended - published
+    report.ok(
+        'poll', "a message arrives by %s, %.3f seconds after it was "
+        "published" % (url, seconds), seconds=round(seconds, 6))
+    return True
+
+
+def _tell_proxies(report, url):
+    "Say where a session's address proves nothing"
+    own = own_address(url)
+    if settings.MODULE and own and ipaddress.ip_address(own).is_loopback:
+        report.warning(
+            'num_proxies', "it is not proved: over the loopback, each number "
+            "of proxies gives the same address. Run the check on another "
+            "machine, or with a --url whose host has an address other than "
+            "the loopback's")
+
+
+def _tell_patience(report, url, poller):
+    "See that nothing on the way ends a poll before the server does"
+    thing, limit = 'patience', settings.long_polling_timeout()
+    end = time.monotonic() + 2 * limit + PATIENCE
+    while True:
+        started = time.monotonic()
+        answer = poller.ask(limit + PATIENCE)
+        seconds = time.monotonic() - started
+        if not _message(answer) or time.monotonic() > end:
+            break
+    if answer.status != 200 or _message(answer):
+        report.failed(
+            thing, "%s: a poll without a message ended after %d seconds: %s. "
+            "The time-out of the proxy (proxy_read_timeout of nginx) must be "
+            "longer than [bus] long_polling_timeout = %d" % (
+                url, seconds, answer.words, limit), seconds=round(seconds))
+    elif seconds < limit - 1:
+        report.warning(
+            thing, "%s answers a poll without a message after %d seconds, and "
+            "[bus] long_polling_timeout is %d here: has the server another "
+            "configuration, was it restarted, or is it full (max_polls)?"
+            % (url, seconds, limit), seconds=round(seconds))
     else:
         report.ok(
-            'poll', "a message arrives by %s, %.3f seconds after it was "
-            "published" % (url, seconds), seconds=round(seconds, 6))
+            thing, "a poll waits for %d seconds ([bus] long_polling_timeout)"
+            % seconds, seconds=round(seconds))
 
 
 class _Publisher:
-    "Publishes a message to a session's channel again and again"
+    """Publishes a message to a session's channel again and again; times has
+    the moment of each, by its id"""
 
     def __init__(self, session):
-        self.times = []
+        self.times = {}
         self.error = self.ended = None
         self._session = session
         self._stop = threading.Event()
@@ -92,6 +166,7 @@ class _Publisher:
 
     def __enter__(self):
         self._thread.start()
+        return self
 
     def __exit__(self, *_):
         self.ended = time.monotonic()
@@ -103,10 +178,10 @@ class _Publisher:
         try:
             bus = bus_class()
             while not self._stop.wait(PUBLISH_EVERY):
-                message = {'type': 'check', 'number': len(self.times)}
-                self.times.append(time.monotonic())
+                message, started = {'type': 'check'}, time.monotonic()
                 with Transaction().start(session.database, 0):
                     bus.publish(session.channel, message)
+                    self.times[message['message_id']] = started
         except Exception as error:
             self.error = in_a_line(error)
 

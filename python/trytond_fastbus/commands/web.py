@@ -76,11 +76,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def request(url, data=None, headers=(), method='POST', timeout=TIMEOUT):
     "Send data as JSON, and return the Answer"
-    question = urllib.request.Request(
-        url, data=None if data is None else json.dumps(data).encode(),
-        headers={'Content-Type': 'application/json', **dict(headers)},
-        method=method)
     try:
+        question = urllib.request.Request(
+            url, data=None if data is None else json.dumps(data).encode(),
+            headers={'Content-Type': 'application/json', **dict(headers)},
+            method=method)
         opener = urllib.request.build_opener(_NoRedirect())
         with opener.open(question, timeout=timeout) as response:
             return Answer(response.status, response.headers, response.read())
@@ -89,7 +89,8 @@ def request(url, data=None, headers=(), method='POST', timeout=TIMEOUT):
             return Answer(error.code, error.headers, error.read())
     except urllib.error.URLError as error:
         return Answer(None, reason=_reason(error.reason))
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # ValueError is for an address that a server has given.
         return Answer(None, reason=_reason(error))
 
 
