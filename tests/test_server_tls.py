@@ -1,4 +1,5 @@
 """trytond-bus with TLS, from the section [ssl]."""
+import functools
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from support.client import TrytonClient
 from support.nginx import make_certificate
 from support.server import BusServer, TrytondServer
 from test_server import run, waiting
+from trytond_fastbus._native import check_certificate
 
 pytestmark = [
     pytest.mark.one_series,
@@ -104,6 +106,119 @@ def test_certificate_and_key_may_be_one_file(serve, certificate):
     path.write_text(path.read_text() + key.read_text())
     with serve({'ssl': {'certificate': path}}) as server:
         assert shown(server) in path.read_text()
+
+
+def openssl(directory, *arguments):
+    subprocess.run(
+        ['openssl', *map(str, arguments)], cwd=directory, check=True,
+        capture_output=True)
+
+
+def make(directory, *kind):
+    "Make a certificate with a key of a kind, and return what is in the files"
+    key, path = directory / 'made.key', directory / 'made.pem'
+    openssl(
+        directory, 'req', '-x509', '-newkey', *kind, '-nodes', '-keyout', key,
+        '-out', path, '-subj', '/CN=localhost',
+        '-addext', 'subjectAltName=DNS:localhost')
+    return path.read_bytes(), key.read_bytes()
+
+
+def make_of_version_1(directory):
+    _, key = make(directory, 'rsa:2048')
+    openssl(
+        directory, 'req', '-new', '-key', 'made.key', '-subj',
+        '/CN=localhost', '-out', 'request.pem')
+    openssl(
+        directory, 'x509', '-req', '-in', 'request.pem', '-signkey',
+        'made.key', '-out', 'made.pem')
+    return (directory / 'made.pem').read_bytes(), key
+
+
+def make_p521(directory):
+    "With the parameters before the key, as `openssl ecparam` writes it"
+    openssl(
+        directory, 'ecparam', '-name', 'secp521r1', '-genkey', '-out',
+        'made.key')
+    openssl(
+        directory, 'req', '-x509', '-key', 'made.key', '-subj',
+        '/CN=localhost', '-out', 'made.pem')
+    return [
+        (directory / name).read_bytes() for name in ['made.pem', 'made.key']]
+
+
+def test_certificates_are_served_as_trytond_serves_them(
+        serve, certificate, tmp_path):
+    P521 = ['ec', '-pkeyopt', 'ec_paramgen_curve:secp521r1']
+    mark = b'\xef\xbb\xbf'
+    rsa, rsa_key = make(tmp_path, 'rsa:2048')
+    ed25519 = make(tmp_path, 'ed25519')
+    with serve(of(certificate)) as server:
+        for pem, key in [
+                ed25519,
+                make(tmp_path, *P521),
+                make_p521(tmp_path),
+                make_of_version_1(tmp_path),
+                (mark + rsa, mark + rsa_key),
+                # Two files that were put together
+                (rsa + mark + ed25519[0], rsa_key),
+                (rsa.replace(b'\n', b'\r\n'), rsa_key),
+                ]:
+            for path, content in zip(certificate, [pem, key], strict=True):
+                path.write_bytes(content)
+            server.signal(signal.SIGHUP)
+            wait_until(functools.partial(is_shown, server, pem))
+            assert 'stays with' not in server.log
+
+
+def is_shown(server, pem):
+    "Whether a server shows the first certificate of a file"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    address = 'localhost', server.port
+    with socket.create_connection(address, 20) as connection, \
+            context.wrap_socket(connection) as encrypted:
+        return encrypted.getpeercert(binary_form=True) == decoded(pem)
+
+
+def decoded(pem):
+    return ssl.PEM_cert_to_DER_cert(
+        pem.decode('utf-8-sig').partition('-----END')[0]
+        + '-----END CERTIFICATE-----')
+
+
+@pytest.mark.parametrize('kind, named', [
+        (['rsa:1024'], "an RSA key of 1024 bits"),
+        (['ec', '-pkeyopt', 'ec_paramgen_curve:secp256k1'],
+            "a key of the kind secp256k1"),
+        (['ec', '-pkeyopt', 'ec_paramgen_curve:brainpoolP256r1'],
+            "a key of the kind brainpoolP256r1"),
+        (['ed448'], "a key of the kind Ed448"),
+        ])
+def test_kind_of_key_that_is_not_served_is_named(tmp_path, kind, named):
+    make(tmp_path, *kind)
+    path, key = tmp_path / 'made.pem', tmp_path / 'made.key'
+    with pytest.raises(ValueError) as raised:
+        check_certificate(path, key)
+    assert f"the private key '{key}' can not be used" in str(raised.value)
+    assert f"the certificate '{path}' has {named}: " in str(raised.value)
+
+
+def test_file_that_is_not_pem_is_named_with_what_to_do(tmp_path):
+    pem, _ = make(tmp_path, 'ed25519')
+    path, key = tmp_path / 'made.pem', tmp_path / 'made.key'
+    for content, said in [
+            (pem.decode().encode('utf-16'), "is a text in UTF-16: save it"),
+            (decoded(pem), "is not in PEM, but in DER or PKCS#12"),
+            (b'-----BEGIN CERTIFICATE-----\nTk8=\n-----END CERTIFICATE-----',
+                "unexpected ASN.1 DER tag"),
+            ]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError) as raised:
+            check_certificate(path, key)
+        assert f"the certificate '{path}'" in str(raised.value)
+        assert said in str(raised.value)
 
 
 def test_hangup_without_tls_ends_nothing(serve):

@@ -9,13 +9,14 @@
 //! `park` (hyper reads it), `app`, which asks `route`, `cors`, `question`,
 //! `credential`, `address`, `sessions` and `access`, then `wait` (for what
 //! `clients`, or the bus, gives the poll) and `reply`. Where there is a
-//! certificate `tls` comes before `connection`, or before `http2`, which takes
-//! its place.
+//! certificate `tls` (which has it from `certificate`) comes before
+//! `connection`, or before `http2`, which takes its place.
 mod accept;
 mod access;
 mod address;
 mod admin;
 mod app;
+mod certificate;
 mod checks;
 mod client;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod handle;
 mod http2;
 mod listen;
 mod metrics;
+mod p521;
 mod park;
 #[cfg(test)]
 mod park_tests;

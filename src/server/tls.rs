@@ -3,20 +3,21 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider};
-use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::ProducesTickets;
-use tokio_rustls::rustls::{Error, InconsistentKeys, ServerConfig};
+use tokio_rustls::rustls::sign::SingleCertAndKey;
 
 use super::accept::Open;
 use super::address::Peer;
+use super::certificate::{self, Certificate};
 use super::connection::ON_ITS_WAY;
 use super::{connection, http2};
 
@@ -32,6 +33,8 @@ pub struct Tls {
     /// all that is read.
     tickets: Arc<dyn ProducesTickets>,
     config: ArcSwap<ServerConfig>,
+    /// When the certificate expires, in seconds since 1970.
+    ends: AtomicU64,
 }
 
 impl fmt::Debug for Tls {
@@ -52,12 +55,13 @@ impl Tls {
     /// What is wrong, with the name of the file.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, String> {
         let tickets = Ticketer::new().map_err(|error| error.to_string())?;
-        let config = configure(certificate, key, &tickets)?;
+        let read = certificate::read(certificate, key)?;
         Ok(Self {
             certificate: certificate.into(),
             key: key.into(),
+            ends: AtomicU64::new(read.ends.as_secs()),
+            config: ArcSwap::from_pointee(configure(read, &tickets)?),
             tickets,
-            config: ArcSwap::from_pointee(config),
         })
     }
 
@@ -68,9 +72,16 @@ impl Tls {
     ///
     /// As [`Tls::read`].
     pub fn reload(&self) -> Result<(), String> {
-        let config = configure(&self.certificate, &self.key, &self.tickets)?;
-        self.config.store(Arc::new(config));
+        let read = certificate::read(&self.certificate, &self.key)?;
+        let ends = read.ends.as_secs();
+        self.config.store(Arc::new(configure(read, &self.tickets)?));
+        self.ends.store(ends, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// When the certificate expires, in seconds since 1970.
+    pub fn ends(&self) -> u64 {
+        self.ends.load(Ordering::Relaxed)
     }
 
     /// What begins a connection with the certificate as it is now.
@@ -80,54 +91,18 @@ impl Tls {
 }
 
 fn configure(
-    certificate: &Path,
-    key: &Path,
+    certificate: Certificate,
     tickets: &Arc<dyn ProducesTickets>,
 ) -> Result<ServerConfig, String> {
-    let certificate_name = format!("the certificate '{}'", certificate.display());
-    let key_name = format!("the private key '{}'", key.display());
-    let pem = read(certificate, &certificate_name)?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| unreadable(&certificate_name, &error))?;
-    if chain.is_empty() {
-        return Err(unreadable(&certificate_name, &PemError::NoItemsFound));
-    }
-    let pem = read(key, &key_name)?;
-    // In both forms that openssl writes.
-    if pem.windows(9).any(|word| word == b"ENCRYPTED") {
-        return Err(format!(
-            "{key_name} is encrypted: nobody is there to be asked for the password"
-        ));
-    }
-    let key = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|error| unreadable(&key_name, &error))?;
+    let resolver = SingleCertAndKey::from(certificate.chain);
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                format!("{key_name} is not that of {certificate_name}")
-            }
-            Error::InvalidCertificate(error) => format!("{certificate_name}: {error}"),
-            error => format!("{key_name}: {error}"),
-        })?;
+        .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![HTTP_2.into(), HTTP_1.into()];
     config.ticketer = tickets.clone();
     Ok(config)
-}
-
-fn read(path: &Path, name: &str) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{name} can not be read: {error}"))
-}
-
-fn unreadable(name: &str, error: &PemError) -> String {
-    match error {
-        PemError::NoItemsFound => format!("{name}: there is none in the file"),
-        error => format!("{name}: {error}"),
-    }
 }
 
 /// Begins a connection with TLS, and has it served as the client wants it.

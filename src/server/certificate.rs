@@ -1,0 +1,216 @@
+//! The certificate of the server and its private key, as files have them.
+use std::path::Path;
+use std::time::Duration;
+
+use p521::pkcs8::der::asn1::{AnyRef, BitStringRef, GeneralizedTime, UintRef, UtcTime};
+use p521::pkcs8::der::{self, Decode, Reader, SliceReader, Tag, TagNumber};
+use p521::pkcs8::spki::SubjectPublicKeyInfo;
+use tokio_rustls::rustls::crypto::ring::sign::any_supported_type;
+use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::sign::CertifiedKey;
+
+use super::p521 as p521_key;
+
+/// What editors of Windows put in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// How the version of a certificate is marked, which one of version 1 lacks.
+const VERSION: Tag = Tag::ContextSpecific {
+    constructed: true,
+    number: TagNumber(0),
+};
+
+/// A certificate chain with the private key of its first one.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    pub(super) chain: CertifiedKey,
+    /// When the first one expires, since 1970.
+    pub(super) ends: Duration,
+}
+
+/// What is to be known of a certificate.
+struct Known<'a> {
+    ends: Duration,
+    /// The public key with its kind, as it is written.
+    key: &'a [u8],
+}
+
+/// Reads a certificate chain, followed by those that lead to one that clients
+/// know, and the private key of the first one, all in PEM. They may be in one
+/// file.
+///
+/// What rustls requires of certificates of others is not required here: it is
+/// for the client to judge one, such as one of X.509 v1.
+///
+/// # Errors
+///
+/// What is wrong, with the name of the file and what to do about it.
+pub(super) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String> {
+    let certificate_name = format!("the certificate '{}'", certificate.display());
+    let key_name = format!("the private key '{}'", key.display());
+    let pem = read_pem(certificate, &certificate_name)?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| unreadable(&certificate_name, "CERTIFICATE", &error))?;
+    let Some(first) = chain.first() else {
+        let error = PemError::NoItemsFound;
+        return Err(unreadable(&certificate_name, "CERTIFICATE", &error));
+    };
+    let Known { ends, key: public } =
+        know(first).map_err(|error| format!("{certificate_name}: {error}"))?;
+    let pem = read_pem(key, &key_name)?;
+    // In both forms that openssl writes.
+    if pem.windows(9).any(|word| word == b"ENCRYPTED") {
+        return Err(format!(
+            "{key_name} is encrypted, and the server cannot ask for the password: \
+             decrypt it with `openssl pkey`"
+        ));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|error| unreadable(&key_name, "PRIVATE KEY", &error))?;
+    let key = any_supported_type(&key)
+        .ok()
+        .or_else(|| p521_key::read(&key))
+        .ok_or_else(|| {
+            format!(
+                "{key_name} can not be used, {certificate_name} has {}: the server \
+                 needs RSA of 2048 to 4096 bits with the exponent 65537, P-256, \
+                 P-384, P-521 or Ed25519. Make a key and a certificate of one of \
+                 these, or have a reverse proxy speak TLS",
+                kind(public),
+            )
+        })?;
+    if key.public_key().is_some_and(|key| *key != *public) {
+        return Err(format!("{key_name} is not that of {certificate_name}"));
+    }
+    Ok(Certificate {
+        ends,
+        chain: CertifiedKey::new(chain, key),
+    })
+}
+
+fn read_pem(path: &Path, name: &str) -> Result<Vec<u8>, String> {
+    let text = std::fs::read(path)
+        .map_err(|error| format!("{name} can not be read: {error}"))?;
+    match &*text {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(format!(
+            "{name} is a text in UTF-16: save it in ASCII or UTF-8"
+        )),
+        [0x30, 0x80..=0x84, ..] => Err(format!(
+            "{name} is not in PEM, but in DER or PKCS#12: convert it with \
+             `openssl x509`, `openssl pkey` or `openssl pkcs12`"
+        )),
+        _ => Ok(without_marks(&text)),
+    }
+}
+
+/// A text without the byte order marks, which are also in between where files
+/// were put together.
+fn without_marks(text: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        lines.extend_from_slice(line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line));
+    }
+    lines
+}
+
+fn unreadable(name: &str, label: &str, error: &PemError) -> String {
+    match error {
+        PemError::NoItemsFound => {
+            format!(
+                "{name}: there is none in the file, no line '-----BEGIN {label}-----'"
+            )
+        }
+        error => format!("{name}: {error}"),
+    }
+}
+
+/// Reads a certificate of any version (RFC 5280, section 4.1).
+fn know(certificate: &[u8]) -> der::Result<Known<'_>> {
+    let mut reader = SliceReader::new(certificate)?;
+    reader.sequence(|certificate| {
+        let known = certificate.sequence(|fields| {
+            if Tag::peek(fields)? == VERSION {
+                let _version = fields.tlv_bytes()?;
+            }
+            for _field in ["serial number", "signature", "issuer"] {
+                fields.tlv_bytes()?;
+            }
+            let ends = fields.sequence(|validity| {
+                let _begins = validity.tlv_bytes()?;
+                time(validity)
+            })?;
+            let _subject = fields.tlv_bytes()?;
+            let key = fields.tlv_bytes()?;
+            rest(fields)?;
+            Ok::<_, der::Error>(Known { ends, key })
+        })?;
+        rest(certificate)?;
+        Ok::<_, der::Error>(known)
+    })
+}
+
+fn time(reader: &mut SliceReader<'_>) -> der::Result<Duration> {
+    match Tag::peek(reader)? {
+        Tag::UtcTime => UtcTime::decode(reader).map(|time| time.to_unix_duration()),
+        _ => GeneralizedTime::decode(reader).map(|time| time.to_unix_duration()),
+    }
+}
+
+fn rest(reader: &mut SliceReader<'_>) -> der::Result<()> {
+    while !reader.is_finished() {
+        reader.tlv_bytes()?;
+    }
+    Ok(())
+}
+
+/// What kind of key a public key is of, in words.
+fn kind(public: &[u8]) -> String {
+    let Ok(key) =
+        SubjectPublicKeyInfo::<AnyRef<'_>, BitStringRef<'_>>::from_der(public)
+    else {
+        return "a key that can not be read".to_owned();
+    };
+    let curve = key
+        .algorithm
+        .parameters_oid()
+        .map(|curve| curve.to_string());
+    let name = match &*key.algorithm.oid.to_string() {
+        "1.2.840.113549.1.1.1" => {
+            let bits = modulus_bits(key.subject_public_key.raw_bytes());
+            return format!("an RSA key of {} bits", bits.unwrap_or(0));
+        }
+        "1.2.840.10045.2.1" => match curve.as_deref() {
+            Ok("1.3.132.0.10") => "secp256k1",
+            Ok("1.3.132.0.33") => "P-224",
+            Ok("1.2.840.10045.3.1.7") => "P-256",
+            Ok("1.3.132.0.34") => "P-384",
+            Ok("1.3.132.0.35") => "P-521",
+            Ok("1.3.36.3.3.2.8.1.1.7") => "brainpoolP256r1",
+            Ok("1.3.36.3.3.2.8.1.1.11") => "brainpoolP384r1",
+            Ok("1.3.36.3.3.2.8.1.1.13") => "brainpoolP512r1",
+            Ok(curve) => return format!("a key of the elliptic curve {curve}"),
+            Err(_) => "explicit curve parameters",
+        },
+        "1.2.840.113549.1.1.10" => "RSA-PSS",
+        "1.2.840.10040.4.1" => "DSA",
+        "1.3.101.112" => "Ed25519",
+        "1.3.101.113" => "Ed448",
+        other => return format!("a key of the algorithm {other}"),
+    };
+    format!("a key of the kind {name}")
+}
+
+fn modulus_bits(key: &[u8]) -> der::Result<usize> {
+    let mut reader = SliceReader::new(key)?;
+    reader.sequence(|fields| {
+        let modulus = UintRef::decode(fields)?;
+        rest(fields)?;
+        let bytes = modulus.as_bytes();
+        let zeros = bytes
+            .first()
+            .map_or(0, |byte| byte.leading_zeros() as usize);
+        Ok(bytes.len() * 8 - zeros)
+    })
+}
