@@ -15,13 +15,11 @@ BLOCK = re.compile(
     r'(<!-- recorded: ([\w ]+) -->\n).*?(<!-- end -->)', re.DOTALL)
 # Without the epoch and the revision of a Debian package
 VERSION = re.compile(r'(?:\d+:)?([\d.]+)')
-# Recorded, but not shown: the page has the rows that a reader compares.
-OMITTED = re.compile(
-    r"memory without a poll|memory of a poll after load|load's CPU|"
-    r"to the last of all, p99|8 at once.*(ms|messages/s)$|"
-    r"no fsync, 100|fsync, no write, 100|trytond, 200.*after its start|"
-    r"trytond-bus, 1,000.*after its start|"
-    r"SQLite, commit to another process, ms")
+# Recorded, but not shown: the page has the rows with a goal and, of servers,
+# those that a reader compares.
+OMITTED = {
+    "memory without a poll", "memory of a poll after load",
+    "load's CPU of a delivery", "to the last of all, p99"}
 FEWEST_POLLS = 1000
 
 
@@ -43,9 +41,7 @@ def block(found):
     runs = [
         json.loads((RESULTS / f'{name}.json').read_text())
         for name in names.split()]
-    rows = [
-        row for run in runs for row in run['rows']
-        if not OMITTED.match("%s, %s" % (row['text'], row['unit']))]
+    rows = [row for run in runs for row in run['rows']]
     tables = {'server': servers, 'journal': journal}.get(names, sides)(rows)
     return '\n'.join([head, *tables, caption(runs), '', end])
 
@@ -82,7 +78,7 @@ def sides(rows):
                 number(row['figures']['stock']),
                 number(row['figures']['ours']),
                 times(row['ratio']), goal(row), mark(row)]
-            for row in rows])
+            for row in rows if goal(row)])
 
 
 def journal(rows):
@@ -100,6 +96,8 @@ def journal(rows):
     cells = []
     for (text, unit), found in groups.items():
         row = found['journal', 'median']
+        if not goal(row):
+            continue
         over, under = row['figures']['ours'], row['figures']['stock']
         least = row['least']
         cells.append([
@@ -120,7 +118,7 @@ def journal(rows):
     yield from table(["readers", "journal", "to reach", ""], [
             ["%s, %s" % (row['text'], row['unit']),
                 number(row['figures']['ours']), goal(row), mark(row)]
-            for row in readers])
+            for row in readers if goal(row)])
 
 
 def servers(rows):
@@ -135,7 +133,8 @@ def servers(rows):
                 row['server']] = row['figure']
         yield from table([f"{polls:,} polls", *names], [
                 [', '.join(key), *(number(found[name]) for name in names)]
-                for key, found in figures.items() if any(found.values())])
+                for key, found in figures.items()
+                if key[0] not in OMITTED and any(found.values())])
 
 
 def goal(row):
