@@ -228,12 +228,6 @@ impl Message {
         &self.channel
     }
 
-    /// The same, shared.
-    #[cfg(feature = "server")]
-    pub(crate) fn channel_name(&self) -> &Arc<str> {
-        &self.channel
-    }
-
     /// The same, to be shared with an index of the channels.
     pub(crate) fn shared_channel(&mut self) -> &mut Arc<str> {
         &mut self.channel

@@ -98,7 +98,12 @@ impl App {
         });
         Self {
             rights,
-            databases: Databases::new(process, config.history, trytond.clone()),
+            databases: Databases::new(
+                process,
+                config.history,
+                config.limits.session_polls,
+                trytond.clone(),
+            ),
             sessions: Arc::new(SessionCache::new(
                 trytond,
                 config.session_cache,

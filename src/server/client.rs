@@ -11,6 +11,7 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
+use super::places::{Others, Places, asks};
 use super::wait::Outcome;
 use crate::history::History;
 use crate::message::{Id, Message};
@@ -41,14 +42,16 @@ pub(super) type Woken = SmallVec<[Waker; 2]>;
 pub(super) struct Client {
     /// In the order in which they came.
     polls: SmallVec<[Entry; 1]>,
-    /// From which number on the client wants messages of the channels of a
-    /// poll. The greatest number counts where several have a channel; most
-    /// clients always ask for the same ones, and have one entry.
-    places: SmallVec<[(Arc<Poll>, u64); 1]>,
+    /// From which number on it wants the messages of each of its channels.
+    places: Places,
+    /// The polls that have ended since the last one arrived.
+    ended: SmallVec<[Arc<Poll>; 1]>,
     /// The message that was sent last, unless it was acknowledged.
     sent: Option<Sent>,
     /// The number after the greatest one that was ever sent.
     unsent: u64,
+    /// The number after the greatest one that was ever acknowledged.
+    acknowledged: u64,
     /// When it polled last.
     seen: f64,
     /// The key of the next poll.
@@ -79,11 +82,11 @@ enum State {
 #[derive(Debug)]
 struct Sent {
     id: Id,
-    channel: Arc<str>,
     number: u64,
-    /// The poll that it was given to: its key, and what it asked for.
+    /// The key of the poll that it was given to.
     key: u32,
-    poll: Arc<Poll>,
+    /// What that poll asked for.
+    covered: Places,
     /// Until when nothing else is sent; none once it failed.
     until: Option<f64>,
 }
@@ -104,10 +107,11 @@ impl Client {
     /// do is for [`Client::next`] to say.
     ///
     /// The last message, if it is the one that was sent last, acknowledges
-    /// what came before it in the channels for which the poll that got it
-    /// asked as well. In a channel that the client asks for for the first
-    /// time, and in all of them if another process has sent it, its messages
-    /// begin after the last one.
+    /// all messages before it in the channels of the poll that got it. If
+    /// another process has sent the last message, all channels begin after
+    /// it. A channel that is opened, for the first time or again, begins
+    /// after the last message, and after the newest one that the client is
+    /// known to have.
     pub(super) fn arrive(
         &mut self,
         poll: Arc<Poll>,
@@ -117,7 +121,7 @@ impl Client {
         woken: &mut Woken,
     ) -> u32 {
         self.seen = now;
-        self.acknowledge(poll.clone(), last, history, now, woken);
+        self.acknowledge(&poll, last, history, now, woken);
         let key = self.next;
         self.next = key.wrapping_add(1);
         self.polls.push(Entry {
@@ -186,7 +190,9 @@ impl Client {
     /// Takes out the poll: its answer was `written`, or its socket failed or
     /// was closed.
     pub(super) fn leave(&mut self, key: u32, written: bool, woken: &mut Woken) {
-        self.polls.retain(|entry| entry.key != key);
+        if let Some(index) = self.polls.iter().position(|entry| entry.key == key) {
+            self.ended.push(self.polls.remove(index).poll);
+        }
         if !written && self.sent.as_ref().is_some_and(|sent| sent.key == key) {
             self.land(woken);
         }
@@ -198,9 +204,24 @@ impl Client {
         &'a self,
         poll: &'a Poll,
     ) -> impl Iterator<Item = (&'a str, u64)> + Clone {
-        poll.channels()
-            .iter()
-            .map(|channel| (&**channel, self.from(channel)))
+        let same = self.places.same(poll);
+        poll.channels().iter().map(move |channel| {
+            (&**channel, same.unwrap_or_else(|| self.from(channel)))
+        })
+    }
+
+    /// The poll with the same channels, if the client has one to share.
+    pub(super) fn shared(&self, poll: &Poll) -> Option<&Arc<Poll>> {
+        self.places.shared(poll)
+    }
+
+    /// Keeps only numbers of a client that has no poll.
+    pub(super) fn forget_names(&mut self) {
+        self.places.forget_names();
+        self.ended = SmallVec::new();
+        if let Some(sent) = &mut self.sent {
+            sent.covered.forget_names();
+        }
     }
 
     /// Since when the client has no poll.
@@ -210,7 +231,7 @@ impl Client {
 
     fn acknowledge(
         &mut self,
-        poll: Arc<Poll>,
+        poll: &Arc<Poll>,
         last: Option<&Id>,
         history: &History,
         now: f64,
@@ -227,62 +248,41 @@ impl Client {
         if self.sent.as_ref().is_some_and(is_sent) {
             if let Some(sent) = self.sent.take() {
                 place = place.max(Some(sent.number));
-                let poll = Poll::new([sent.channel]);
-                self.advance(Arc::new(poll), sent.number + 1);
-                covered = Some(sent.poll);
+                covered = Some(sent.covered);
             }
             self.land(woken);
         } else if is_foreign {
             self.sent = None;
             self.land(woken);
         }
-        let from = place.map_or_else(|| history.recent(now), |place| place + 1);
+        let begin = place.map_or_else(|| history.recent(now), |place| place + 1);
+        if covered.is_some() || is_foreign {
+            self.acknowledged = self.acknowledged.max(begin);
+        }
         // Any other says nothing of the channels that are known already: it
         // may have been sent to a poll that did not ask for them.
         let is_covered = |channel: &str| {
-            is_foreign
-                || covered.as_ref().is_some_and(|poll| asks(poll, channel))
-                || !self.places.iter().any(|(poll, _)| asks(poll, channel))
+            let covered = covered.as_ref();
+            covered.is_some_and(|covered| covered.get(channel).is_some())
+                || (is_foreign && asks(poll, channel))
         };
-        let mut channels = poll.channels().iter();
-        if channels.clone().all(|channel| is_covered(channel)) {
-            self.advance(poll, from);
-        } else {
-            let some = channels.by_ref().filter(|channel| is_covered(channel));
-            let some = Poll::new(some.cloned().collect::<Vec<_>>());
-            self.advance(Arc::new(some), from);
-        }
-    }
-
-    /// The client wants messages of the channels of `poll` from this number
-    /// on, or from where it already is.
-    fn advance(&mut self, poll: Arc<Poll>, from: u64) {
-        let same =
-            |(other, _): &&mut (Arc<Poll>, u64)| other.channels() == poll.channels();
-        match self.places.iter_mut().find(same) {
-            // The old one is not needed any more.
-            Some((known, place)) => (*known, *place) = (poll, from.max(*place)),
-            None => self.places.push((poll, from)),
-        }
-        // Those that say nothing which others don't say as well.
-        let mut index = 0;
-        while self.places.len() > 1 && index < self.places.len() {
-            let (poll, from) = self.places.swap_remove(index);
-            let is_said = poll.channels().iter().all(|channel| {
-                let mut others = self.places.iter();
-                others.any(|(other, place)| *place >= from && asks(other, channel))
+        let ended = std::mem::take(&mut self.ended);
+        let others = Others {
+            waiting: self.polls.iter().map(|entry| &entry.poll).collect(),
+            ended: &ended,
+            acknowledged: covered.as_ref(),
+        };
+        let newest = self.acknowledged;
+        self.places
+            .arrive(poll, &others, now, |channel, old| match old {
+                None => begin.max(newest),
+                Some(from) if is_covered(channel) => from.max(begin),
+                Some(from) => from,
             });
-            if !is_said {
-                self.places.insert(index, (poll, from));
-                index += 1;
-            }
-        }
     }
 
     fn from(&self, channel: &str) -> u64 {
-        let places = self.places.iter();
-        let asked = places.filter(|(poll, _)| asks(poll, channel));
-        asked.map(|(_, from)| *from).max().unwrap_or(0)
+        self.places.get(channel).unwrap_or(0)
     }
 
     /// Until when nothing is sent, if something is in flight.
@@ -325,10 +325,9 @@ impl Client {
         self.unsent = self.unsent.max(number + 1);
         self.sent = Some(Sent {
             id: message.id().clone(),
-            channel: message.channel_name().clone(),
             number,
             key: entry.key,
-            poll: entry.poll.clone(),
+            covered: Places::Same(entry.poll.clone(), number),
             until: Some(now + RESEND_AFTER),
         });
         entry.give(Outcome::Message(message), woken);
@@ -387,10 +386,6 @@ impl Client {
     fn entry(&mut self, key: u32) -> Option<&mut Entry> {
         self.polls.iter_mut().find(|entry| entry.key == key)
     }
-}
-
-fn asks(poll: &Poll, channel: &str) -> bool {
-    poll.channels().iter().any(|asked| **asked == *channel)
 }
 
 impl Entry {

@@ -1,6 +1,6 @@
 //! Real clients, played against what the server knows of them: whatever is
 //! late, lost or abandoned, no message is lost and none is shown twice.
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -35,8 +35,10 @@ enum Step {
     Lose(usize, bool),
     /// The server ends a poll without a message.
     Empty(usize),
-    /// The client wants a channel more.
+    /// The client opens a channel.
     Register,
+    /// The client closes the channel that it opened last.
+    Close,
     /// The session is renewed.
     Renew,
     /// What is under way arrives, and so much time passes.
@@ -92,7 +94,7 @@ struct World {
     responses: Vec<Response>,
     shown: Vec<Id>,
     /// What was published to a channel that the server knows to be wanted.
-    wanted: HashSet<Id>,
+    wanted: HashMap<Id, usize>,
     known: usize,
 }
 
@@ -115,7 +117,7 @@ impl World {
             held: Vec::new(),
             responses: Vec::new(),
             shown: Vec::new(),
-            wanted: HashSet::new(),
+            wanted: HashMap::new(),
             known: 0,
         };
         world.begin(None);
@@ -176,6 +178,7 @@ impl World {
                 }
             }
             Step::Register => self.register(),
+            Step::Close => self.close(),
             Step::Renew => {
                 if self.kind == Kind::Web {
                     self.begin(self.page_last.clone());
@@ -195,7 +198,7 @@ impl World {
         let json = format!("{{\"message_id\":{}}}", self.next_id);
         let message = Message::new(CHANNELS[channel], &json).expect("good");
         if channel < self.known {
-            self.wanted.insert(message.id().clone());
+            self.wanted.insert(message.id().clone(), channel);
         }
         self.history.append(message, self.now);
     }
@@ -210,7 +213,8 @@ impl World {
             self.now,
             &mut Woken::new(),
         );
-        self.known = self.known.max(request.channels);
+        // One that was sent before a channel was closed does not open it.
+        self.known = self.known.max(request.channels.min(self.channels));
         self.held.push(Held {
             key,
             of: request.of,
@@ -270,19 +274,36 @@ impl World {
         self.channels += 1;
         match self.kind {
             Kind::Desktop => self.begin(None),
-            Kind::Web => {
-                // The request is aborted, wherever it is.
-                let of = self.loops.len() - 1;
-                let turn = self.loops[of].turn;
-                self.requests.retain(|r| r.of != of || r.turn != turn);
-                let held = self.held.iter().position(|h| h.of == of && h.turn == turn);
-                if let Some(held) = held {
-                    let held = self.held.remove(held);
-                    self.client.leave(held.key, false, &mut Woken::new());
-                }
-                self.poll(of);
-            }
+            Kind::Web => self.poll_anew(),
         }
+    }
+
+    /// Closes a channel: its messages are not wanted any more.
+    fn close(&mut self) {
+        if self.channels == 2 {
+            return;
+        }
+        self.channels -= 1;
+        let channels = self.channels;
+        self.known = self.known.min(channels);
+        self.wanted.retain(|_, channel| *channel < channels);
+        if self.kind == Kind::Web {
+            self.poll_anew();
+        }
+    }
+
+    /// Aborts the request of the newest loop, wherever it is, and sends
+    /// another one.
+    fn poll_anew(&mut self) {
+        let of = self.loops.len() - 1;
+        let turn = self.loops[of].turn;
+        self.requests.retain(|r| r.of != of || r.turn != turn);
+        let held = self.held.iter().position(|h| h.of == of && h.turn == turn);
+        if let Some(held) = held {
+            let held = self.held.remove(held);
+            self.client.leave(held.key, false, &mut Woken::new());
+        }
+        self.poll(of);
     }
 
     /// Lets every poll look, as those do that are woken or whose time has
@@ -342,7 +363,7 @@ impl World {
         for id in &self.shown {
             assert!(once.insert(id.clone()), "{id:?} is shown twice");
         }
-        for id in &self.wanted {
+        for id in self.wanted.keys() {
             assert!(once.contains(id), "{id:?} is lost");
         }
         let alive = self.loops.iter().filter(|poller| poller.alive).count();
@@ -360,6 +381,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<(usize, bool)>().prop_map(|(which, noticed)| Step::Lose(which, noticed)),
         1 => any::<usize>().prop_map(Step::Empty),
         1 => Just(Step::Register),
+        1 => Just(Step::Close),
         1 => Just(Step::Renew),
         1 => prop_oneof![Just(0.1), Just(1.0), Just(5.0), Just(60.0)].prop_map(Step::Pass),
     ]
@@ -414,4 +436,84 @@ proptest! {
     ) {
         play(kind, &steps);
     }
+}
+
+/// A client whose polls are answered at once, with what the answer says.
+struct Player {
+    client: Client,
+    history: History,
+    now: f64,
+}
+
+impl Player {
+    fn new() -> Self {
+        let World {
+            client, history, ..
+        } = World::new(Kind::Web);
+        Self {
+            client,
+            history,
+            now: 0.0,
+        }
+    }
+
+    fn publish(&mut self, channel: &str, id: u64) -> Id {
+        let json = format!("{{\"message_id\":{id}}}");
+        let message = Message::new(channel, &json).expect("good");
+        self.history.append(message, self.now).id().clone()
+    }
+
+    fn poll(&mut self, channels: &[&str], last: Option<&Id>) -> Option<Id> {
+        self.now += 1.0;
+        let poll = Poll::new(channels.iter().map(|name| (*name).into()));
+        let (history, woken) = (&mut self.history, &mut Woken::new());
+        let key = self
+            .client
+            .arrive(Arc::new(poll), last, history, self.now, woken);
+        let next = self.client.next(key, None, history, self.now, woken);
+        self.client.leave(key, true, woken);
+        match next {
+            Next::Answer(Outcome::Message(message)) => Some(message.id().clone()),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn channel_that_is_opened_again_begins_after_the_newest_message() {
+    const OWN: &str = "client:x";
+    for names_last in [true, false] {
+        let mut player = Player::new();
+        let first = player.publish("chat:a,1", 1);
+        assert_eq!(player.poll(&[OWN, "chat:a,1"], None).as_ref(), Some(&first));
+        // The chat is closed.
+        assert_eq!(player.poll(&[OWN], Some(&first)), None);
+        player.publish("chat:a,1", 2);
+        let own = player.publish(OWN, 3);
+        assert_eq!(player.poll(&[OWN], Some(&first)).as_ref(), Some(&own));
+        assert_eq!(player.poll(&[OWN], Some(&own)), None);
+        // It is opened again, by a loop that goes on or by a new one.
+        let last = Some(&own).filter(|_| names_last);
+        assert_eq!(player.poll(&[OWN, "chat:a,1"], last), None, "{names_last}");
+        let next = player.publish("chat:a,1", 4);
+        assert_eq!(player.poll(&[OWN, "chat:a,1"], last), Some(next));
+    }
+}
+
+#[test]
+fn client_that_comes_back_after_a_while_is_shown_nothing_twice() {
+    const OWN: &str = "client:x";
+    let mut player = Player::new();
+    let first = player.publish("chat:a,1", 1);
+    let second = player.publish(OWN, 2);
+    assert_eq!(player.poll(&[OWN, "chat:a,1"], None).as_ref(), Some(&first));
+    assert_eq!(
+        player.poll(&[OWN, "chat:a,1"], Some(&first)).as_ref(),
+        Some(&second)
+    );
+    player.client.forget_names();
+    assert_eq!(player.poll(&["chat:a,1", OWN], Some(&second)), None);
+    player.client.forget_names();
+    let third = player.publish(OWN, 3);
+    assert_eq!(player.poll(&[OWN], None), Some(third));
 }

@@ -1,38 +1,55 @@
 //! The clients of one database.
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::client::Client;
+use super::places::hash;
 use crate::poll::Poll;
 
+/// How many clients are looked at in a row: all polls of the database wait
+/// for that.
+const SLICE: usize = 1000;
+
 /// The clients of one database, by user and channel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Clients {
     all: Slab<Named>,
-    /// The keys of `all`, by the hash of their names.
+    /// The keys of `all`, by the hash of user and name.
     names: HashTable<u32>,
+    /// The keys of the clients of each user.
+    users: HashMap<u32, SmallVec<[u32; 2]>>,
     hasher: RandomState,
+    /// How many clients a user may have before those without a poll are
+    /// forgotten, the one that polled least recently first.
+    most: usize,
 }
 
 #[derive(Debug)]
 struct Named {
     user: u32,
-    /// What it asks for, in which its own channel is.
-    poll: Arc<Poll>,
+    /// The number in place of its own channel; none without such a channel.
+    name: Option<u64>,
     client: Client,
 }
 
-impl Named {
-    fn is(&self, user: u32, channel: Option<&str>) -> bool {
-        self.user == user && self.poll.client() == channel
-    }
-}
-
 impl Clients {
+    /// No clients, of which a user may have `most` with or without a poll.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            all: Slab::new(),
+            names: HashTable::new(),
+            users: HashMap::new(),
+            hasher: RandomState::new(),
+            most,
+        }
+    }
+
     /// The key of the client of `user` that this poll is of. It stays the
     /// same for as long as the client has a poll. Where the client asks for
     /// what it did before, `poll` becomes the same as then.
@@ -40,35 +57,33 @@ impl Clients {
     /// The session is no part of it: a client whose session was renewed is
     /// the same.
     pub(super) fn key(&mut self, user: u32, poll: &mut Arc<Poll>) -> u32 {
-        let (clients, hasher) = (&mut self.all, &self.hasher);
-        let channel = poll.client();
-        let found = self.names.entry(
-            hasher.hash_one((user, channel)),
-            |key| clients[*key as usize].is(user, channel),
-            |key| hash(hasher, &clients[*key as usize]),
-        );
-        match found {
-            Entry::Occupied(found) => {
-                let named = &mut clients[*found.get() as usize];
-                if named.poll.channels() == poll.channels() {
-                    *poll = named.poll.clone();
-                } else {
-                    named.poll = poll.clone();
-                }
-                *found.get()
+        let name = poll.client().map(hash);
+        let (clients, hasher) = (&self.all, &self.hasher);
+        let found = self.names.find(hasher.hash_one((user, name)), |key| {
+            let named = &clients[*key as usize];
+            named.user == user && named.name == name
+        });
+        if let Some(&key) = found {
+            if let Some(shared) = clients[key as usize].client.shared(poll) {
+                *poll = shared.clone();
             }
-            Entry::Vacant(free) => {
-                let key = clients.insert(Named {
-                    user,
-                    poll: poll.clone(),
-                    client: Client::default(),
-                });
-                let key = u32::try_from(key);
-                let key = key.expect("fewer than 2^32 clients fit the memory");
-                free.insert(key);
-                key
-            }
+            return key;
         }
+        self.make_room(user);
+        let key = self.all.insert(Named {
+            user,
+            name,
+            client: Client::default(),
+        });
+        let key = u32::try_from(key).expect("fewer than 2^32 clients fit the memory");
+        let (clients, hasher) = (&self.all, &self.hasher);
+        self.names
+            .insert_unique(hasher.hash_one((user, name)), key, |key| {
+                let named = &clients[*key as usize];
+                hasher.hash_one((named.user, named.name))
+            });
+        self.users.entry(user).or_default().push(key);
+        key
     }
 
     /// The client with this key.
@@ -76,44 +91,73 @@ impl Clients {
         &mut self.all[key as usize].client
     }
 
-    /// Forgets those who have had no poll since `then`.
-    pub(super) fn forget(&mut self, then: f64) {
-        let (names, hasher) = (&mut self.names, &self.hasher);
-        self.all.retain(|key, named| {
-            let stays = named.client.idle_since().is_none_or(|since| since >= then);
-            if !stays {
-                let found = names
-                    .find_entry(hash(hasher, named), |other| *other as usize == key);
-                if let Ok(found) = found {
-                    found.remove();
-                }
+    /// Forgets the clients that have had no poll since `then`, and the names
+    /// that others without a poll asked for. It looks at some of them from an
+    /// index on; returns from where to continue, until all were looked at.
+    pub(super) fn forget(&mut self, then: f64, from: usize) -> Option<usize> {
+        let end = self.all.capacity().min(from + SLICE);
+        for key in from..end {
+            let Some(named) = self.all.get_mut(key) else {
+                continue;
+            };
+            match named.client.idle_since() {
+                Some(since) if since < then => self.remove(key),
+                Some(_) => named.client.forget_names(),
+                None => {}
             }
-            stays
-        });
+        }
         if self.all.is_empty() {
             // The memory of a crowd is given back once it has gone.
-            *self = Self::default();
+            *self = Self::new(self.most);
         }
+        (end < self.all.capacity()).then_some(end)
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
-}
 
-fn hash(hasher: &RandomState, named: &Named) -> u64 {
-    hasher.hash_one((named.user, named.poll.client()))
+    /// Forgets a client without a poll, if the user has too many.
+    fn make_room(&mut self, user: u32) {
+        let Some(keys) = self.users.get(&user).filter(|keys| keys.len() >= self.most)
+        else {
+            return;
+        };
+        let idle = keys.iter().filter_map(|key| {
+            Some((self.all[*key as usize].client.idle_since()?, *key))
+        });
+        let oldest = idle.min_by(|(a, _), (b, _)| a.total_cmp(b));
+        if let Some((_, key)) = oldest {
+            self.remove(key as usize);
+        }
+    }
+
+    fn remove(&mut self, key: usize) {
+        let Named { user, name, .. } = self.all.remove(key);
+        let hash = self.hasher.hash_one((user, name));
+        let found = self.names.find_entry(hash, |other| *other as usize == key);
+        if let Ok(found) = found {
+            found.remove();
+        }
+        if let Entry::Occupied(mut keys) = self.users.entry(user) {
+            keys.get_mut().retain(|other| *other as usize != key);
+            if keys.get().is_empty() {
+                keys.remove();
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::Woken;
     use super::*;
     use crate::history::{Bounds, History};
 
     #[test]
     fn client_is_known_until_it_has_been_idle_for_long() {
-        let mut clients = Clients::default();
+        let mut clients = Clients::new(100);
         let history = History::new(Bounds {
             seconds: 5.0,
             journal: None,
@@ -128,7 +172,7 @@ mod tests {
         assert_ne!(a, b);
         assert_ne!(key(&mut clients, 2, "client:a"), a);
         assert_eq!(key(&mut clients, 1, "client:a"), a);
-        let mut woken = super::super::client::Woken::new();
+        let mut woken = Woken::new();
         let mut arrive = |clients: &mut Clients, key, now| {
             let poll = poll("client:a");
             clients
@@ -137,37 +181,100 @@ mod tests {
         };
         let waiting = arrive(&mut clients, a, 1.0);
         let left = arrive(&mut clients, b, 1.0);
-        clients
-            .get(b)
-            .leave(left, true, &mut super::super::client::Woken::new());
-        clients.forget(1.0);
+        clients.get(b).leave(left, true, &mut Woken::new());
+        assert_eq!(clients.forget(1.0, 0), None);
         assert_eq!(clients.len(), 2);
-        clients.forget(2.0);
+        assert_eq!(clients.forget(2.0, 0), None);
         assert_eq!(clients.len(), 1);
         assert_eq!(key(&mut clients, 1, "client:a"), a);
-        clients
-            .get(a)
-            .leave(waiting, true, &mut super::super::client::Woken::new());
-        clients.forget(2.0);
+        clients.get(a).leave(waiting, true, &mut Woken::new());
+        assert_eq!(clients.forget(2.0, 0), None);
         assert_eq!(clients.len(), 0);
     }
 
     #[test]
     fn what_a_client_asks_for_is_kept_once() {
-        let mut clients = Clients::default();
+        let mut clients = Clients::new(100);
+        let history = history();
         let poll = |channels: &[&str]| {
             Arc::new(Poll::new(channels.iter().map(|channel| (*channel).into())))
         };
         let mut first = poll(&["a", "client:x"]);
         let key = clients.key(1, &mut first);
-        let mut other = poll(&["b", "client:x"]);
-        for (poll, same) in [(poll(&["a", "client:x"]), true), (other.clone(), false)] {
-            let mut poll = poll;
+        clients
+            .get(key)
+            .arrive(first.clone(), None, &history, 1.0, &mut Woken::new());
+        for (channels, same) in [(["a", "client:x"], true), (["b", "client:x"], false)]
+        {
+            let mut poll = poll(&channels);
             assert_eq!(clients.key(1, &mut poll), key);
             assert_eq!(Arc::ptr_eq(&poll, &first), same);
         }
-        let asked = other.clone();
-        clients.key(1, &mut other);
-        assert!(Arc::ptr_eq(&other, &asked));
+    }
+
+    #[test]
+    fn user_with_too_many_clients_loses_those_without_a_poll() {
+        const MOST: usize = 3;
+        let mut clients = Clients::new(MOST);
+        let history = history();
+        let poll_as = |clients: &mut Clients, user: u32, number: usize| {
+            let channel = format!("client:{number}");
+            let mut poll = Arc::new(Poll::new([channel.as_str().into()]));
+            let key = clients.key(user, &mut poll);
+            #[expect(clippy::cast_precision_loss, reason = "it is small")]
+            let now = number as f64;
+            let woken = &mut Woken::new();
+            (
+                key,
+                clients.get(key).arrive(poll, None, &history, now, woken),
+            )
+        };
+        let (waiting, _) = poll_as(&mut clients, 1, 0);
+        for number in 1..1000 {
+            let (key, entry) = poll_as(&mut clients, 1, number);
+            clients.get(key).leave(entry, true, &mut Woken::new());
+            assert!(clients.len() <= MOST, "{}", clients.len());
+        }
+        let (other, _) = poll_as(&mut clients, 2, 0);
+        assert_ne!(other, waiting);
+        assert_eq!(poll_as(&mut clients, 1, 0).0, waiting);
+        // Those that wait are limited elsewhere.
+        for number in 0..10 {
+            poll_as(&mut clients, 1, number);
+        }
+        assert_eq!(clients.len(), 11);
+    }
+
+    #[test]
+    fn many_clients_are_forgotten_in_slices() {
+        let mut clients = Clients::new(usize::MAX);
+        let history = history();
+        let polls = 3 * SLICE;
+        for number in 0..polls {
+            let channel = format!("client:{number}");
+            let mut poll = Arc::new(Poll::new([channel.as_str().into()]));
+            let key = clients.key(1, &mut poll);
+            let woken = &mut Woken::new();
+            let client = clients.get(key);
+            let entry = client.arrive(poll, None, &history, 1.0, woken);
+            client.leave(entry, true, woken);
+        }
+        let (mut from, mut slices) = (Some(0), 0);
+        while let Some(index) = from {
+            let before = clients.len();
+            from = clients.forget(2.0, index);
+            assert!(before - clients.len() <= SLICE);
+            slices += 1;
+        }
+        assert!(slices >= 3, "{slices}");
+        assert_eq!(clients.len(), 0);
+    }
+
+    fn history() -> History {
+        History::new(Bounds {
+            seconds: 5.0,
+            journal: None,
+            bytes: 0,
+        })
     }
 }

@@ -21,6 +21,8 @@ use crate::waiter::{Signal, Wake, WokenTasks};
 pub(super) struct Databases {
     process: Arc<Process>,
     bounds: Bounds,
+    /// How many clients of a user are known in each database.
+    clients_of_user: usize,
     /// Told of each bus that is made here.
     trytond: Arc<dyn Trytond>,
     /// Those who were woken by a bus.
@@ -81,11 +83,13 @@ impl Databases {
     pub(super) fn new(
         process: Arc<Process>,
         bounds: Bounds,
+        clients_of_user: usize,
         trytond: Arc<dyn Trytond>,
     ) -> Self {
         Self {
             process,
             bounds,
+            clients_of_user,
             trytond,
             woken: Arc::default(),
             known: Mutex::new(HashMap::new()),
@@ -110,7 +114,7 @@ impl Databases {
             Some(known) if known.bus.is(&bus) => known.clone(),
             // The places in the history of another bus mean nothing.
             _ => {
-                let clients = Mutex::new(Clients::default());
+                let clients = Mutex::new(Clients::new(self.clients_of_user));
                 let database = Arc::new(Database {
                     bus,
                     clients,
@@ -132,15 +136,21 @@ impl Databases {
         .await;
     }
 
-    /// Forgets clients that are no more, and databases that nobody uses.
+    /// Forgets clients that have left, and databases without a bus.
     pub(super) fn tidy(&self) {
         let then = self.now() - self.bounds.seconds;
-        let mut databases = lock(&self.known);
-        databases.retain(|name, database| {
-            let mut clients = lock(&database.clients);
-            clients.forget(then);
-            let bus = self.process.bus(name);
-            clients.len() > 0 || bus.is_some_and(|bus| bus.is(&database.bus))
+        let databases: Vec<_> = lock(&self.known).values().cloned().collect();
+        for database in databases {
+            let mut from = Some(0);
+            while let Some(index) = from {
+                from = lock(&database.clients).forget(then, index);
+            }
+        }
+        let buses: HashMap<_, _> = self.list().into_iter().collect();
+        lock(&self.known).retain(|name, database| {
+            let bus = buses.get(name);
+            bus.is_some_and(|bus| bus.is(&database.bus))
+                || lock(&database.clients).len() > 0
         });
     }
 

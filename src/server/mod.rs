@@ -38,6 +38,7 @@ mod p521;
 mod park;
 #[cfg(test)]
 mod park_tests;
+mod places;
 mod question;
 mod recent;
 mod reply;

@@ -1,0 +1,282 @@
+//! From which message on a client wants each of its channels.
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
+use smallvec::SmallVec;
+
+use crate::poll::Poll;
+
+/// For how many seconds a channel is known that no poll asks for any more:
+/// requests of a client may overtake each other.
+const LINGER: f64 = 5.0;
+
+/// How many such channels are known at most.
+const LINGERING: usize = 1024;
+
+/// From which number on a client wants the messages of each of its channels.
+#[derive(Debug)]
+pub(super) enum Places {
+    /// All channels of a poll have the same place, as for most clients.
+    Same(Arc<Poll>, u64),
+    /// The channels have places of their own, in the order of their hashes.
+    Each(Box<[Place]>),
+}
+
+/// The place of one channel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The hash of the name.
+    channel: u64,
+    from: u64,
+    /// When a poll asked for it last.
+    asked: f64,
+}
+
+/// The polls of a client, beside the one that arrives.
+#[derive(Debug)]
+pub(super) struct Others<'a> {
+    /// Those that wait.
+    pub(super) waiting: SmallVec<[&'a Arc<Poll>; 2]>,
+    /// Those that have ended since the poll before arrived.
+    pub(super) ended: &'a [Arc<Poll>],
+    /// The channels of the poll whose answer is acknowledged: its client knows
+    /// best which of them it still wants.
+    pub(super) acknowledged: Option<&'a Places>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self::Each(Box::default())
+    }
+}
+
+impl Places {
+    /// The place of a channel, if the channel is known.
+    pub(super) fn get(&self, channel: &str) -> Option<u64> {
+        match self {
+            Self::Same(poll, from) => asks(poll, channel).then_some(*from),
+            Self::Each(_) => self.find(hash(channel)).map(|place| place.from),
+        }
+    }
+
+    /// The place of all channels of the poll, if they are those of
+    /// [`Places::Same`].
+    pub(super) fn same(&self, poll: &Poll) -> Option<u64> {
+        match self {
+            Self::Same(known, from) if known.channels() == poll.channels() => {
+                Some(*from)
+            }
+            _ => None,
+        }
+    }
+
+    /// The poll that asks for the same channels as `poll`, if one is kept.
+    pub(super) fn shared(&self, poll: &Poll) -> Option<&Arc<Poll>> {
+        match self {
+            Self::Same(known, _) if known.channels() == poll.channels() => Some(known),
+            _ => None,
+        }
+    }
+
+    /// Takes in the channels of a poll that arrives at `now`, and forgets
+    /// those that its client does not ask for any more. `place` gives the new
+    /// place of a channel from the old one.
+    pub(super) fn arrive(
+        &mut self,
+        poll: &Arc<Poll>,
+        others: &Others<'_>,
+        now: f64,
+        place: impl Fn(&str, Option<u64>) -> u64,
+    ) {
+        let same = self.same(poll);
+        let old = |channel| same.or_else(|| self.get(channel));
+        let channels = poll.channels().iter();
+        let places: Vec<_> = channels
+            .map(|channel| (&**channel, place(channel, old(channel))))
+            .collect();
+        let first = places.first().map_or(0, |(_, from)| *from);
+        let are_same = places.iter().all(|(_, from)| *from == first);
+        let is_other = |other: &Arc<Poll>| other.channels() != poll.channels();
+        let is_alone = !others.waiting.iter().any(|other| is_other(other))
+            && !others.ended.iter().any(is_other);
+        if !are_same || !is_alone || same.is_none() {
+            let kept = self.kept(&places, others, now, place);
+            if !are_same || kept.len() > poll.channels().len() {
+                *self = Self::Each(kept);
+                return;
+            }
+        }
+        *self = Self::Same(poll.clone(), first);
+    }
+
+    /// The places of the poll that arrives, and of other channels that its
+    /// client may still want.
+    fn kept(
+        &self,
+        places: &[(&str, u64)],
+        others: &Others<'_>,
+        now: f64,
+        place: impl Fn(&str, Option<u64>) -> u64,
+    ) -> Box<[Place]> {
+        let known = |channel: &str, from| Place {
+            channel: hash(channel),
+            from,
+            asked: now,
+        };
+        let is_closed = |channel: u64| {
+            let acknowledged = others.acknowledged;
+            acknowledged.is_some_and(|places| places.find(channel).is_some())
+        };
+        let channels = |poll: &Arc<Poll>| -> Vec<Place> {
+            let channels = poll.channels().iter();
+            channels
+                .map(|channel| known(channel, place(channel, self.get(channel))))
+                .collect()
+        };
+        let mut kept: Vec<_> = places
+            .iter()
+            .map(|(channel, from)| known(channel, *from))
+            .collect();
+        kept.extend(others.waiting.iter().flat_map(|poll| channels(poll)));
+        let mut lingering: Vec<_> = others.ended.iter().flat_map(channels).collect();
+        if let Self::Each(each) = self {
+            lingering.extend(each.iter().filter(|place| now - place.asked < LINGER));
+        }
+        lingering.retain(|place| !is_closed(place.channel));
+        lingering.truncate(LINGERING);
+        kept.extend(lingering);
+        // Of equal ones the first stays.
+        kept.sort_by_key(|place| place.channel);
+        kept.dedup_by_key(|place| place.channel);
+        kept.into()
+    }
+
+    /// Keeps numbers in place of names, for a client that may not come back.
+    pub(super) fn forget_names(&mut self) {
+        if let Self::Same(poll, from) = self {
+            let channels = poll.channels().iter();
+            let mut each: Vec<_> = channels
+                .map(|channel| Place {
+                    channel: hash(channel),
+                    from: *from,
+                    asked: f64::NEG_INFINITY,
+                })
+                .collect();
+            each.sort_by_key(|place| place.channel);
+            *self = Self::Each(each.into());
+        }
+    }
+
+    fn find(&self, channel: u64) -> Option<Place> {
+        match self {
+            Self::Same(poll, from) => {
+                let mut channels = poll.channels().iter();
+                let found = channels.any(|asked| hash(asked) == channel);
+                found.then_some(Place {
+                    channel,
+                    from: *from,
+                    asked: f64::NEG_INFINITY,
+                })
+            }
+            Self::Each(each) => {
+                let found = each.binary_search_by_key(&channel, |place| place.channel);
+                found.ok().map(|index| each[index])
+            }
+        }
+    }
+}
+
+/// Whether the poll asks for the channel.
+pub(super) fn asks(poll: &Poll, channel: &str) -> bool {
+    poll.channels().iter().any(|asked| **asked == *channel)
+}
+
+/// A number in place of the name of a channel. Its key is random, so that a
+/// client can't choose two names with the same number.
+pub(super) fn hash(channel: &str) -> u64 {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    HASHER.hash_one(channel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(channels: &[&str]) -> Arc<Poll> {
+        Arc::new(Poll::new(channels.iter().map(|channel| (*channel).into())))
+    }
+
+    fn known(places: &Places, channels: &[&str]) -> Vec<Option<u64>> {
+        channels.iter().map(|channel| places.get(channel)).collect()
+    }
+
+    fn others<'a>(waiting: &'a [Arc<Poll>], ended: &'a [Arc<Poll>]) -> Others<'a> {
+        Others {
+            waiting: waiting.iter().collect(),
+            ended,
+            acknowledged: None,
+        }
+    }
+
+    fn begin(from: u64) -> impl Fn(&str, Option<u64>) -> u64 {
+        move |_, old| old.unwrap_or(from)
+    }
+
+    #[test]
+    fn channels_that_no_poll_asks_for_are_forgotten_after_a_while() {
+        const ALL: [&str; 3] = ["a", "b", "c"];
+        let (ab, ac, c) = ([poll(&["a", "b"])], poll(&["a", "c"]), poll(&["c"]));
+        let mut places = Places::default();
+        places.arrive(&ab[0], &others(&[], &[]), 0.0, begin(1));
+        assert_eq!(known(&places, &ALL), [Some(1), Some(1), None]);
+        places.arrive(&ac, &others(&ab, &[]), 100.0, begin(2));
+        assert_eq!(known(&places, &ALL), [Some(1), Some(1), Some(2)]);
+        places.arrive(&c, &others(&[], &ab), 200.0, begin(3));
+        assert_eq!(known(&places, &ALL), [Some(1), Some(1), Some(2)]);
+        places.arrive(&c, &others(&[], &[]), 200.0 + LINGER / 2.0, begin(3));
+        assert_eq!(known(&places, &ALL), [Some(1), Some(1), Some(2)]);
+        places.arrive(&c, &others(&[], &[]), 200.0 + LINGER, begin(3));
+        assert_eq!(known(&places, &ALL), [None, None, Some(2)]);
+    }
+
+    #[test]
+    fn channel_that_is_closed_with_an_acknowledgement_is_forgotten_at_once() {
+        let ab = [poll(&["a", "b"])];
+        let mut places = Places::default();
+        places.arrive(&ab[0], &others(&[], &[]), 0.0, begin(1));
+        let acknowledged = Places::Same(ab[0].clone(), 1);
+        let closing = Others {
+            acknowledged: Some(&acknowledged),
+            ..others(&[], &ab)
+        };
+        places.arrive(&poll(&["b"]), &closing, 0.0, begin(2));
+        assert_eq!(known(&places, &["a", "b"]), [None, Some(1)]);
+    }
+
+    #[test]
+    fn client_that_changes_channels_all_the_time_takes_bounded_memory() {
+        let mut places = Places::default();
+        for number in 0..300 {
+            let names: Vec<_> = (0..100)
+                .map(|channel| format!("{number}:{channel}"))
+                .collect();
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let last = [poll(&names)];
+            places.arrive(&last[0], &others(&[], &last), 0.0, begin(1));
+            let Places::Each(each) = &places else {
+                continue;
+            };
+            assert!(each.len() <= LINGERING + names.len(), "{}", each.len());
+        }
+    }
+
+    #[test]
+    fn places_are_kept_without_the_names() {
+        let mut places = Places::default();
+        places.arrive(&poll(&["a", "b"]), &others(&[], &[]), 0.0, |_, _| 7);
+        assert!(places.shared(&poll(&["a", "b"])).is_some());
+        places.forget_names();
+        assert!(places.shared(&poll(&["a", "b"])).is_none());
+        assert_eq!(known(&places, &["a", "b", "c"]), [Some(7), Some(7), None]);
+    }
+}
