@@ -87,7 +87,7 @@ def report(*names):
         reasons.update(result['reasons'])
         print(f"{name:{width}}  {clock(result['seconds']):>5}"
             f"  {said(result['counts'])}")
-    missing = {reason for reason in reasons if reason.startswith(INSTALL)}
+    missing = {reason for reason in reasons if INSTALL in reason}
     for title, some in [
             ("To run what was skipped for want of a program:", missing),
             ("Skipped since it does not apply:", reasons.keys() - missing)]:

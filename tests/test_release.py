@@ -148,7 +148,7 @@ def test_links_lead_from_anywhere(text, expected):
 
 
 @pytest.mark.skipif(
-    not CARGO_DENY.exists(), reason="make audit installs cargo-deny")
+    not CARGO_DENY.exists(), reason="install cargo-deny, as make audit does")
 def test_licence_that_is_not_allowed_is_refused(tmp_path):
     rules = (ROOT / 'deny.toml').read_text()
     for licence, status in [('Zlib', 0), ('Beerware', 4)]:
