@@ -13,22 +13,26 @@ from support.modes import MODES, listened
 from support.server import TrytondServer
 
 
+def make(postgresql, database, directory, mode, **options):
+    "A server of the database in this mode, with such options of [bus]"
+    class_ = 'trytond_fastbus.Bus' if mode == 'class' else None
+    sections = {
+        'database': {'uri': postgresql.uri},
+        'bus': {
+            'class': class_, 'select_timeout': 1,
+            'long_polling_timeout': 20, **options},
+        'wsgi middleware': {
+            'hangup': 'trytond_fastbus.hangup.Middleware',
+            'insight': 'support.insight.insight'},
+        }
+    return TrytondServer(directory, sections, [database], **MODES[mode])
+
+
 @pytest.fixture
 def serve(postgresql, database, tmp_path):
-    "A function: a server of the database in this mode, with such options"
-    def serve(mode, **options):
-        class_ = 'trytond_fastbus.Bus' if mode == 'class' else None
-        sections = {
-            'database': {'uri': postgresql.uri},
-            'bus': {
-                'class': class_, 'select_timeout': 1,
-                'long_polling_timeout': 20, **options},
-            'wsgi middleware': {
-                'hangup': 'trytond_fastbus.hangup.Middleware',
-                'insight': 'support.insight.insight'},
-            }
-        return TrytondServer(tmp_path, sections, [database], **MODES[mode])
-    return serve
+    "A function: a server of the test's own, in this mode"
+    return lambda mode, **options: make(
+        postgresql, database, tmp_path, mode, **options)
 
 
 @pytest.fixture(params=MODES)
@@ -84,19 +88,26 @@ def test_poll_is_answered(serve, mode, database):
 @pytest.mark.parametrize('last', [
         None, 0, 1.5, True, '', 'x', [], [{}], {},
         {'__class__': 'date', 'year': 1, 'month': 1, 'day': 1}])
-def test_last_message_of_any_type_is_unknown(last, poller, database):
+def test_last_message_of_any_type_is_unknown(last, poller, listening):
     client = poller
-    id_, = publish(database, client.channel, {'type': 'x'})
+    id_, = publish(listening, client.channel, {'type': 'x'})
     client.last_message = last
     assert client.poll()[1]['message_id'] == id_
 
 
+@pytest.fixture(scope='module')
+def shared(postgresql, listening, tmp_path_factory):
+    "A server in the mode install, for tests that change nothing of it"
+    directory = tmp_path_factory.mktemp('shared')
+    with make(postgresql, listening, directory, 'install') as server:
+        listened(TrytonClient(server.url, listening, timeout=60), listening)
+        yield server
+
+
 @pytest.fixture
-def poller(serve, database):
-    with serve('install') as server:
-        client = TrytonClient(server.url, database, timeout=60)
-        listened(client, database)
-        yield client
+def poller(shared, listening):
+    "A client of it"
+    return TrytonClient(shared.url, listening, timeout=60)
 
 
 def test_bad_request_is_answered_400(poller):
@@ -117,12 +128,12 @@ def test_stranger_is_answered_401(poller):
 
 
 def test_message_is_answered_as_it_was_published(
-        poller, postgresql, database):
+        poller, postgresql, listening):
     message = (
         '{"type":"x",  "message_id":"1", "e":1.10e1,"n":NaN,"s":"\\ud800",'
         '"i":100000000000000000000,"d":{"__class__":"date","year":1}}')
     plain = message.replace('NaN', 'null').replace('\\ud800', '\\u00e9')
-    with Wire(f'{postgresql.uri}/{database}') as wire:
+    with Wire(f'{postgresql.uri}/{listening}') as wire:
         wire.notify([
                 ('bus', '{"channel":"%s","message":%s}' % (
                         poller.channel, plain))])

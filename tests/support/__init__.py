@@ -4,11 +4,14 @@ import time
 
 def wait_until(condition, deadline=60, message=None):
     """Return the first true value of condition(), looking every few
-    milliseconds; after deadline seconds raise TimeoutError."""
+    milliseconds and then less often; after deadline seconds raise
+    TimeoutError."""
     end = time.monotonic() + deadline
+    pause = .002
     while not (value := condition()):
         if time.monotonic() > end:
             raise TimeoutError(
                 message or f"nothing after {deadline} s: {condition}")
-        time.sleep(.005)
+        time.sleep(pause)
+        pause = min(pause * 1.2, .05)
     return value
