@@ -4,7 +4,7 @@ use std::sync::Arc;
 use crate::alarm::Bell;
 use crate::history::{Bounds, History};
 use crate::journal::Journal;
-pub use crate::journal::Request;
+pub use crate::journal::{Mark, Request};
 use crate::look::Looks;
 use crate::message::{Id, Message};
 pub use crate::settle::Settling;
@@ -28,11 +28,14 @@ struct State {
     looks: Option<Looks>,
     /// None where messages come by notifications only.
     journal: Option<Journal>,
+    /// The row of the journal that was read last before it could not be used.
+    mark: Option<Mark>,
     /// Once set nobody waits any more.
     closed: bool,
     published: u64,
     skipped: u64,
     gaps: u64,
+    rewinds: u64,
     listening: bool,
     queue_usage: f64,
     /// Whether a poll has waited since [`Bus::has_waited`].
@@ -104,6 +107,9 @@ pub struct Statistics {
     /// How often messages may have been lost with the connection, for want of
     /// a journal.
     pub gaps: u64,
+    /// How often the numbers of the journal went back, so that all of it was
+    /// read anew.
+    pub rewinds: u64,
     /// Whether the connection is there that messages come by.
     pub listening: bool,
     /// The part of PostgreSQL's queue of notifications that is in use, from 0
@@ -118,16 +124,19 @@ impl Bus {
     /// A bus that retains messages within `bounds`.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
+        let history = History::new(bounds);
         Self {
             shared: Arc::new(Mutex::new(State {
-                history: History::new(bounds),
                 waitlist: Waitlist::default(),
                 looks: bounds.journal.map(|_| Looks::default()),
-                journal: bounds.journal.map(|_| Journal::default()),
+                journal: bounds.journal.map(|_| Journal::new(None, &history)),
+                mark: None,
+                history,
                 closed: false,
                 published: 0,
                 skipped: 0,
                 gaps: 0,
+                rewinds: 0,
                 listening: false,
                 queue_usage: 0.0,
                 has_waited: false,
@@ -296,9 +305,12 @@ impl Bus {
         state.history.set_bounds(bounds);
         let mut waiters = Vec::new();
         if bounds.journal.is_some() {
-            state.journal.get_or_insert_default();
+            if state.journal.is_none() {
+                state.journal = Some(Journal::new(state.mark, &state.history));
+            }
             state.looks.get_or_insert_default();
         } else if let Some(mut journal) = state.journal.take() {
+            state.mark = journal.mark();
             waiters = journal.take_all();
             if let Some(looks) = &mut state.looks {
                 waiters.extend(looks.take_all());
@@ -337,28 +349,35 @@ impl Bus {
         self.lock().journal.is_some()
     }
 
-    /// Notes that the journal was read up to this number, should there be no
-    /// message with it.
-    pub fn pass(&self, number: u64) {
+    /// Notes that the rows of the journal were read up to this one.
+    pub fn pass(&self, mark: Mark) {
         if let Some(journal) = &mut self.lock().journal {
-            journal.pass(number);
+            journal.pass(mark);
         }
     }
 
-    /// Whether the message with the greatest number that was read has this id.
+    /// The row of the journal that was read last; none before the first, and
+    /// while all rows are read anew.
     #[must_use]
-    pub fn is_last(&self, id: &Id) -> bool {
-        let state = self.lock();
-        let journal = state.journal.as_ref();
-        journal.is_some_and(|journal| journal.is_last(id))
+    pub fn mark(&self) -> Option<Mark> {
+        self.lock().journal.as_ref().and_then(Journal::mark)
     }
 
-    /// Has the journal read from its beginning by the next look, since its
-    /// numbers mean something else now.
+    /// Has all rows of the journal read anew, since the mark is not among them.
     pub fn rewind(&self) {
-        if let Some(journal) = &mut self.lock().journal {
-            journal.rewind();
+        let state = &mut *self.lock();
+        if let Some(journal) = &mut state.journal {
+            journal.rewind(&state.history);
         }
+    }
+
+    /// Notes that all rows were read; returns the greatest numbers before and
+    /// now if numbers went back, which is counted.
+    pub fn end_rewind(&self) -> Option<(u64, u64)> {
+        let state = &mut *self.lock();
+        let back = state.journal.as_mut()?.end_rewind(&mut state.history);
+        state.rewinds += u64::from(back.is_some());
+        back
     }
 
     /// Notes that a look into the database begins.
@@ -373,18 +392,9 @@ impl Bus {
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn end_look(&self) -> Wakeup {
         let mut state = self.lock();
-        let State {
-            history,
-            looks,
-            journal,
-            ..
-        } = &mut *state;
-        if let Some(journal) = journal {
-            journal.end_look(history);
-        }
         Wakeup {
             wake: Wake::Looked,
-            waiters: looks.as_mut().map(Looks::end).unwrap_or_default(),
+            waiters: state.looks.as_mut().map(Looks::end).unwrap_or_default(),
         }
     }
 
@@ -468,6 +478,7 @@ impl Bus {
             evicted: state.history.evicted(),
             skipped: state.skipped,
             gaps: state.gaps,
+            rewinds: state.rewinds,
             listening: state.listening,
             queue_usage: state.queue_usage,
             number: state.journal.as_ref().map_or(0, Journal::last),

@@ -84,7 +84,7 @@ impl History {
     /// Appends a message that arrived at `now`, and makes room for it.
     pub fn append(&mut self, mut message: Message, now: f64) -> Arc<Message> {
         self.expire(now);
-        let number = self.first + self.entries.len() as u64;
+        let number = self.end();
         // Minus the age of one that was published before it came here.
         let time = now + message.arrived();
         // A clock that is set back must not make a message older than those
@@ -192,6 +192,12 @@ impl History {
     #[must_use]
     pub fn first(&self) -> u64 {
         self.first
+    }
+
+    /// The number of the next message.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
     }
 
     /// The number of the oldest message at `now` that is for those who name

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::history::History;
-use crate::message::{Id, Message};
+use crate::message::Message;
 use crate::waiter::Waiter;
 
 /// The first row in some channels, as somebody waits for it.
@@ -23,68 +23,121 @@ pub struct Request {
     pub until: u64,
 }
 
+/// The row that was read last. Numbers mean the same as before for as long as
+/// this row is in the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mark {
+    /// Its number.
+    pub number: u64,
+    /// When it was committed, in seconds on the clock of the database.
+    pub created: f64,
+}
+
 /// How far the journal of one database was read.
-#[derive(Debug, Default)]
+///
+/// Only rows move this on. The number in a notification says no more than that
+/// it is time to read: any role of the database may have sent it.
+#[derive(Debug)]
 pub(crate) struct Journal {
-    /// The greatest number that was read, and the id of its message.
-    last: u64,
-    last_id: Option<Id>,
-    /// Whether it is read once more from its beginning.
-    again: bool,
+    /// None before the first row, and while all rows are read anew.
+    mark: Option<Mark>,
+    again: Option<Again>,
     /// Those who wait for a row of their own, by key.
     requests: BTreeMap<u64, (Request, Arc<Waiter>)>,
     next: u64,
 }
 
+/// What is known while rows are read that may have been read before.
+#[derive(Debug)]
+struct Again {
+    before: Option<Mark>,
+    /// The place in the history of the first message that came since: those
+    /// before are not new if they are found in a row.
+    known: u64,
+    /// Whether a number that was used before belongs to a new message.
+    is_back: bool,
+}
+
 impl Journal {
-    /// Whether a message that arrives is new. One that comes by a
-    /// notification and was read before is not.
+    /// A journal that was read up to the mark. Messages that are in the history
+    /// may be in the rows that follow: they were sent without it meanwhile.
+    pub(crate) fn new(mark: Option<Mark>, history: &History) -> Self {
+        Self {
+            mark,
+            again: Some(Again {
+                before: mark,
+                known: history.end(),
+                is_back: false,
+            }),
+            requests: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    /// Whether a message is new. One without a number is; one of a row is
+    /// unless it was read before.
     pub(crate) fn admits(&mut self, message: &Message, history: &History) -> bool {
         let number = message.number();
         if number == 0 {
             return true;
         }
-        if number <= self.last {
+        if self.mark.is_some_and(|mark| number <= mark.number) {
             return false;
         }
-        self.last = number;
-        self.last_id = Some(message.id().clone());
-        !self.again || history.resume::<&str>(message.id(), &[]).is_none()
+        let Some(again) = &mut self.again else {
+            return true;
+        };
+        let place = history.resume::<&str>(message.id(), &[]);
+        let is_new = place.is_none_or(|place| place >= again.known);
+        again.is_back |=
+            is_new && again.before.is_some_and(|mark| number <= mark.number);
+        is_new
     }
 
-    /// Notes that it was read up to this number, be there no message with it.
-    pub(crate) fn pass(&mut self, number: u64) {
-        if number > self.last {
-            self.last = number;
-            self.last_id = None;
-        }
+    /// Notes that the rows were read up to this one.
+    pub(crate) fn pass(&mut self, mark: Mark) {
+        self.mark = Some(mark);
+    }
+
+    /// The row that was read last; none while all are read anew.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.mark
     }
 
     /// The greatest number that was read; zero before the first.
     pub(crate) fn last(&self) -> u64 {
-        self.last
+        let before = || self.again.as_ref()?.before;
+        self.mark.or_else(before).map_or(0, |mark| mark.number)
     }
 
-    /// Whether the message with that number has this id.
-    pub(crate) fn is_last(&self, id: &Id) -> bool {
-        self.last_id.as_ref() == Some(id)
+    /// Has all rows read anew: the mark is not in the table, so numbers may
+    /// mean something else. Messages in the history are not new.
+    pub(crate) fn rewind(&mut self, history: &History) {
+        let again = self.again.take();
+        let (before, is_back) =
+            again.map_or((None, false), |again| (again.before, again.is_back));
+        self.again = Some(Again {
+            before: self.mark.take().or(before),
+            known: history.end(),
+            is_back,
+        });
     }
 
-    /// Takes every number anew until the end of the next look: the numbers
-    /// mean something else now. Messages that are still known are not.
-    pub(crate) fn rewind(&mut self) {
-        self.last = 0;
-        self.last_id = None;
-        self.again = true;
-    }
-
-    /// A look has ended.
-    pub(crate) fn end_look(&mut self, history: &mut History) {
-        if self.again {
-            self.again = false;
-            // Its numbers are those from before.
-            history.forget_gone();
+    /// Notes that all rows were read; returns the greatest numbers before and
+    /// now if numbers went back.
+    pub(crate) fn end_rewind(&mut self, history: &mut History) -> Option<(u64, u64)> {
+        let Again {
+            before, is_back, ..
+        } = self.again.take()?;
+        // An empty table says nothing: all rows were old, or were removed.
+        self.mark = self.mark.or(before);
+        let (before, now) = (before?.number, self.last());
+        if !is_back && now >= before {
+            return None;
         }
+        // Its numbers are those from before.
+        history.forget_gone();
+        Some((before, now))
     }
 
     /// Registers a poll that waits for the first row in its channels with a
@@ -149,6 +202,7 @@ mod tests {
     use crate::alarm::Alarm;
     use crate::bus::{Bus, Row, Settling, Subscription, Ticket, Wakeup};
     use crate::history::Bounds;
+    use crate::message::Id;
     use crate::waiter::{Signal, Wake};
 
     const BOUNDS: Bounds = Bounds {
@@ -172,10 +226,25 @@ mod tests {
         bus.publish(messages, 0.0).iter().for_each(Wakeup::run);
     }
 
+    /// Reads these rows, all that there are.
     fn look(bus: &Bus, messages: impl IntoIterator<Item = Message>) {
         bus.begin_look();
-        publish(bus, messages);
+        read(bus, messages);
+        bus.end_rewind();
         bus.end_look().run();
+    }
+
+    fn read(bus: &Bus, messages: impl IntoIterator<Item = Message>) {
+        for message in messages {
+            let number = message.number();
+            publish(bus, [message]);
+            bus.pass(mark(number));
+        }
+    }
+
+    fn mark(number: u64) -> Mark {
+        let created = 0.0;
+        Mark { number, created }
     }
 
     fn settle(bus: &Bus, last: Option<u64>, settling: &mut Settling) -> Option<Ticket> {
@@ -232,38 +301,85 @@ mod tests {
     }
 
     #[test]
-    fn message_that_was_read_is_not_new_when_it_is_notified() {
+    fn row_that_was_read_is_not_new() {
         let bus = Bus::new(BOUNDS);
         look(&bus, [message("c", 1), message("c", 3)]);
-        publish(&bus, [message("c", 1), message("c", 3), message("c", 4)]);
+        publish(&bus, [message("c", 1), message("c", 3)]);
+        read(&bus, [message("c", 4)]);
         // Those of no number are always new.
         let live = Message::new("c", "{\"message_id\":3}").expect("a good message");
         publish(&bus, [live]);
         assert_eq!(bus.statistics().published, 4);
-        assert_eq!(bus.statistics().number, 4);
-        assert!(bus.is_last(&id(4)) && !bus.is_last(&id(3)));
-        bus.pass(9);
-        assert!(!bus.is_last(&id(4)));
+        assert_eq!(bus.mark(), Some(mark(4)));
+        bus.pass(mark(9));
         publish(&bus, [message("c", 9)]);
         assert_eq!(bus.statistics().published, 4);
+        assert_eq!(bus.statistics().number, 9);
     }
 
     #[test]
-    fn after_a_rewind_only_retained_messages_are_not_new() {
+    fn after_a_rewind_only_known_messages_are_not_new() {
         let bus = Bus::new(BOUNDS);
         look(&bus, [message("c", 7), message("c", 8)]);
         bus.rewind();
-        let other = message("c", 5).numbered(8);
-        look(&bus, [message("c", 7), other]);
+        assert_eq!((bus.mark(), bus.statistics().number), (None, 8));
+        read(&bus, [message("c", 7), message("c", 5).numbered(8)]);
+        assert_eq!(bus.end_rewind(), Some((8, 8)));
         assert_eq!(bus.statistics().published, 3);
         assert_eq!(next(&bus, Some(8)), Some(id(5)));
-        // From the next look on the numbers count again.
-        publish(&bus, [message("c", 8), message("c", 9)]);
+        read(&bus, [message("c", 8), message("c", 9)]);
+        assert_eq!(bus.statistics().published, 4);
+        assert_eq!(bus.statistics().rewinds, 1);
+    }
+
+    #[test]
+    fn numbers_do_not_go_back_when_old_rows_are_deleted() {
+        let bus = Bus::new(BOUNDS);
+        look(&bus, [message("c", 7), message("c", 8)]);
+        bus.rewind();
+        assert_eq!(bus.end_rewind(), None);
+        assert_eq!(bus.mark(), Some(mark(8)));
+        bus.rewind();
+        read(&bus, [message("c", 9)]);
+        assert_eq!(bus.end_rewind(), None);
+        assert_eq!((bus.mark(), bus.statistics().rewinds), (Some(mark(9)), 0));
+    }
+
+    #[test]
+    fn equal_ids_in_rows_that_are_read_together_are_both_new() {
+        let bus = Bus::new(BOUNDS);
+        let same = |number| message("c", 5).numbered(number);
+        look(&bus, [same(1), same(2)]);
+        bus.rewind();
+        read(
+            &bus,
+            [same(1), message("c", 6), message("c", 6).numbered(7)],
+        );
         assert_eq!(bus.statistics().published, 4);
     }
 
     #[test]
-    fn after_a_rewind_old_numbers_of_what_left_are_forgotten() {
+    fn messages_sent_while_the_journal_can_not_be_used_are_known() {
+        let bus = Bus::new(BOUNDS);
+        look(&bus, [message("c", 1)]);
+        bus.set_bounds(Bounds {
+            journal: None,
+            ..BOUNDS
+        })
+        .run();
+        publish(
+            &bus,
+            [message("c", 2).numbered(0), message("c", 3).numbered(0)],
+        );
+        bus.set_bounds(BOUNDS).run();
+        assert_eq!(bus.mark(), Some(mark(1)));
+        look(&bus, [message("c", 2), message("c", 3), message("c", 4)]);
+        assert_eq!(bus.statistics().published, 4);
+        assert_eq!(bus.statistics().rewinds, 0);
+    }
+
+    #[test]
+    fn after_a_rewind_old_numbers_of_evicted_messages_are_forgotten() {
         let bus = Bus::new(Bounds {
             bytes: 100_000,
             ..BOUNDS
@@ -364,11 +480,11 @@ mod tests {
     }
 
     /// Reads the journal as the listener does.
-    fn read(process: &Process, log: &[u8]) {
+    fn catch_up(process: &Process, log: &[u8]) {
         let bus = &process.bus;
         bus.begin_look();
-        let last = usize::try_from(bus.statistics().number).expect("small");
-        publish(bus, rows(log, last..log.len()));
+        read_until(bus, log, log.len());
+        bus.end_rewind();
         bus.end_look().run();
         for request in bus.requests(2) {
             let asked = |index: &usize| {
@@ -384,6 +500,14 @@ mod tests {
                 None => Row::None,
             };
             bus.answer(request.key, row).run();
+        }
+    }
+
+    fn read_until(bus: &Bus, log: &[u8], until: usize) {
+        let last = bus.mark().map_or(0, |mark| mark.number);
+        let last = usize::try_from(last).expect("small");
+        if last < until {
+            read(bus, rows(log, last..until));
         }
     }
 
@@ -426,7 +550,7 @@ mod tests {
                 Subscription::Waiting(ticket) => ticket,
             };
             if process.connected && round < reads {
-                read(process, log);
+                catch_up(process, log);
             }
             match ticket.waiter().woken() {
                 Some(Wake::Message(message)) => return Some(message.number()),
@@ -435,6 +559,167 @@ mod tests {
             }
         }
         None
+    }
+
+    /// The table of a journal, with a snapshot of it.
+    #[derive(Clone, Debug, Default)]
+    struct Table {
+        /// Number, time of the commit, id.
+        rows: Vec<(u64, f64, u64)>,
+        sequence: u64,
+        snapshot: Vec<(u64, f64, u64)>,
+    }
+
+    impl Table {
+        /// Commits a message, as the trigger numbers it.
+        fn commit(&mut self, time: f64, id: u64) {
+            let last = self.rows.last().map_or(0, |row| row.0);
+            self.sequence = (self.sequence + 1).max(last + 1);
+            self.rows.push((self.sequence, time, id));
+        }
+
+        /// Reads the rows up to a number, as the listener does, two at a time.
+        fn read(&self, bus: &Bus, mut until: u64) {
+            loop {
+                let after = bus.mark().map_or(0, |mark| mark.number);
+                let end = until.max(after);
+                let page = self.rows.iter();
+                let page = page.filter(|row| (after..=end).contains(&row.0));
+                let mut page: Vec<_> = page.take(3).collect();
+                if let Some(mark) = bus.mark() {
+                    let first = page.first().map(|row| (row.0, row.1));
+                    if first != Some((mark.number, mark.created)) {
+                        bus.rewind();
+                        until = u64::MAX;
+                        continue;
+                    }
+                    page.remove(0);
+                }
+                let Some(&&(number, created, _)) = page.last() else {
+                    break;
+                };
+                let message =
+                    |row: &&(u64, f64, u64)| message("c", row.2).numbered(row.0);
+                publish(bus, page.iter().map(message));
+                bus.pass(Mark { number, created });
+            }
+            if until == u64::MAX {
+                bus.end_rewind();
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Commit(u8),
+        /// Numbers that no row has, after rollbacks.
+        Gap(u64),
+        /// A notification with a number, which may be forged.
+        Hint(u64),
+        Look,
+        TakeSnapshot,
+        Restore,
+        Truncate,
+        SetSequence(u64),
+        DeleteOld(usize),
+        /// The journal can't be used for a while, in which so many messages
+        /// are committed and received without it.
+        Suspend(u8),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let number =
+            || prop_oneof![4 => 0_u64..40, 1 => Just(u64::MAX), 1 => any::<u64>()];
+        prop_oneof![
+            6 => (1_u8..5).prop_map(Change::Commit),
+            1 => (1_u64..5).prop_map(Change::Gap),
+            4 => number().prop_map(Change::Hint),
+            4 => Just(Change::Look),
+            1 => Just(Change::TakeSnapshot),
+            1 => Just(Change::Restore),
+            1 => Just(Change::Truncate),
+            1 => (0_u64..40).prop_map(Change::SetSequence),
+            1 => (1_usize..9).prop_map(Change::DeleteOld),
+            1 => (0_u8..4).prop_map(Change::Suspend),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens to the table, and whatever numbers are notified: a
+        /// row that is looked at is delivered, once, and rows that are
+        /// delivered by one look are in their order.
+        #[test]
+        fn numbers_may_go_back(changes in prop::collection::vec(change(), 1..60)) {
+            let (bus, mut table) = (Bus::new(BOUNDS), Table::default());
+            let (mut id, mut time) = (0_u64, 0.0);
+            let mut expected = Vec::new();
+            for change in changes.into_iter().chain([Change::Look]) {
+                time += 1.0;
+                match change {
+                    Change::Commit(count) => for _ in 0..count {
+                        id += 1;
+                        table.commit(time, id);
+                    },
+                    Change::Gap(count) => table.sequence += count,
+                    Change::Hint(number) => table.read(&bus, number),
+                    Change::Look => {
+                        bus.begin_look();
+                        table.read(&bus, u64::MAX);
+                        bus.end_look().run();
+                    }
+                    Change::TakeSnapshot => table.snapshot = table.rows.clone(),
+                    Change::Restore => {
+                        table.rows = table.snapshot.clone();
+                        table.sequence = table.rows.last().map_or(0, |row| row.0);
+                    }
+                    Change::Truncate => {
+                        table.rows.clear();
+                        table.sequence = 0;
+                    }
+                    Change::SetSequence(number) => table.sequence = number,
+                    Change::DeleteOld(count) => {
+                        table.rows.drain(..count.min(table.rows.len()));
+                    }
+                    Change::Suspend(count) => {
+                        bus.set_bounds(Bounds { journal: None, ..BOUNDS }).run();
+                        for _ in 0..count {
+                            id += 1;
+                            table.commit(time, id);
+                            publish(&bus, [message("c", id).numbered(0)]);
+                        }
+                        bus.set_bounds(BOUNDS).run();
+                    }
+                }
+                let got = delivered(&bus);
+                let new = &got[expected.len().min(got.len())..];
+                let order = new.iter().map(|id| table.rows.iter().position(|row| row.2 == *id));
+                let order: Vec<_> = order.flatten().collect();
+                prop_assert!(order.is_sorted(), "{:?} of {:?}", new, table.rows);
+                expected = got;
+            }
+            for row in &table.rows {
+                prop_assert!(expected.contains(&row.2), "{row:?} was not delivered");
+            }
+            let mut once = expected.clone();
+            once.sort_unstable();
+            once.dedup();
+            prop_assert_eq!(once.len(), expected.len(), "delivered twice");
+        }
+    }
+
+    /// The ids on the bus, in their order.
+    fn delivered(bus: &Bus) -> Vec<u64> {
+        let mut ids = Vec::new();
+        bus.look(|history| {
+            let mut from = 0;
+            while let Some((place, message)) = history.next_from([("c", from)], 0.0) {
+                let json = message.json();
+                let id = &json["{\"message_id\":".len()..json.len() - 1];
+                ids.push(id.parse().expect("a number"));
+                from = place + 1;
+            }
+        });
+        ids
     }
 
     proptest! {
@@ -456,7 +741,7 @@ mod tests {
                         let process = index.get_mut(&mut processes);
                         if process.connected {
                             let until = log.len().min(process.notified + count);
-                            publish(&process.bus, rows(&log, process.notified..until));
+                            read_until(&process.bus, &log, until);
                             process.notified = until;
                         }
                     }
@@ -465,7 +750,7 @@ mod tests {
                         let process = index.get_mut(&mut processes);
                         process.connected = true;
                         process.notified = log.len().saturating_sub(1);
-                        read(process, &log);
+                        catch_up(process, &log);
                     }
                     Step::Restart(index) => *index.get_mut(&mut processes) = new(),
                     Step::Poll(index, looks) => {
@@ -476,7 +761,7 @@ mod tests {
             }
             let process = &mut processes[0];
             process.connected = true;
-            read(process, &log);
+            catch_up(process, &log);
             while let Some(number) = poll(process, got.last().copied(), 4, &log) {
                 got.push(number);
             }

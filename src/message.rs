@@ -110,6 +110,21 @@ fn push_canonical(out: &mut String, value: &str) -> serde_json::Result<()> {
     Ok(())
 }
 
+/// The number of the journal in a notification as the trigger sends it: a part
+/// that is nothing else, or the last key `seq` of a message.
+#[must_use]
+pub fn hint(is_part: bool, payload: &str) -> Option<u64> {
+    let number = |text: &str| {
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse().ok()).flatten()
+    };
+    if is_part {
+        return number(payload);
+    }
+    let (_, last) = payload.rsplit_once(",\"seq\":")?;
+    last.strip_suffix('}').and_then(number)
+}
+
 /// Whether a channel may have this name. Control characters have no use there;
 /// PostgreSQL refuses the null character, and logs take no line breaks.
 #[must_use]
@@ -139,8 +154,6 @@ struct Payload<'a> {
     channel: Cow<'a, str>,
     #[serde(borrow)]
     message: &'a RawValue,
-    #[serde(default)]
-    seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -153,8 +166,7 @@ struct Content<'a> {
 
 impl Message {
     /// Reads the payload of a NOTIFY: `{"channel":"…","message":{…}}`, where
-    /// the message has a `message_id` of any type. `seq` is its number in the
-    /// journal, where it has one. Other keys are ignored.
+    /// the message has a `message_id` of any type. Other keys are ignored.
     ///
     /// # Errors
     ///
@@ -164,8 +176,7 @@ impl Message {
         object(payload, "payload")?;
         let payload: Payload<'_> =
             serde_json::from_str(payload).map_err(Error::Payload)?;
-        let message = Self::new(&payload.channel, payload.message.get())?;
-        Ok(message.numbered(payload.seq))
+        Self::new(&payload.channel, payload.message.get())
     }
 
     /// Makes a message of its channel and its JSON.
@@ -329,7 +340,7 @@ mod tests {
             assert_eq!(read.channel(), channel);
             assert_eq!(read.json(), message);
             assert_eq!(read.response(), response);
-            assert_eq!(read.number(), if payload.contains("seq") { 4 } else { 0 });
+            assert_eq!(read.number(), 0);
         }
     }
 
@@ -343,6 +354,31 @@ mod tests {
         ] {
             let message = Message::new("c", message).expect("a good message");
             assert_eq!(message.is_notification(), expected);
+        }
+    }
+
+    #[test]
+    fn hint_is_what_the_trigger_sends() {
+        let message = r#"{"channel":"c","message":{"message_id":1,"seq":7}"#;
+        for (is_part, payload, number) in [
+            (false, format!("{message},\"seq\":12}}"), Some(12)),
+            (false, format!("{message}}}"), None),
+            (false, format!("{message},\"seq\":-1}}"), None),
+            (false, format!("{message},\"seq\":1.0}}"), None),
+            (false, format!("{message},\"seq\":}}"), None),
+            (
+                false,
+                format!("{message},\"seq\":{}}}", "9".repeat(20)),
+                None,
+            ),
+            (false, "12".to_owned(), None),
+            (true, "12".to_owned(), Some(12)),
+            (true, "\u{b2}".to_owned(), None),
+            (true, "9".repeat(5000), None),
+            (true, String::new(), None),
+            (true, "+1".to_owned(), None),
+        ] {
+            assert_eq!(hint(is_part, &payload), number, "{payload}");
         }
     }
 
@@ -362,7 +398,6 @@ mod tests {
             r#"{"channel":"c","message":{"type":"x"}}"#,
             r#"{"channel":"c","message":{"message_id":NaN}}"#,
             r#"{"channel":"c","message":{"message_id":1}} and more"#,
-            r#"{"channel":"c","message":{"message_id":1},"seq":-1}"#,
         ] {
             let error = Message::parse(payload).expect_err(payload);
             assert!(error.to_string().starts_with("not a message"), "{error}");

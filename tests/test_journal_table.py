@@ -249,9 +249,10 @@ def test_pages_are_bounded_by_bytes(postgresql, database):
     table = journal.of(database)
     with Wire(f'{postgresql.uri}/{database}') as wire:
         last, pages = 0, []
-        while page := table.read(wire._connection, last, 1_000_000):
+        while (page := table.read(
+                    wire._connection, last, 1_000_000))[-1][0] > last:
             last = page[-1][0]
-            pages.append(len(page))
+            pages.append(len([row for row in page if row[-1]]))
         assert len(table.read(wire._connection, 0, 1)) == 1
     assert pages == [10, 10, 10]
 

@@ -100,7 +100,8 @@ def statistics() -> dict[str, dict[str, int]]:
     time, for want of room; `skipped`: payloads that are no messages; `gaps`:
     times that messages may have been lost with the connection. `listening`:
     whether there is one. `number`: the greatest number of the journal that was
-    read.
+    read. `rewinds`: times that the numbers went back, so that all of the
+    journal was read anew.
     """
 
 @final
@@ -164,14 +165,25 @@ class DatabaseBus:
             cls, name: str, cache_timeout: float, cache_size: int,
             message_size: int, journal_timeout: float | None) -> DatabaseBus:
         """`journal_timeout` is None where there is no journal."""
-    def receive(self, notifications: list[tuple[bool, str]]) -> list[str]:
+    def receive(
+            self,
+            notifications: list[tuple[bool, str]]) -> tuple[int, list[str]]:
         """Put the notifications of a batch on the bus, in their order: each
-        is whether it is a part, and its payload. Returns why others than
-        messages were skipped."""
-    def replay(self, rows: list[tuple[int, float, str]]) -> list[str]:
+        is whether it is a part, and its payload. Where there is a journal it
+        ends before the first that has a number, for which rows are to be
+        read. Returns how many were dealt with, and why some of these were
+        skipped."""
+    @staticmethod
+    def hinted(notifications: list[tuple[bool, str]]) -> tuple[int, int]:
+        """How many notifications at the beginning of a batch have a number,
+        and the greatest of these numbers."""
+    def replay(
+            self,
+            rows: list[tuple[int, float, float, str | None]]) -> list[str]:
         """Put rows of the journal on the bus, in their order, but for those
-        that were there before: each is its number, its age in seconds and its
-        payload. Returns why others than messages were skipped."""
+        that were read before: each is its number, when it was committed and
+        how long ago that is, in seconds, and its payload, None for a row that
+        was read before. Returns why others than messages were skipped."""
     @property
     def has_journal(self) -> bool:
         """Whether there is a journal that can be read."""
@@ -179,14 +191,18 @@ class DatabaseBus:
         """Say whether there is a journal that can be read, where it is
         wanted."""
     @property
-    def last_number(self) -> int:
-        """The greatest number of the journal that was read, 0 before the
-        first."""
-    def is_last(self, payload: str) -> bool:
-        """Whether this is the payload of the message with that number."""
+    def position(self) -> int:
+        """The number of the row that was read last; 0 before the first, and
+        while all rows are read anew."""
+    def is_mark(self, number: int, created: float) -> bool:
+        """Whether this is the number of the row that was read last, and when
+        that was committed, in seconds."""
     def rewind(self) -> None:
-        """Have the journal read from its beginning by the next look, but for
-        the messages that are retained."""
+        """Have all rows of the journal read anew, but for the messages that
+        are known: the row that was read last is not among them."""
+    def end_rewind(self) -> tuple[int, int] | None:
+        """Note that all rows were read. Returns the greatest numbers before
+        and now if numbers went back."""
     def set_bell(self, bell: Bell) -> None:
         """Set the bell by which the listener is told that a look is
         wanted."""

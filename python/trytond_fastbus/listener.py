@@ -18,6 +18,9 @@ from . import _native, journal, loop, settings, source
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
+# That of the module belongs to the programs, which may set its seed.
+_random = random.SystemRandom()
+
 # Seconds between two attempts to connect
 RETRY_MIN, RETRY_MAX = .1, 1
 
@@ -132,7 +135,8 @@ class Listener:
         self._connect()
 
     def on_readable(self):
-        if self._ends():
+        # A bell that rang at the same moment may have begun a look.
+        if self._state != 'listening' or self._ends():
             return
         try:
             rest = self._source.receive()
@@ -292,7 +296,7 @@ class Listener:
         self._retries += 1
         # At random so that many processes do not all come at once
         self._loop.set_due(
-            self, time.monotonic() + pause * random.uniform(.5, 1))
+            self, time.monotonic() + pause * _random.uniform(.5, 1))
 
     def _log_start(self):
         if self._lost is None:

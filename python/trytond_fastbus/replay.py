@@ -1,7 +1,9 @@
 """Reading the journal of a database into the bus of this process."""
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+
+from trytond import backend
 
 from . import settings
 from .journal import NUMBER_MAX, Unusable
@@ -15,12 +17,18 @@ logger = logging.getLogger('trytond.bus')
 # memory
 REQUESTS = 100
 
+# Seconds after which a table that could not be used is tried again
+RETRY = 10
+
 # Seconds that a page of rows takes, as the next one is made larger or smaller
 PAGE_TIME = .5
 
 
 class Replay:
     """The journal of a database, read into its bus.
+
+    Rows are the only source of its messages. The number in a notification is
+    a hint that there are new ones, which any role of the database can give.
 
     limit makes the context manager that breaks the connection when it does
     not answer in time.
@@ -35,93 +43,137 @@ class Replay:
         self._evicted = bus.evicted
         self._deletion = Deletion(journal)
         self._size = BYTES_MIN
+        # While the table can't be used: when that is tried again
+        self._retry_at = 0
 
     @classmethod
     def start(cls, *args, **kwargs):
-        """Read what was committed until now and was not read before.
-
-        Returns None where there is no journal that can be used.
-        """
+        "Read the rows that were committed until now and were not read before"
         self = cls(*args, **kwargs)
-        try:
-            with self._limit():
-                # Who publishes first makes the table, not this: the
-                # database may be about to be restored.
-                self._journal.look(self._connection)
-        except Unusable as error:
-            logger.error(
-                "bus listener on '%s' goes without the journal: %s",
-                self._name, error)
-            self._bus.use_journal(False)
-            return None
-        self._bus.use_journal(True)
-        last = self._bus.last_number
-        if last and not self._holds(last):
-            # It is old, or the database was restored, and its numbers may
-            # belong to other messages now.
-            self._bus.rewind()
         self.look()
-        if self._bus.last_number < last:
-            logger.warning(
-                "the journal of the bus on '%s' went back from number %d to "
-                "%d: all of it was read",
-                self._name, last, self._bus.last_number)
         return self
 
     def look(self, then=lambda: None):
         """Read the new rows, do something, and let those polls go on that
         wait for what other processes may have got before"""
         self._bus.begin_look()
-        self.read()
+        with self._using_journal(tries=True) as usable:
+            if usable:
+                self.read()
         then()
         self._bus.end_look()
-        for key, channels, after, until in self._bus.requests(REQUESTS):
-            with self._limit():
-                row = self._journal.first(
-                    self._connection, channels, after, until)
-            if reason := self._bus.answer(key, row):
-                self._log_skipped(reason)
+        with self._using_journal() as usable:
+            if usable:
+                for request in self._bus.requests(REQUESTS):
+                    self._answer(*request)
 
     def receive(self, notifications):
         """Put notifications on the bus: of each whether it is a part, and its
         payload.
 
-        Returns the last of them, from the first on that needs the database.
+        Returns the last of them, from the first on for which rows have to be
+        read.
         """
-        for index, (is_part, payload) in enumerate(notifications):
-            if is_part and _number(payload) is not None:
-                self._put(notifications[:index])
-                return notifications[index:]
-        self._put(notifications)
-        return []
+        taken, reasons = self._bus.receive(notifications)
+        for reason in reasons:
+            logger.error(
+                "bus listener on '%s' skipped a notification: %s",
+                self._name, reason)
+        return notifications[taken:]
 
     def receive_slowly(self, notifications):
-        "Put those on the bus of which the first needs the database"
+        "Put those on the bus of which the first needs rows to be read"
         while notifications:
-            (_, payload), *notifications = notifications
-            # The message itself is too large, and only in the journal.
-            self.read(until=_number(payload))
+            count, number = self._bus.hinted(notifications)
+            with self._using_journal() as usable:
+                if usable:
+                    self.read(until=min(number, NUMBER_MAX))
+                    notifications = notifications[count:]
             notifications = self.receive(notifications)
 
     def read(self, until=NUMBER_MAX):
         "Read the new rows up to this number"
-        last = self._bus.last_number
-        if not last:
-            # What is older can't be asked for.
-            with self._limit():
-                last = self._journal.old(
-                    self._connection, settings.journal_timeout())
         while True:
+            position = self._bus.position
+            # What is older can't be asked for.
+            after = position or self._ask(
+                self._journal.old, settings.journal_timeout())
             started = time.monotonic()
-            with self._limit():
-                rows = self._journal.read(
-                    self._connection, last, self._size, until)
+            rows = self._ask(
+                self._journal.read, after, self._size, max(until, after))
+            if position:
+                if not rows or not self._bus.is_mark(*rows[0][:2]):
+                    # The row that was read last is not there: it was deleted
+                    # with all before it, or the numbers mean something else.
+                    self._bus.rewind()
+                    until = NUMBER_MAX
+                    continue
+                rows = rows[1:]
             if not rows:
-                return
+                break
             self._fit_size(time.monotonic() - started)
-            last = rows[-1][0]
             for reason in self._bus.replay(rows):
                 self._log_skipped(reason)
+            if not self._bus.position:
+                break
+        if until == NUMBER_MAX and (back := self._bus.end_rewind()):
+            logger.warning(
+                "the journal of the bus on '%s' went back from number %d to "
+                "%d: all of it was read", self._name, *back)
+
+    def _ask(self, function, *args):
+        with self._limit():
+            return function(self._connection, *args)
+
+    def _answer(self, key, channels, after, until):
+        try:
+            row = self._ask(self._journal.first, channels, after, until)
+        except (OSError, Unusable, backend.DatabaseOperationalError):
+            raise
+        except Exception as error:
+            if getattr(self._connection, 'closed', False):
+                raise
+            # Refused for this poll, which gets what is in the memory
+            logger.error(
+                "bus listener on '%s' can not read the journal for the "
+                "channels %r: %s", self._name, channels, str(error).strip())
+            row = None
+        if reason := self._bus.answer(key, row):
+            self._log_skipped(reason)
+
+    @contextmanager
+    def _using_journal(self, tries=False):
+        "Whether the journal can be used; it is not if the block finds so"
+        try:
+            yield self._can_use_journal(tries)
+        except Unusable as error:
+            self._suspend(error)
+
+    def _can_use_journal(self, tries):
+        if self._retry_at and not (
+                tries and time.monotonic() >= self._retry_at):
+            return False
+        if self._retry_at or not self._bus.has_journal:
+            try:
+                self._ask(self._journal.look)
+            except Unusable as error:
+                self._suspend(error)
+                return False
+            self._bus.use_journal(True)
+            if self._retry_at:
+                logger.warning(
+                    "bus listener on '%s' uses the journal again", self._name)
+                self._retry_at = 0
+        return True
+
+    def _suspend(self, error):
+        "Go without the journal for a while"
+        if not self._retry_at:
+            logger.error(
+                "bus listener on '%s' goes without the journal: %s",
+                self._name, error)
+        self._retry_at = time.monotonic() + RETRY
+        self._bus.use_journal(False)
 
     def _fit_size(self, seconds):
         "Choose the bytes of the next page: no page is to reach the time limit"
@@ -129,12 +181,6 @@ class Replay:
             self._size = max(self._size // 2, BYTES_MIN)
         else:
             self._size = min(self._size * 2, BYTES_MAX)
-
-    def _put(self, notifications):
-        for reason in self._bus.receive(notifications):
-            logger.error(
-                "bus listener on '%s' skipped a notification: %s",
-                self._name, reason)
 
     def _log_skipped(self, reason):
         logger.error(
@@ -145,23 +191,12 @@ class Replay:
         "Delete old rows, once in a while"
         if not self._deletion.is_due:
             return
-        with self._limit():
-            self._deletion.run(self._connection)
+        with self._using_journal() as usable:
+            if usable:
+                self._ask(self._deletion.run)
         evicted, self._evicted = self._evicted, self._bus.evicted
         if evicted < self._evicted:
             logger.warning(
                 "the bus on '%s' has forgotten %d messages before "
                 "[bus] journal_timeout, for [bus] cache_size: who comes back "
                 "late may miss some", self._name, self._evicted - evicted)
-
-    def _holds(self, number):
-        with self._limit():
-            payload = self._journal.find(self._connection, number)
-        return payload is not None and self._bus.is_last(payload)
-
-
-def _number(payload):
-    "The number in a payload that is nothing else, or None"
-    if payload.isascii() and payload.isdigit() and len(payload) <= 19:
-        number = int(payload)
-        return number if number <= NUMBER_MAX else None

@@ -17,6 +17,9 @@ from .replay import Replay
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
+# That of the module belongs to the programs, which may set its seed.
+_random = random.SystemRandom()
+
 # Seconds that most attempts to connect may take: one that hangs would not
 # notice that the server is back
 CONNECT_TIMEOUT = 2
@@ -140,7 +143,7 @@ class PostgreSQL:
             # Rows may be committed without a notification.
             interval = min(interval, 1)
         # At random so that those of many databases spread
-        return self._asked + interval * random.uniform(.9, 1)
+        return self._asked + interval * _random.uniform(.9, 1)
 
     def is_due(self):
         "Whether a look is needed at that moment"
@@ -401,7 +404,8 @@ def received(connection):
 
 def put(database, bus, notifications):
     "Put notifications on the bus: of each whether it is a part, its payload"
-    for reason in bus.receive(notifications):
+    _, reasons = bus.receive(notifications)
+    for reason in reasons:
         logger.error(
             "bus listener on '%s' skipped a notification: %s",
             database, reason)

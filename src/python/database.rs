@@ -7,10 +7,10 @@ use pyo3::types::PyString;
 use super::process::py_error;
 use super::wire;
 use crate::alarm::{Alarm, Bell};
-use crate::bus::{Bus, Row};
+use crate::bus::{Bus, Mark, Row};
 use crate::error::Error;
 use crate::history::Bounds;
-use crate::message::Message;
+use crate::message::{Message, hint};
 use crate::parts::Assembly;
 use crate::registry;
 use crate::sync::{Mutex, lock};
@@ -106,20 +106,25 @@ impl PyDatabase {
     }
 
     /// Put the notifications of a batch on the bus, in their order: each is
-    /// whether it is a part, and its payload. Returns why others than
-    /// messages were skipped.
+    /// whether it is a part, and its payload. Where there is a journal it ends
+    /// before the first that has a number, for which rows are to be read.
+    /// Returns how many were dealt with, and why some of these were skipped.
     fn receive(
         &self,
         py: Python<'_>,
         notifications: Vec<(bool, Bound<'_, PyString>)>,
-    ) -> PyResult<Vec<String>> {
+    ) -> PyResult<(usize, Vec<String>)> {
+        let has_journal = self.bus.has_journal();
+        let mut taken = 0;
         let mut received = Vec::with_capacity(notifications.len());
         let mut reasons = Vec::new();
         for (is_part, payload) in notifications {
             match payload.to_str() {
+                Ok(payload) if has_journal && hint(is_part, payload).is_some() => break,
                 Ok(payload) => received.push((is_part, payload.to_owned())),
                 Err(_) => reasons.push("not a message: no Unicode text".to_owned()),
             }
+            taken += 1;
         }
         let received: Vec<_> = py.detach(|| {
             let read = |(is_part, payload)| self.read(is_part, payload);
@@ -139,23 +144,58 @@ impl PyDatabase {
                 }
             }
         }
-        self.publish(py, messages, reasons)
+        Ok((taken, self.publish(py, messages, reasons)?))
+    }
+
+    /// How many notifications at the beginning of a batch have a number, and
+    /// the greatest of these numbers.
+    #[staticmethod]
+    fn hinted(notifications: Vec<(bool, Bound<'_, PyString>)>) -> (usize, u64) {
+        let hints = notifications.iter().map_while(|(is_part, payload)| {
+            payload
+                .to_str()
+                .ok()
+                .and_then(|payload| hint(*is_part, payload))
+        });
+        hints.fold((0, 0), |(count, most), number| {
+            (count + 1, most.max(number))
+        })
     }
 
     /// Put rows of the journal on the bus, in their order, but for those that
-    /// were there before: each is its number, its age in seconds and its
-    /// payload. Returns why others than messages were skipped.
+    /// were read before: each is its number, when it was committed and how
+    /// long ago that is, in seconds, and its payload, none for a row that was
+    /// read before. Returns why others than messages were skipped.
     fn replay(
         &self,
         py: Python<'_>,
-        rows: Vec<(u64, f64, String)>,
+        rows: Vec<(u64, f64, f64, Option<String>)>,
     ) -> PyResult<Vec<String>> {
-        let last = rows.last().map_or(0, |(number, ..)| *number);
+        let last = rows.last().map(|(number, created, ..)| Mark {
+            number: *number,
+            created: *created,
+        });
+        // The clock of the database may have been set: no row is younger than
+        // one that follows it, or than nothing.
+        let mut youngest = 0.0;
+        let mut ages: Vec<f64> = rows
+            .iter()
+            .rev()
+            .map(|(_, _, age, _)| {
+                youngest = age.max(youngest);
+                youngest
+            })
+            .collect();
         let parsed: Vec<_> = py.detach(|| {
-            let parse = |(number, age, payload): (u64, f64, String)| {
-                (number, age, Message::parse(&payload).map_err(|_| payload))
-            };
-            rows.into_iter().map(parse).collect()
+            let mut parsed = Vec::with_capacity(rows.len());
+            for (number, _, _, payload) in rows {
+                let age = ages.pop().unwrap_or_default();
+                if let Some(payload) = payload {
+                    let message = Message::parse(&payload).map_err(|_| payload);
+                    parsed.push((number, age, message));
+                }
+            }
+            parsed
         });
         let mut messages = Vec::with_capacity(parsed.len());
         let mut reasons = Vec::new();
@@ -166,7 +206,9 @@ impl PyDatabase {
             }
         }
         let reasons = self.publish(py, messages, reasons)?;
-        self.bus.pass(last);
+        if let Some(mark) = last {
+            self.bus.pass(mark);
+        }
         Ok(reasons)
     }
 
@@ -176,22 +218,29 @@ impl PyDatabase {
         self.bus.has_journal()
     }
 
-    /// The greatest number of the journal that was read; zero before the
-    /// first.
+    /// The number of the row that was read last; zero before the first, and
+    /// while all rows are read anew.
     #[getter]
-    fn last_number(&self) -> u64 {
-        self.bus.statistics().number
+    fn position(&self) -> u64 {
+        self.bus.mark().map_or(0, |mark| mark.number)
     }
 
-    /// Whether this is the payload of the message with that number.
-    fn is_last(&self, py: Python<'_>, payload: &str) -> bool {
-        wire::payload(py, payload).is_ok_and(|message| self.bus.is_last(message.id()))
+    /// Whether this is the number of the row that was read last, and when that
+    /// was committed, in seconds.
+    fn is_mark(&self, number: u64, created: f64) -> bool {
+        self.bus.mark() == Some(Mark { number, created })
     }
 
-    /// Have the journal read from its beginning by the next look, but for the
-    /// messages that are retained.
+    /// Have all rows of the journal read anew, but for the messages that are
+    /// known: the row that was read last is not among them.
     fn rewind(&self) {
         self.bus.rewind();
+    }
+
+    /// Note that all rows were read. Returns the greatest numbers before and
+    /// now if numbers went back.
+    fn end_rewind(&self) -> Option<(u64, u64)> {
+        self.bus.end_rewind()
     }
 
     /// Set the bell by which the listener is told that a look is wanted.
@@ -239,7 +288,7 @@ impl PyDatabase {
             None => (Row::None, None),
             Some((number, age, payload)) => match wire::payload(py, &payload) {
                 Ok(message) => {
-                    let message = message.numbered(number).aged(age);
+                    let message = message.numbered(number).aged(age.max(0.0));
                     (Row::Message(message), None)
                 }
                 Err(error) => (Row::Skipped(number), Some(error.to_string())),

@@ -57,6 +57,7 @@ pub(super) fn statistics(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         values.set_item("evicted", statistics.evicted)?;
         values.set_item("skipped", statistics.skipped)?;
         values.set_item("gaps", statistics.gaps)?;
+        values.set_item("rewinds", statistics.rewinds)?;
         values.set_item("listening", statistics.listening)?;
         values.set_item("queue_usage", statistics.queue_usage)?;
         values.set_item("number", statistics.number)?;

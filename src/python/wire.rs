@@ -67,10 +67,7 @@ pub(super) fn payload(py: Python<'_>, payload: &str) -> Result<Message> {
             let channel = payload.get_item("channel").ok()??;
             let channel = channel.cast::<PyString>().ok()?.to_str().ok()?;
             let message = payload.get_item("message").ok()??;
-            let message = lenient_message(channel, message.cast::<PyDict>().ok()?)?;
-            let number = payload.get_item("seq").ok()?;
-            let number = number.and_then(|number| number.extract().ok());
-            Some(message.numbered(number.unwrap_or(0)))
+            lenient_message(channel, message.cast::<PyDict>().ok()?)
         };
         lenient().ok_or(refused)
     })

@@ -37,6 +37,7 @@ pub(super) struct Metrics {
     evicted: IntCounterVec,
     skipped: IntCounterVec,
     gaps: IntCounterVec,
+    rewinds: IntCounterVec,
     history_bytes: IntGaugeVec,
     history_messages: IntGaugeVec,
     journal_number: IntGaugeVec,
@@ -115,6 +116,12 @@ impl Metrics {
                 "Times in which messages may have been lost",
                 "database",
             ),
+            rewinds: counters(
+                &registry,
+                "journal_rewinds_total",
+                "Times that the numbers of the journal went back",
+                "database",
+            ),
             history_bytes: gauges(
                 &registry,
                 "history_bytes",
@@ -174,6 +181,7 @@ impl Metrics {
                 (&self.evicted, statistics.evicted),
                 (&self.skipped, statistics.skipped),
                 (&self.gaps, statistics.gaps),
+                (&self.rewinds, statistics.rewinds),
             ] {
                 let counter = counter.with_label_values(labels);
                 // A bus that was made anew counts from zero again, and so do

@@ -140,9 +140,11 @@ class Tail:
     def _read(self, connection, since=None, until=journal.NUMBER_MAX):
         while rows := self._table.read(
                 connection, self._number, until=until):
-            for number, age, payload in rows:
+            if rows[-1][0] == self._number:
+                break
+            for number, _, age, payload in rows:
                 self._number = number
-                if since is None or age <= since:
+                if payload and (since is None or age <= since):
                     self._show(time.time() - age, payload)
 
     def _take(self, connection, payload, is_part):

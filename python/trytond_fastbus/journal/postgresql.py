@@ -23,6 +23,7 @@ RETRY = 60
 # has lost its default
 CHANGED = {'42P01', '42703', '3F000', '42501', '23502'}
 
+CREATED = 'extract(epoch FROM created)::pg_catalog.float8'
 AGE = '''\
 extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) created)
     ::pg_catalog.float8'''
@@ -39,48 +40,49 @@ def statements(table):
 INSERT INTO {table} (notify, channel, message) VALUES (%s, %s, %s)'''
         NEWEST = f'''\
 SELECT coalesce(pg_catalog.max(seq), 0) FROM {table}
-WHERE seq OPERATOR(pg_catalog.>) %s'''
+WHERE seq OPERATOR(pg_catalog.>) %(zero)s'''
         # The greatest number of a row that is older, so that the rows above
         # are those to be read.
         OLD = f'''\
 SELECT coalesce((
     SELECT seq FROM {table}
     WHERE seq OPERATOR(pg_catalog.>) 0
-        AND {AGE} OPERATOR(pg_catalog.>) %s::pg_catalog.float8
+        AND {AGE} OPERATOR(pg_catalog.>) %(seconds)s::pg_catalog.float8
     ORDER BY seq DESC LIMIT 1), 0)'''
         # The page ends with the row that fills it. Sizes are known without
         # reading the messages, which is done for the rows of the page only.
         # Without statistics a range with two ends seems to have few rows, and
         # all that follow would be read and sorted for each page.
         READ = f'''\
-SELECT seq, {AGE}, {PAYLOAD}
+SELECT seq, {CREATED}, {AGE}, CASE WHEN size IS NOT NULL THEN {PAYLOAD} END
 FROM (
-    SELECT *, pg_catalog.sum(pg_catalog.octet_length(message))
-            OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING)
-            OPERATOR(pg_catalog.-) pg_catalog.octet_length(message) AS bytes
+    SELECT *, pg_catalog.sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING)
+            OPERATOR(pg_catalog.-) size AS bytes
     FROM (
-        SELECT * FROM {table}
-        WHERE seq OPERATOR(pg_catalog.>) %s
-            AND notify OPERATOR(pg_catalog.=) %s
+        SELECT *, CASE WHEN seq OPERATOR(pg_catalog.>) %(after)s
+                THEN pg_catalog.octet_length(message) END AS size
+        FROM {table}
+        WHERE seq OPERATOR(pg_catalog.>=) %(after)s
+            AND notify OPERATOR(pg_catalog.=) %(notify)s
         ORDER BY seq LIMIT {ROWS}) AS rows
     ) AS page
-WHERE bytes OPERATOR(pg_catalog.<) %s AND seq OPERATOR(pg_catalog.<=) %s
+WHERE coalesce(bytes, 0) OPERATOR(pg_catalog.<) %(size)s
+    AND seq OPERATOR(pg_catalog.<=) %(until)s
 ORDER BY seq'''
         FIRST = f'''\
 SELECT seq, {AGE}, {PAYLOAD} FROM {table}
-WHERE seq OPERATOR(pg_catalog.>) %s AND seq OPERATOR(pg_catalog.<=) %s
-    AND notify OPERATOR(pg_catalog.=) %s
-    AND channel OPERATOR(pg_catalog.=) ANY (%s)
+WHERE seq OPERATOR(pg_catalog.>) %(after)s
+    AND seq OPERATOR(pg_catalog.<=) %(until)s
+    AND notify OPERATOR(pg_catalog.=) %(notify)s
+    AND channel OPERATOR(pg_catalog.=) ANY (%(channels)s)
 ORDER BY seq LIMIT 1'''
-        FIND = f'''\
-SELECT {PAYLOAD} FROM {table} WHERE seq OPERATOR(pg_catalog.=) %s'''
         PURGE = f'''\
 WITH deleted AS (
     DELETE FROM {table} WHERE seq IN (
         SELECT seq FROM {table}
-        WHERE seq OPERATOR(pg_catalog.>) %s
+        WHERE seq OPERATOR(pg_catalog.>) %(above)s
         ORDER BY seq LIMIT {OLD_ROWS})
-    AND {AGE} OPERATOR(pg_catalog.>) %s::pg_catalog.float8
+    AND {AGE} OPERATOR(pg_catalog.>) %(seconds)s::pg_catalog.float8
     RETURNING seq)
 SELECT pg_catalog.count(*), pg_catalog.max(seq) FROM deleted'''
     return Statements
@@ -102,14 +104,14 @@ class PostgreSQL:
     def __init__(self, name, notify='bus'):
         self._name = name
         self._notify = notify
-        self._statements = None
+        self._statements, self._is_outdated = None, False
 
     def look(self, connection):
         """Return whether the table is there, and as this release needs it.
 
         Raises Unusable when it can't be used, updated or made.
         """
-        self._statements = None
+        self._statements, self._is_outdated = None, False
         cursor = connection.cursor()
         cursor.execute(schema.LOOK)
         (namespace, version, is_complete, is_trusted, is_granted, is_owner,
@@ -133,6 +135,7 @@ class PostgreSQL:
                 raise self._unusable(
                     "the role may not update the table %s from version %d to "
                     "%d" % (TABLE, version, VERSION))
+            self._is_outdated = True
             return False
         if not is_granted:
             raise self._unusable(
@@ -190,74 +193,85 @@ class PostgreSQL:
 
     def old(self, connection, seconds):
         "Return the greatest number of a row that is older, 0 if there is none"
-        if not self._statements and not self.look(connection):
-            return 0
-        cursor = connection.cursor()
-        cursor.execute(self._statements.OLD, (seconds,))
-        return cursor.fetchone()[0]
+        cursor = self._execute(connection, 'OLD', seconds=seconds)
+        return cursor.fetchone()[0] if cursor else 0
 
     def read(self, connection, after, size=BYTES_MAX, until=NUMBER_MAX):
-        """Return the first rows whose number is in this range, each with its
-        number, its age in seconds and its payload, those that follow the
-        first only up to a size in bytes; none at the end"""
-        if not self._statements and not self.look(connection):
-            return []
-        cursor = connection.cursor()
-        cursor.execute(
-            self._statements.READ, (after, self._notify, size, until))
-        return cursor.fetchall()
+        """Return the first rows whose number is in this range, both ends
+        included: of each its number, when it was committed and its age, in
+        seconds, and its payload, None for the one with the number after.
+
+        Rows beyond the first end where they have a size in bytes."""
+        cursor = self._execute(
+            connection, 'READ', after=after, until=until, size=size,
+            notify=self._notify)
+        return cursor.fetchall() if cursor else []
 
     def newest(self, connection):
         "Return the greatest number, 0 if there is none"
-        cursor = connection.cursor()
         # Numbers are negative until their transaction commits.
-        cursor.execute(self._statements.NEWEST, (0,))
-        return cursor.fetchone()[0]
+        cursor = self._execute(connection, 'NEWEST', zero=0)
+        return cursor.fetchone()[0] if cursor else 0
 
     def first(self, connection, channels, after, until):
-        "Return the first row in the channels likewise, None if there is none"
-        if not self._statements and not self.look(connection):
-            return None
-        cursor = connection.cursor()
-        cursor.execute(
-            self._statements.FIRST, (after, until, self._notify, channels))
-        return cursor.fetchone()
-
-    def find(self, connection, number):
-        "Return the payload of the row, None if it is not there"
-        if not self._statements:
-            return None
-        cursor = connection.cursor()
-        cursor.execute(self._statements.FIND, (number,))
-        row = cursor.fetchone()
-        return row and row[0]
+        """Return the first row in the channels above one number and up to
+        another: its number, age and payload; None if there is none"""
+        cursor = self._execute(
+            connection, 'FIRST', after=after, until=until,
+            notify=self._notify, channels=channels)
+        return cursor.fetchone() if cursor else None
 
     @contextmanager
     def connected(self):
-        "A connection for a short while"
-        database = backend.Database(self._name)
-        connection = database.get_connection(autocommit=True)
+        """A connection for a short while, outside of trytond's pool.
+
+        Raises FileNotFoundError where the database does not exist.
+        """
+        from .. import source
+        try:
+            connection = source.connect(self._name)
+        except source.Dropped as error:
+            raise FileNotFoundError(str(error)) from error
         try:
             yield connection
-        except BaseException:
-            # It may hold a lock.
-            connection.close()
-            raise
         finally:
-            database.put_connection(connection)
+            connection.close()
 
     def purge(self, connection, seconds, above=0):
         """Delete some of the older rows, of those above a number; return up
         to which number, and whether there may be more"""
-        if not self._statements and not self.look(connection):
-            return 0, False
-        cursor = connection.cursor()
-        with _lock(cursor, 'pg_try_advisory_lock', LOCK_PURGE) as locked:
+        with _lock(
+                connection.cursor(), 'pg_try_advisory_lock',
+                LOCK_PURGE) as locked:
             if not locked:
                 return above, False
-            cursor.execute(self._statements.PURGE, (above, seconds))
-            count, number = cursor.fetchone()
+            cursor = self._execute(
+                connection, 'PURGE', above=above, seconds=seconds)
+            count, number = cursor.fetchone() if cursor else (0, None)
             return number or above, count == OLD_ROWS
+
+    def _execute(self, connection, name, **parameters):
+        """Execute a statement on the table; None where it is not there.
+
+        Raises Unusable when it can't be used.
+        """
+        for attempt in range(2):
+            if not self._statements and not self.look(connection):
+                if not self._is_outdated:
+                    return None
+                self._make()
+            cursor = connection.cursor()
+            try:
+                cursor.execute(getattr(self._statements, name), parameters)
+            except Exception as error:
+                if sqlstate(error) not in CHANGED:
+                    raise
+                # The next one is of the table that is there now.
+                self._statements = None
+                if attempt:
+                    raise self._unusable(str(error).strip()) from error
+            else:
+                return cursor
 
     def _prepare_once(self, connection):
         key = os.getpid(), self._name

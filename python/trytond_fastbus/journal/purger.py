@@ -18,6 +18,9 @@ logger = logging.getLogger('trytond.bus')
 # Seconds between two deletions, at most
 PURGE_EVERY = 60
 
+# That of the module belongs to the programs, which may set its seed.
+_random = random.SystemRandom()
+
 
 class Deletion:
     "The deletion of the old rows of a journal, once in a while"
@@ -33,7 +36,7 @@ class Deletion:
 
     def put_off(self):
         # At random so that not all processes come at once
-        self.at = time.monotonic() + random.uniform(.5, 1) * min(
+        self.at = time.monotonic() + _random.uniform(.5, 1) * min(
             PURGE_EVERY, settings.journal_timeout() / 10)
 
     def run(self, connection):
@@ -82,6 +85,8 @@ class _Purger:
             for name, deletion in deletions:
                 if deletion.is_due:
                     self._delete(name, deletion)
+            if not self._deletions:
+                continue
             self._has_new.wait(max(
                     min(d.at for _, d in deletions) - time.monotonic(), 0))
             self._has_new.clear()
@@ -92,6 +97,10 @@ class _Purger:
                 deletion.run(connection)
                 while deletion.is_due:
                     deletion.run(connection)
+        except FileNotFoundError:
+            # The database does not exist any more.
+            self._written.pop(name, None)
+            del self._deletions[name]
         except Exception as error:
             deletion.put_off()
             logger.warning(
@@ -101,8 +110,8 @@ class _Purger:
     def _forget(self):
         "Forget the databases all rows of this process are deleted of"
         end = time.monotonic() - settings.journal_timeout() - 2 * PURGE_EVERY
-        for name in [n for n, last in self._written.items() if last < end]:
-            del self._deletions[name], self._written[name]
+        for name in [n for n, t in list(self._written.items()) if t < end]:
+            del self._written[name], self._deletions[name]
 
 
 _purger = _Purger()

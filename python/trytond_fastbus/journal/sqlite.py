@@ -41,8 +41,9 @@ INSERT INTO {TABLE} (notify, channel, message) VALUES (?, ?, ?)'''
 SELECT seq FROM {TABLE} WHERE {NOW} - created > ? ORDER BY seq DESC LIMIT 1
 '''
     READ = f'''\
-SELECT seq, {NOW} - created, {PAYLOAD} FROM {TABLE}
-WHERE seq > ? AND seq <= ? AND notify = ? ORDER BY seq LIMIT {ROWS}
+SELECT seq, created, {NOW} - created, CASE WHEN seq > ?1 THEN {PAYLOAD} END
+FROM {TABLE} WHERE seq >= ?1 AND seq <= ?2 AND notify = ?3
+ORDER BY seq LIMIT {ROWS}
 '''
     FIRST = f'''\
 SELECT seq, {NOW} - created, {PAYLOAD} FROM {TABLE}
@@ -50,7 +51,6 @@ WHERE seq > ? AND seq <= ? AND notify = ?
     AND channel IN (SELECT value FROM json_each(?))
 ORDER BY seq LIMIT 1
 '''
-    FIND = f'SELECT {PAYLOAD} FROM {TABLE} WHERE seq = ?'
     OLDEST = f'SELECT {NOW} - created FROM {TABLE} ORDER BY seq LIMIT 1'
     PURGE = f'''\
 DELETE FROM {TABLE} WHERE seq IN (
@@ -103,23 +103,35 @@ AND {NOW} - created > ?
         purger.written(self._name, type(self))
         return True
 
+    def _is_usable(self, connection):
+        "Whether the table is there; an older one is updated"
+        if self.look(connection):
+            return True
+        if not connection.execute(self.LOOK).fetchone():
+            return False
+        with self.connected() as other:
+            self.prepare(other)
+        return True
+
     def old(self, connection, seconds):
         "Return the greatest number of a row that is older, 0 if there is none"
-        if not self.look(connection):
+        if not self._is_usable(connection):
             return 0
         row = connection.execute(self.OLD, (seconds,)).fetchone()
         return row[0] if row else 0
 
     def read(self, connection, after, size=BYTES_MAX, until=NUMBER_MAX):
-        """Return the first rows whose number is in this range, each with its
-        number, its age in seconds and its payload, those that follow the
-        first only up to a size in bytes; none at the end"""
+        """Return the first rows whose number is in this range, both ends
+        included: of each its number, when it was committed and its age, in
+        seconds, and its payload, None for the one with the number after.
+
+        Rows beyond the first end where they have a size in bytes."""
         rows, taken = [], 0
-        if not self.look(connection):
+        if not self._is_usable(connection):
             return rows
         for row in connection.execute(self.READ, (after, until, self._notify)):
             rows.append(row)
-            taken += len(row[-1])
+            taken += len(row[-1] or '')
             if taken >= size:
                 break
         return rows
@@ -129,17 +141,11 @@ AND {NOW} - created > ?
         return connection.execute(self.NEWEST).fetchone()[0]
 
     def first(self, connection, channels, after, until):
-        "Return the first row in the channels likewise, None if there is none"
+        """Return the first row in the channels above one number and up to
+        another: its number, age and payload; None if there is none"""
         return connection.execute(
             self.FIRST, (after, until, self._notify, json.dumps(channels))
             ).fetchone()
-
-    def find(self, connection, number):
-        "Return the payload of the row, None if it is not there"
-        if not self.look(connection):
-            return None
-        row = connection.execute(self.FIND, (number,)).fetchone()
-        return row and row[0]
 
     def purge(self, connection, seconds, above=0):
         """Delete some of the older rows; return up to which number, which is
