@@ -221,6 +221,56 @@ def test_logout_takes_effect_once_the_session_is_not_remembered(
         wait_until(lambda: status(poller)[0] == 401)
 
 
+def test_logout_ends_the_poll_that_waits(serve, client, database):
+    with serve(session_cache=1) as server:
+        poller, other = client(server), client(server)
+        with ThreadPoolExecutor() as executor:
+            polls = [executor.submit(status, one) for one in [poller, other]]
+            waiting(server, 2)
+            poller.rpc('common.db.logout')
+
+            assert polls[0].result()[0] == 401
+            # The other one still gets its message.
+            waiting(server, 1)
+            publish(database, f'user:{other.user_id}', {'type': 'x'})
+            assert polls[1].result()[0] == 200
+
+
+def test_database_that_takes_no_connection_holds_up_no_other(
+        serve, client, database, postgresql, tryton_template):
+    away = database + '_away'
+    postgresql.create_database(away, tryton_template)
+    postgresql.execute(f'ALTER DATABASE {away} ALLOW_CONNECTIONS false')
+    try:
+        with serve(hold_time=50, long_polling_timeout=1,
+                session_threads=1) as server:
+            poller = client(server)
+            with ThreadPoolExecutor() as executor:
+                strangers = []
+                for _ in range(8):
+                    stranger = client(server)
+                    stranger.bus_url = f'{server.url}/{away}'
+                    strangers.append(executor.submit(status, stranger))
+                wait_until(lambda: server.metric(
+                        'session_checks_total{result="failed"}') >= 8, 30)
+                assert status(poller)[0] == 200
+                # They wait for their database, and get an answer with it.
+                assert not any(poll.done() for poll in strangers)
+                postgresql.execute(
+                    f'ALTER DATABASE {away} ALLOW_CONNECTIONS true')
+                for poll in strangers:
+                    assert poll.result()[0] == 401
+    finally:
+        postgresql.drop_database(away)
+
+
+def test_no_module_is_loaded_to_check_sessions(serve, client):
+    with serve(long_polling_timeout=1) as server:
+        assert status(client(server))[0] == 200
+        assert 'init pool' not in server.log
+        assert 'loading' not in server.log
+
+
 def test_poll_is_bound_to_the_address_before_the_proxy(
         serve, client, series):
     if float(series) < 7.8:

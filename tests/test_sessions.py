@@ -159,6 +159,28 @@ def test_table_that_is_locked_fails_in_time(
     assert sessions.check(database, [session]) == ['valid']
 
 
+def test_failure_is_logged_once_and_so_is_its_end(
+        sessions, database, postgresql, tryton_template, caplog):
+    caplog.set_level(logging.INFO)
+    session = 1, 'token', '127.0.0.1', False
+    other = database + '_away'
+    postgresql.create_database(other, tryton_template)
+    try:
+        postgresql.execute(
+            'ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % other)
+        for _ in range(3):
+            assert sessions.check(other, [session]) == ['failed']
+        postgresql.execute(
+            'ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % other)
+        assert sessions.check(other, [session]) == ['invalid']
+    finally:
+        sessions.close()
+        postgresql.drop_database(other)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if 'check on' in line]) == 1
+    assert len([line for line in lines if 'checked again' in line]) == 1
+
+
 def test_few_connections_are_kept(sessions, postgresql, tryton_template):
     names = ['kept%d' % number for number in range(readonly.KEEP + 2)]
     session = 1, 'token', '127.0.0.1', False

@@ -75,47 +75,57 @@ class Questions:
                     "the modules of '%s' can not be loaded", database)
 
     def _start(self):
+        "Start one more thread"
         thread = threading.Thread(
             target=self._run, name='bus-session', daemon=True)
         with self._lock:
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # Those that run do what there is to do.
+            with self._lock:
+                self._threads.discard(thread)
+            logger.warning("no further thread can be started: %s", error)
 
     def _run(self):
+        thread = threading.current_thread()
         try:
             while not self._ended.is_set():
                 request = self._next()
                 if request:
                     self._answer(request)
-                elif self._is_spare():
+                elif self._is_spare(thread):
                     return
         finally:
             with self._lock:
-                self._threads.discard(threading.current_thread())
+                self._threads.discard(thread)
 
     def _next(self):
+        "The next request, or None after a while without one"
         end = time.monotonic() + IDLE
         with self._lock:
             self._idle += 1
-        try:
-            while not self._ended.is_set() and time.monotonic() < end:
-                request = self._server.next_request(LOOK_EVERY)
-                if request:
-                    return request
+        request = None
+        while (not request and not self._ended.is_set()
+                and time.monotonic() < end):
+            request = self._server.next_request(LOOK_EVERY)
+            if not request:
                 self._sessions.tick()
-        finally:
-            with self._lock:
-                self._idle -= 1
-                is_last = not self._idle and len(self._threads) < THREADS_MAX
-            if is_last and not self._ended.is_set():
-                # This one may wait for a database: another takes its place.
-                self._start()
-
-    def _is_spare(self):
         with self._lock:
-            is_spare = len(self._threads) > self._least and self._idle > 1
+            self._idle -= 1
+            is_last = not self._idle and len(self._threads) < THREADS_MAX
+        if request and is_last:
+            # This one may wait for a database: another takes its place.
+            self._start()
+        return request
+
+    def _is_spare(self, thread):
+        "Whether the thread is one too many; it is not counted any more then"
+        with self._lock:
+            is_spare = len(self._threads) > self._least and self._idle > 0
             if is_spare:
-                self._threads.discard(threading.current_thread())
+                self._threads.discard(thread)
             return is_spare
 
     def _answer(self, request):

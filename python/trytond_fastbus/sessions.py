@@ -1,6 +1,8 @@
 """The sessions that the bus server asks for, many by one query."""
 import datetime as dt
 import logging
+import math
+import time
 from collections import defaultdict
 
 from sql import Flavor
@@ -20,6 +22,9 @@ TOKEN_MAX = 1024
 # The greatest id that a user may have
 USER_MAX = 2 ** 31 - 1
 
+# Seconds in which the failure of a database is logged once
+LOG_EVERY = 60
+
 NO_ADDRESS = (
     "'%s' is no address, check X-Forwarded-For and [bus] num_proxies")
 OTHER_ADDRESS = (
@@ -36,6 +41,8 @@ class Sessions:
         self._named = set(named)
         self._connections = Connections()
         self._refusals = Refusals()
+        # When the failure of a database was logged
+        self._failures = {}
 
     def close(self):
         self._refusals.flush()
@@ -52,9 +59,8 @@ class Sessions:
         asked = [name for name in names if name not in self._named]
         try:
             found = self._connections.exist(asked) if asked else ()
-        except backend.DatabaseOperationalError as error:
-            logger.warning(
-                "databases can not be looked for: %s", str(error).strip())
+        except (backend.DatabaseOperationalError, OSError) as error:
+            self._fail(None, error)
             return None
         return [name in self._named or name in found for name in names]
 
@@ -72,10 +78,10 @@ class Sessions:
         except NoDatabase:
             return ['unknown'] * len(sessions)
         except (backend.DatabaseOperationalError, OSError) as error:
-            logger.warning(
-                "session check on '%s' failed: %s",
-                database, str(error).strip())
+            self._fail(database, error)
             return ['failed'] * len(sessions)
+        if self._failures.pop(database, None):
+            logger.info("sessions on '%s' are checked again", database)
         now = dt.datetime.now()
         timeout = dt.timedelta(
             seconds=settings.config.getint('session', 'max_age'))
@@ -88,6 +94,20 @@ class Sessions:
                 self._refusals.add(database, user, address, *refusal)
             checks.append('invalid' if refusal else 'valid')
         return checks
+
+    def _fail(self, database, error):
+        "Log that a database can't be reached, once in a while"
+        now = time.monotonic()
+        if now - self._failures.get(database, -math.inf) < LOG_EVERY:
+            return
+        self._failures[database] = now
+        if database is None:
+            logger.warning(
+                "databases can not be looked for: %s", str(error).strip())
+        else:
+            logger.warning(
+                "session check on '%s' failed: %s",
+                database, str(error).strip())
 
     def _find(self, database, tokens):
         "The rows (key, user, date[, address]) of sessions, by their keys"
@@ -124,9 +144,7 @@ class Sessions:
                 database, user, address, 'failed', NO_ADDRESS % address)
             return 'invalid'
         except backend.DatabaseOperationalError as error:
-            logger.warning(
-                "session check on '%s' failed: %s",
-                database, str(error).strip())
+            self._fail(database, error)
             return 'failed'
         except Exception:
             logger.exception("session check on '%s' failed", database)

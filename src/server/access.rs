@@ -1,10 +1,12 @@
 //! Which chats a user may follow: asked of trytond, and remembered.
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::app::App;
@@ -13,6 +15,11 @@ use super::wait::{Alarm, Socket, Waited};
 use crate::access::Known;
 use crate::poll::Poll;
 use crate::registry::Process;
+use crate::sync::{Mutex, lock};
+
+/// How many questions are under way at a time: each holds a thread for as long
+/// as modules are loaded.
+const QUESTIONS: usize = 16;
 
 /// Asks trytond what users may read.
 pub(super) struct Rights {
@@ -21,6 +28,10 @@ pub(super) struct Rights {
     trytond: Arc<dyn Trytond>,
     /// For how long they are remembered.
     keep: Duration,
+    questions: Semaphore,
+    /// One question for each database, so that one whose modules are loaded
+    /// holds up no other.
+    databases: Mutex<HashMap<Box<str>, Arc<Semaphore>>>,
 }
 
 impl Rights {
@@ -33,12 +44,23 @@ impl Rights {
             process,
             trytond,
             keep,
+            questions: Semaphore::new(QUESTIONS),
+            databases: Mutex::new(HashMap::new()),
         }
     }
 
     fn known(&self, session: &Session, poll: &Poll) -> Known {
         let access = self.process.access();
         access.known(&session.database, session.user, poll, self.process.now())
+    }
+
+    /// Where the questions for a database wait.
+    fn turn(&self, database: &str) -> Arc<Semaphore> {
+        let mut databases = lock(&self.databases);
+        // Those of databases that no question waits for.
+        databases.retain(|_, turn| Arc::strong_count(turn) > 1);
+        let turn = databases.entry(database.into());
+        turn.or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     }
 
     /// Asks for these chats until there is an answer.
@@ -48,9 +70,16 @@ impl Rights {
             user: session.user,
             chats,
         };
+        let turn = self.turn(&session.database);
         let mut pause = Duration::from_millis(500);
         loop {
-            if let Some(readable) = self.trytond.readable(asked.clone()).await {
+            let readable = {
+                // They are never closed.
+                let _of_database = turn.acquire().await;
+                let _of_all = self.questions.acquire().await;
+                self.trytond.readable(asked.clone()).await
+            };
+            if let Some(readable) = readable {
                 self.process.access().remember(
                     &asked.database,
                     asked.user,

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{EMPTY, GOOD, JSON, Site, message, start};
+use crate::support::{EMPTY, GOOD, JSON, Site, message, post, start};
 use trytond_fastbus::server::{Config, Limits};
 
 const CHATS: &str = r#""client:x","chat:a,1","chat:a,2""#;
@@ -152,4 +152,31 @@ fn nothing_is_asked_without_chats_or_without_the_option() {
     let poll = site.poll("", CHATS, "null");
     assert_eq!(site.connect().ask(&poll).body, message("a", "chat:a,1"));
     assert!(questions(&site).is_empty());
+}
+
+#[test]
+fn database_whose_modules_are_loaded_holds_up_no_other() {
+    let site = start(Config {
+        limits: Limits {
+            hold_time: Duration::from_secs(60),
+            ..Limits::default()
+        },
+        ..checked(30)
+    });
+    let_read(&site, Some(vec!["chat:a,1"]));
+    let body = format!("{{\"channels\":[{CHATS}]}}");
+    let headers = format!("{GOOD}{JSON}");
+    // More polls of each than there may be questions at a time
+    let mut held = Vec::new();
+    for database in ["loading1", "loading2", "loading3"] {
+        for _ in 0..8 {
+            let mut client = site.connect();
+            client.send(&post(database, &headers, &body));
+            held.push(client);
+        }
+    }
+    site.waiting(held.len());
+    assert_eq!(answer(&site, &headers, "a"), message("1-a", "chat:a,1"));
+    let questions = site.sessions.questions.lock().expect("no panic");
+    assert_eq!(questions.len(), 4);
 }
