@@ -1,8 +1,8 @@
 """Build the source distribution, and from its files the wheels.
 
 The texts of the licences are added to them, and where REPOSITORY is the
-address of the project's repository the links of the README lead there. What
-this machine can't build is named, and left out.
+address of the project's repository the links of the README and the project's
+URLs lead there. What this machine can't build is named, and left out.
 """
 import os
 import re
@@ -28,10 +28,15 @@ def main(dist):
         notices.write(source)
         readme = source / 'README.md'
         if repository := os.environ.get('REPOSITORY'):
-            readme.write_text(absolute(
-                    readme.read_text(), repository.rstrip('/'), version()))
+            repository = repository.rstrip('/')
+            readme.write_text(
+                absolute(readme.read_text(), repository, version()))
+            with open(source / 'pyproject.toml', 'a') as file:
+                file.write(urls(repository, version()))
         else:
-            print("README: links as they are, without REPOSITORY=https://…")
+            print(
+                "README: links as they are, and no project URLs, without "
+                "REPOSITORY=https://…")
         maturin('sdist', '--out', dist, cwd=source)
         for target in PLATFORMS:
             build(target, dist, source)
@@ -58,6 +63,17 @@ def absolute(text, repository, version):
         kind = 'raw' if image else 'blob'
         return f"{image}{start}{repository}/{kind}/v{version}/{path}"
     return LINK.sub(replace, text)
+
+
+def urls(repository, version):
+    "Return the section of pyproject.toml that leads to the project's pages"
+    return '''
+[project.urls]
+Repository = "%(repository)s"
+Documentation = "%(repository)s/blob/v%(version)s/docs/index.md"
+Changelog = "%(repository)s/blob/v%(version)s/CHANGELOG.md"
+Issues = "%(repository)s/issues"
+''' % {'repository': repository, 'version': version}
 
 
 def build(target, dist, source):

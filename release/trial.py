@@ -89,12 +89,13 @@ def fork(Bus):
 
 
 def command():
-    "Ask the command trytond-bus for its version and its help"
-    for option, expected in [
-            ('--version', importlib.metadata.version('trytond-fastbus')),
-            ('--help', '--listen')]:
+    "Ask the command trytond-bus for its version, its help and its examples"
+    for arguments, expected in [
+            (['--version'], importlib.metadata.version('trytond-fastbus')),
+            (['serve', '--help'], '--listen'),
+            (['examples'], 'nginx/same-origin.conf')]:
         said = subprocess.run(
-            [COMMANDS / 'trytond-bus', option], text=True, check=True,
+            [COMMANDS / 'trytond-bus', *arguments], text=True, check=True,
             stdout=subprocess.PIPE).stdout
         assert expected in said, said
 

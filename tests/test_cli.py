@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.server import environment
+from support.server import ROOT, environment
 from trytond_fastbus import commands
 from trytond_fastbus.commands.order import in_order
 
@@ -48,7 +48,7 @@ def test_command_stands_anywhere(line, command, rest):
 @pytest.mark.parametrize('name', commands.NAMES)
 @pytest.mark.parametrize('is_before', [True, False])
 def test_each_command_takes_common_options_on_both_sides(name, is_before):
-    common = ['-c', 'a.conf', '-v', '-d', 'tryton']
+    common = ['-v', '-d', 'tryton', '-c', 'a.conf']
     own = ['--user', 'admin', 'T'] if name == 'notify' else []
     options = commands.parse(
         [*common, name, *own] if is_before else [name, *common, *own])
@@ -173,6 +173,27 @@ def test_driver_that_is_missing_is_told(name, tmp_path):
     assert failed.returncode == 1
     line, = failed.stderr.splitlines()
     assert 'No module named psycopg' in line and 'needs psycopg' in line
+
+
+def test_examples_are_listed_and_written(tmp_path):
+    names = run('examples').stdout.splitlines()
+    assert {'nginx/same-origin.conf', 'systemd/trytond-bus.service',
+        'sao/custom.js', 'trytond.conf'} <= set(names)
+    target = tmp_path / 'new' / 'directory'
+    for _ in range(2):
+        done = run('examples', '--write', target)
+        assert done.stdout.splitlines() == names
+    for name in names:
+        assert (target / name).read_bytes() == (
+            ROOT / 'examples' / name).read_bytes()
+    (target / 'trytond.conf').write_text('mine')
+    failed = run('examples', '--write', target)
+    assert failed.returncode == 1
+    assert f"'{target / 'trytond.conf'}' exists" in failed.stderr
+    assert (target / 'trytond.conf').read_text() == 'mine'
+    failed = run('examples', '--write', target / 'trytond.conf' / 'x')
+    assert failed.returncode == 1
+    assert 'Not a directory' in failed.stderr
 
 
 def test_unknown_key_is_an_error_if_strict(tmp_path):

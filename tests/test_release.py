@@ -147,6 +147,17 @@ def test_links_lead_from_anywhere(text, expected):
     assert build.absolute(text, 'https://x/p', '1') == expected
 
 
+def test_project_has_urls():
+    tomllib = pytest.importorskip('tomllib')
+    text = (ROOT / 'pyproject.toml').read_text()
+    project = tomllib.loads(text + build.urls('https://x/p', '1'))['project']
+    assert project['urls']['Repository'] == 'https://x/p'
+    assert project['urls']['Changelog'] == 'https://x/p/blob/v1/CHANGELOG.md'
+    for url in project['urls'].values():
+        if '/v1/' in url:
+            assert (ROOT / url.partition('/v1/')[2]).exists()
+
+
 @pytest.mark.skipif(
     not CARGO_DENY.exists(), reason="install cargo-deny, as make audit does")
 def test_licence_that_is_not_allowed_is_refused(tmp_path):

@@ -21,11 +21,13 @@ NAMES = {
     'check': "verify a configuration, from the database to the clients",
     'notify': "send a notification to a user or to one client",
     'stat': "show the state of a bus server that runs",
+    'examples': "list the examples for nginx, systemd and others, or write "
+    "them into a directory",
     'tail': "show the messages that pass on the bus of a database",
     }
 
 # Those that do without a backend, and take no database
-WITHOUT_DATABASE = {'stat'}
+WITHOUT_DATABASE = {'examples', 'stat'}
 
 
 class Failure(Exception):
@@ -202,6 +204,13 @@ def _options_of_check(parser):
         help="where the web client is loaded from: see whether it may poll")
     _add_strict(parser)
     _add_json(parser, "print one JSON object")
+
+
+def _options_of_examples(parser):
+    parser.add_argument(
+        '--write', metavar='DIR',
+        help="write them into this directory, which is made if need be; a "
+        "file that differs is not overwritten")
 
 
 def _options_of_notify(parser):

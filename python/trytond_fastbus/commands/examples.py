@@ -1,0 +1,31 @@
+"""trytond-bus examples: the configurations and programs that come with it."""
+from pathlib import Path
+
+from . import Failure
+
+FOLDER = Path(__file__).parents[1] / 'examples'
+
+
+def run(options):
+    "List the examples, or write them into a directory"
+    paths = sorted(
+        path for path in FOLDER.rglob('*')
+        if path.is_file() and path.parent.name != '__pycache__')
+    if not paths:
+        raise Failure("this installation has no examples in '%s'" % FOLDER)
+    for path in paths:
+        name = path.relative_to(FOLDER)
+        if options.write:
+            target = Path(options.write, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                # Not over a file that has been changed
+                with open(target, 'xb') as file:
+                    file.write(path.read_bytes())
+            except FileExistsError:
+                if target.read_bytes() != path.read_bytes():
+                    raise Failure(
+                        "'%s' exists and is another file: name a new "
+                        "directory" % target) from None
+        print(name)
+    return 0

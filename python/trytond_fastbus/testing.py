@@ -1,0 +1,40 @@
+"""What helps to test modules that publish on the bus."""
+from contextlib import contextmanager
+from typing import NamedTuple
+from unittest.mock import patch
+
+__all__ = ['Published', 'published']
+
+
+class Published(NamedTuple):
+    "A message as it was published, without its id"
+
+    channel: str
+    message: dict
+
+
+@contextmanager
+def published():
+    """Record what is published within the block, `trytond.bus.notify`
+    included; gives a list of Published, which are tuples.
+
+        with published() as messages:
+            Party.browse([1])[0].remind()
+        self.assertEqual(messages, [('user:1', {'type': 'reminder'})])
+
+    Messages are recorded when they are published, so that a transaction that
+    is never committed, such as trytond's with_transaction, has them as well,
+    and one that is rolled back later, too. It works with any class of the
+    bus, stock's included.
+    """
+    from trytond.bus import Bus
+    publish, messages = Bus.publish, []
+
+    def record(cls, channel, message):
+        # It adds the id to the message.
+        found = Published(channel, dict(message))
+        publish(channel, message)
+        messages.append(found)
+
+    with patch.object(Bus, 'publish', classmethod(record)):
+        yield messages
