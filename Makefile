@@ -73,7 +73,8 @@ parts += part-$(1)
 $(1): $(2)
 part-$(1): $(2) | $(3)
 	@$$(PYTHON) tests/part.py run $(1) \
-		env -u MAKEFLAGS -u MFLAGS $$(MAKE) $(1) $$(MAKEOVERRIDES)
+		env -u MAKEFLAGS -u MFLAGS $$(MAKE) --no-print-directory \
+		$(1) $$(MAKEOVERRIDES)
 endef
 JOBS ?= 6
 
@@ -299,16 +300,22 @@ $(environments)/try-%/.requirements: tests/requirements/%.txt tests/requirements
 $(environments)/%/.requirements: tests/requirements/%.txt | $(environments)/tools/.requirements
 	@$(call make-environment,$<)
 
-# pip, where uv can't reach what pip reaches
+# uv knows nothing of the configuration of pip: it gets the index from it, and
+# where it fails pip has a try.
 define make-environment
 	echo "environment $(notdir $(@D))"; \
-	{ $(tools)/uv venv -q --clear --python "$$(command -v $(PYTHON))" $(@D) && \
-		$(tools)/uv pip install -q --python $(@D) -r $(1); } || \
-	{ $(PYTHON) -m venv --clear $(@D) && $(@D)/bin/pip install -q -r $(1); }
-	@case $(1) in tests/requirements/[0-9]*) \
+	index=$$($(tools)/pip config list \
+		| sed -n "s/.*\.index-url='\(.*\)'/\1/p" | tail -n 1); \
+	index=$${UV_DEFAULT_INDEX:-$${index:-https://pypi.org/simple}}; \
+	install() { UV_DEFAULT_INDEX="$$index" \
+		$(tools)/uv pip install -q --python $(@D) -r "$$1"; }; \
+	{ $(tools)/uv venv -q --clear --python "$$(command -v $(PYTHON))" $(@D) \
+		&& install $(1); } || \
+	{ $(PYTHON) -m venv --clear $(@D) && $(@D)/bin/pip install -q -r $(1); } \
+		|| exit 1; \
+	case $(1) in tests/requirements/[0-9r]*) \
 		$(@D)/bin/python tests/support/postgresql.py > /dev/null 2>&1 || \
-		$(tools)/uv pip install -q --python $(@D) \
-			-r tests/requirements/postgresql.txt;; esac
+		install tests/requirements/postgresql.txt;; esac
 	@rm -f $(@D)/.installed
 	@touch $@
 endef
