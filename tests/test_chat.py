@@ -128,7 +128,7 @@ GARBAGE = [
     'chat:no.model,1', 'chat:ir.module.config_wizard.first,1',
     'chat:ir.model.print_model_graph.start,1', 'chat:fastbus_room,1',
     'chat:__class__,1', "chat:x' OR 1=1; DROP TABLE fastbus_room; --,1",
-    'chat:%s,1', 'chat:\u0000,1', 'chat:\u00e9\U0001f600,1',
+    'chat:%s,1', 'chat:\u00e9\U0001f600,1',
     'chat:fastbus.room,\u0661', 'chat:' + 'x' * 240 + ',1']
 
 
@@ -137,11 +137,9 @@ GARBAGE = [
 def test_name_that_is_no_chat_is_dropped(serve, kind):
     with serve(kind, check_access=True) as (rooms, bus):
         client, room = rooms.client(True, bus.url), rooms.room()
-        publish_to = [name for name in GARBAGE if '\0' not in name]
         for names in [GARBAGE, *([name] for name in GARBAGE)]:
-            for name in publish_to:
-                if name in names:
-                    publish(rooms.database, name, {'type': 'x'})
+            for name in names:
+                publish(rooms.database, name, {'type': 'x'})
             publish(rooms.database, client.channel, {'type': 'end'})
             channel, message = client.poll(client.channel, *names)
             assert (channel, message['type']) == (client.channel, 'end')
