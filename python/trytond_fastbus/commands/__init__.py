@@ -202,6 +202,10 @@ def _options_of_check(parser):
     parser.add_argument(
         '--origin', type=_url, metavar='URL',
         help="where the web client is loaded from: see whether it may poll")
+    parser.add_argument(
+        '--uwsgi', metavar='FILE',
+        help="the configuration of uWSGI that serves trytond: see how many "
+        "waiting clients stop all requests")
     _add_strict(parser)
     _add_json(parser, "print one JSON object")
 

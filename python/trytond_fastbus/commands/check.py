@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 
 from .. import settings
-from . import Failure, Usage, certificate, clients, here
+from . import Failure, Usage, certificate, clients, here, uwsgi
 from .poll import poll
 from .report import Report
 from .session import Session
@@ -38,6 +38,8 @@ def run(options):
         here.check_access(report, found)
         here.open_files(report, found)
         certificate.configured(report, found)
+    if options.uwsgi:
+        uwsgi.look(report, options.uwsgi)
     connection = here.database(report, options.database)
     if connection:
         try:

@@ -1,0 +1,54 @@
+"""What a check can see of uWSGI, which may serve trytond: each waiting client
+takes one of its threads."""
+import configparser
+
+# Fewer threads than this are soon taken by waiting clients.
+ENOUGH = 100
+
+# What uWSGI takes for true
+TRUE = {'1', 'true', 'yes', 'on', ''}
+
+
+def look(report, path):
+    "Count the threads that a configuration in its ini format gives"
+    thing = 'uWSGI'
+    try:
+        options = _read(path)
+        processes = int(
+            options.get('processes') or options.get('workers')
+            or options.get('p') or 1)
+        threads = int(options.get('threads') or 1)
+    except (OSError, ValueError, configparser.Error) as error:
+        report.failed(thing, "%s can not be read: %s" % (
+                path, ' '.join(str(error).split())))
+        return
+    if options.get('gevent') or options.get('gevent-loop'):
+        report.ok(thing, "%s has gevent: a waiting client takes no thread"
+            % path)
+    elif threads < 2 and (
+            options.get('enable-threads', '0').lower() not in TRUE):
+        report.failed(
+            thing, "%s has neither threads nor enable-threads, so that the "
+            "bus does not listen: set enable-threads = true" % path)
+    elif processes * threads < ENOUGH:
+        report.warning(
+            thing, "%s has processes = %d, threads = %d: the waiting clients "
+            "take a thread each, and when they have all %d, every request "
+            "waits for them, with the stock bus as well. Run trytond-bus "
+            "beside it and send /<database>/bus there" % (
+                path, processes, threads, processes * threads))
+    else:
+        report.ok(thing, "%s has %d threads for waiting clients and requests"
+            % (path, processes * threads))
+
+
+def _read(path):
+    # A key may be repeated, and stand alone.
+    parser = configparser.ConfigParser(
+        interpolation=None, strict=False, allow_no_value=True)
+    with open(path) as file:
+        parser.read_file(file)
+    return {
+        key.replace('_', '-'): value or ''
+        for key, value in parser['uwsgi'].items()} if (
+            'uwsgi' in parser) else {}
