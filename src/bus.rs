@@ -564,6 +564,12 @@ impl Ticket {
     pub fn waiter(&self) -> &Arc<Waiter> {
         &self.waiter
     }
+
+    /// Whether this waits for a message, not for what has to be known before.
+    #[must_use]
+    pub fn is_for_message(&self) -> bool {
+        matches!(self.place, Place::Message(_))
+    }
 }
 
 impl Drop for Ticket {

@@ -256,6 +256,12 @@ impl Message {
         &self.response[BEFORE_MESSAGE.len()..self.json_end]
     }
 
+    /// How many bytes of [`Message::response`] are the same on any channel.
+    #[cfg(feature = "server")]
+    pub(crate) fn shared_length(&self) -> usize {
+        self.json_end
+    }
+
     /// The JSON of a response with this message and its channel.
     #[must_use]
     pub fn response(&self) -> &str {
@@ -302,10 +308,15 @@ pub fn response(message: &str, channel: &str) -> String {
     );
     out.push_str(BEFORE_MESSAGE);
     out.push_str(message);
-    out.push_str(BEFORE_CHANNEL);
-    json::push_string(&mut out, channel);
-    out.push('}');
+    push_channel(&mut out, channel);
     out
+}
+
+/// The end of a response, with its channel.
+pub(crate) fn push_channel(out: &mut String, channel: &str) {
+    out.push_str(BEFORE_CHANNEL);
+    json::push_string(out, channel);
+    out.push('}');
 }
 
 fn object(json: &str, what: &'static str) -> Result<()> {

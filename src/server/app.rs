@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll as Progress};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::header::{ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HOST};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
@@ -69,6 +70,15 @@ pub(super) struct Opened<'a> {
 /// dropped.
 struct Counted<'a>(&'a App, Admission);
 
+/// A poll that is one too many, as long as it is held.
+struct Held<'a>(&'a App);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.held.dec();
+    }
+}
+
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.polls.fetch_sub(1, Ordering::Relaxed);
@@ -130,42 +140,46 @@ impl App {
         let proxies = self.config.num_proxies;
         let headers = &received.parts.headers;
         let origin = cors::origin(headers, &self.config.cors, proxies);
-        let (session, question) = match self.read(&received, peer, &origin) {
+        let (session, mut body) = match self.read(&received, peer, &origin) {
             Ok(read) => read,
             Err(body) => return Err(Answer::boxed(origin, body)),
         };
         let is_page = is_page(&received.parts.headers);
         let room = received.room.take();
+        let known = self.sessions.known(&session);
+        if let Known::No = known {
+            body = Bytes::copy_from_slice(&body);
+        }
         // Before it waits for the check, as many may at a time: hyper's buffer,
         // of which the request is a part, goes with it.
         drop(received);
-        let admitted = match self.sessions.known(&session) {
+        let admitted = match known {
             Known::Admitted(admission) => Waited::Done(Ok(admission)),
             Known::TooMany => Waited::Done(Err(TOO_MANY)),
             Known::Refused => Waited::Done(Err(unauthorized(is_page))),
             Known::No => self.admit(socket, alarm.again(), &session, is_page).await,
         };
-        drop(room);
-        let (admission, mut question) = match (admitted, question) {
-            (Waited::Gone, _) => return Err(None),
-            (Waited::Timeout, _) => return Err(Answer::boxed(origin, Body::Empty)),
-            (Waited::Done(Err(refusal)), _) => {
+        let admission = match admitted {
+            Waited::Gone => return Err(None),
+            Waited::Timeout => return Err(Answer::boxed(origin, Body::Empty)),
+            Waited::Done(Err(refusal)) => {
                 return Err(Answer::boxed(origin, Body::Error(refusal)));
             }
-            (Waited::Done(Ok(_)), Err(text)) => {
+            Waited::Done(Ok(admission)) => admission,
+        };
+        // Not before: a stranger's body costs its bytes, and no more.
+        let question = Question::read(&body, session.user, &self.config.limits);
+        drop((body, room));
+        let mut question = match question {
+            Ok(question) => question,
+            Err(text) => {
                 let refusal = Refusal::new(StatusCode::BAD_REQUEST, text);
                 return Err(Answer::boxed(origin, Body::Error(refusal)));
             }
-            (Waited::Done(Ok(admission)), Ok(question)) => (admission, question),
         };
-        let number = self.polls.fetch_add(1, Ordering::Relaxed);
-        self.metrics.polls.inc();
-        let counted = Counted(self, admission);
-        if number >= self.config.limits.max_polls {
-            return Err(self.hold(socket, alarm, origin, counted).await);
-        }
+        let counted = self.count(admission);
         match self
-            .restrict(socket, alarm, &session, &mut question.poll)
+            .restrict(socket, alarm.again(), &session, &mut question.poll)
             .await
         {
             Waited::Gone => return Err(None),
@@ -173,9 +187,23 @@ impl App {
             Waited::Done(()) => {}
         }
         let database = self.databases.get(&session.database);
-        let (Question { poll, last }, now) = (question, self.databases.now());
-        let place = database.enter(session.user, poll, last, now);
+        let user = session.user;
         drop(session);
+        let counted = match counted {
+            Ok(counted) => counted,
+            Err(admission) => {
+                let enter = || {
+                    let Question { poll, last } = question.clone();
+                    database
+                        .clone()
+                        .enter(user, poll, last, self.databases.now())
+                };
+                let held = self.hold(socket, alarm, origin, is_page, admission, enter);
+                return Err(Box::pin(held).await);
+            }
+        };
+        let (Question { poll, last }, now) = (question, self.databases.now());
+        let place = database.enter(user, poll, last, now);
         Ok(Box::new(Opened {
             origin,
             place,
@@ -184,18 +212,67 @@ impl App {
         }))
     }
 
-    /// Holds a poll that is one too many.
+    /// Counts a poll, if there is room for one that waits.
+    fn count(&self, admission: Admission) -> Result<Counted<'_>, Admission> {
+        let most = self.config.limits.max_polls;
+        let more = |polls| (polls < most).then_some(polls + 1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        if self.polls.fetch_update(set, fetch, more).is_err() {
+            return Err(admission);
+        }
+        self.metrics.polls.inc();
+        Ok(Counted(self, admission))
+    }
+
+    /// Holds a poll that is one too many. It gets a message that is there when
+    /// it arrives or `hold_time` later, but waits for none. So its client has
+    /// each message after `hold_time`, and takes no room from the others.
     async fn hold<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
-        alarm: Alarm<'_>,
+        mut alarm: Alarm<'_>,
         origin: Origin,
-        _counted: Counted<'_>,
+        is_page: bool,
+        mut admission: Admission,
+        enter: impl Fn() -> Place,
     ) -> Option<Box<Answer>> {
+        self.metrics.held.inc();
+        let _held = Held(self);
         let time = self.config.limits.hold_time;
-        let never = |_: &mut Context<'_>| (Progress::<()>::Pending, None);
-        if let Waited::Gone = socket.wait(alarm, &self.drain, time, never).await {
-            return None;
+        for waits in [Duration::ZERO, time] {
+            let mut ends = |context: &mut Context<'_>| {
+                let ends = admission.is_ended(context);
+                (
+                    if ends {
+                        Progress::Ready(())
+                    } else {
+                        Progress::Pending
+                    },
+                    None,
+                )
+            };
+            match socket
+                .wait(alarm.again(), &self.drain, waits, &mut ends)
+                .await
+            {
+                Waited::Timeout => {}
+                Waited::Gone => return None,
+                Waited::Done(()) => {
+                    let refusal = Body::Error(unauthorized(is_page));
+                    return Answer::boxed(origin, refusal);
+                }
+            }
+            let mut place = enter();
+            let begun = self.databases.now();
+            let look = |context: &mut Context<'_>| (place.glance(context, begun), None);
+            match socket.wait(alarm.again(), &self.drain, time, look).await {
+                Waited::Gone => return None,
+                Waited::Done(Some(outcome)) => {
+                    let answer = self.answer_with(origin, place, outcome, begun);
+                    return Some(Box::new(answer));
+                }
+                Waited::Done(None) | Waited::Timeout => {}
+            }
         }
         let mut answer = Answer::boxed(origin, Body::Empty)?;
         // Another connection may come to a server that has room for it.
@@ -265,12 +342,7 @@ impl App {
         let body = match outcome {
             Outcome::Empty => Body::Empty,
             Outcome::Message(message) => {
-                self.metrics.delivered.inc();
-                if message.arrived() < begun {
-                    self.metrics.replayed.inc();
-                } else {
-                    arrived = Some(message.arrived());
-                }
+                arrived = Some(message.arrived()).filter(|arrived| *arrived >= begun);
                 let relay = place.asked().relay(&message);
                 let channel = relay.filter(|_| self.config.relay_user);
                 let channel = channel.map(Into::into);
@@ -314,13 +386,13 @@ impl App {
         }
     }
 
-    /// What the request asks for and as whom, or what it is answered.
+    /// The session and the body of a request, or what it is answered.
     fn read(
         &self,
         received: &Received,
         peer: Peer,
         origin: &Origin,
-    ) -> Result<(Arc<Session>, Result<Question, &'static str>), Body> {
+    ) -> Result<(Arc<Session>, Bytes), Body> {
         let Received { parts, body, .. } = received;
         let database = self.route(parts, origin)?;
         let body = body
@@ -335,8 +407,6 @@ impl App {
         }
         let credential = credential(&parts.headers)
             .ok_or_else(|| Body::Error(unauthorized(is_page(&parts.headers))))?;
-        let limits = &self.config.limits;
-        let question = Question::read(body, credential.user, limits);
         let client = address::client(peer, &parts.headers, self.config.num_proxies);
         let session = Session {
             database: database.into(),
@@ -345,14 +415,16 @@ impl App {
             address: client.address,
             is_local: client.is_local,
         };
-        Ok((Arc::new(session), question))
+        Ok((Arc::new(session), body.clone()))
     }
 
     /// The database whose bus a request polls, or what it is answered.
     fn route(&self, parts: &Parts, origin: &Origin) -> Result<String, Body> {
         let refuse = |refusal| Err(Body::Error(refusal));
-        if parts.version >= Version::HTTP_11 && !parts.headers.contains_key(HOST) {
-            return refuse(Refusal::new(StatusCode::BAD_REQUEST, "there is no host"));
+        let hosts = parts.headers.get_all(HOST).iter().count();
+        if hosts > 1 || (parts.version >= Version::HTTP_11 && hosts == 0) {
+            let text = "there must be one Host header";
+            return refuse(Refusal::new(StatusCode::BAD_REQUEST, text));
         }
         let Some(database) = route::database(parts.uri.path()) else {
             return refuse(NOT_FOUND);

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
@@ -16,7 +16,7 @@ use super::address::Peer;
 use super::app::{Answer, App};
 use super::database::Place;
 use super::park::receive;
-use super::reply::Reuse;
+use super::reply::{Body, Reuse};
 use super::wait::{Alarm, Socket};
 
 /// What is read of a client that was refused before it had sent all, so that
@@ -24,6 +24,9 @@ use super::wait::{Alarm, Socket};
 /// what was written.
 const LINGER_BYTES: u64 = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How many bytes of an answer a client has to take within `write_timeout`.
+const PART: usize = 16 * 1024;
 
 /// For how long a request may be on its way, before the connection is taken
 /// for one that has none and can leave its place to another.
@@ -35,6 +38,8 @@ pub(super) struct Written<A> {
     app: A,
     status: StatusCode,
     place: Option<Place>,
+    /// Whether the answer is a message.
+    delivers: bool,
     /// When the message arrived, if the poll waited for it.
     arrived: Option<f64>,
 }
@@ -156,23 +161,43 @@ async fn write<S: AsyncWrite + Unpin>(
     reuse: Reuse,
     app: &App,
 ) -> io::Result<()> {
-    let wire = answer.reply.wire(reuse);
+    let time = app.config.limits.write_time;
+    let mut wire = answer.reply.wire(reuse);
     // A message must not be kept in memory for a client that does not read.
     let written = Written::new(app, *answer);
     let stream = &mut socket.stream;
     let write = async {
-        stream.write_all(&wire).await?;
-        stream.flush().await?;
+        // A slow client has the time for each part of a large message.
+        while wire.has_remaining() {
+            let rest = wire.remaining().saturating_sub(PART);
+            let part = async {
+                while wire.remaining() > rest {
+                    if stream.write_buf(&mut wire).await? == 0 {
+                        return Err(io::ErrorKind::WriteZero.into());
+                    }
+                }
+                Ok(())
+            };
+            within(time, part).await?;
+        }
+        within(time, stream.flush()).await?;
         if reuse.close {
-            stream.shutdown().await?;
+            within(time, stream.shutdown()).await?;
         }
         Ok::<_, io::Error>(())
     };
-    timeout(app.config.limits.write_time, write)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    write.await?;
     written.done();
     Ok(())
+}
+
+/// What a future gives within `time`, else an error.
+async fn within<T>(
+    time: Duration,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let timeout = timeout(time, work).await;
+    timeout.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl<A: Deref<Target = App>> Written<A> {
@@ -182,6 +207,7 @@ impl<A: Deref<Target = App>> Written<A> {
             app,
             status: answer.reply.status(),
             place: answer.place,
+            delivers: matches!(answer.reply.body, Body::Message(..)),
             arrived: answer.arrived,
         }
     }
@@ -191,6 +217,12 @@ impl<A: Deref<Target = App>> Written<A> {
         let app = &*self.app;
         if let Some(place) = self.place {
             place.written();
+        }
+        if self.delivers {
+            app.metrics.delivered.inc();
+            if self.arrived.is_none() {
+                app.metrics.replayed.inc();
+            }
         }
         if let Some(arrived) = self.arrived {
             let latency = app.databases.now() - arrived;

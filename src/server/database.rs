@@ -356,6 +356,26 @@ impl Place {
         }
     }
 
+    /// What the poll is to be answered without waiting for a message, or none
+    /// if no message is there.
+    pub(super) fn glance(
+        &mut self,
+        context: &mut Context<'_>,
+        now: f64,
+    ) -> Progress<Option<Outcome>> {
+        match self.poll(context, now) {
+            Progress::Ready(outcome) => Progress::Ready(Some(outcome)),
+            Progress::Pending => {
+                let ticket = self.ticket.as_ref();
+                if ticket.is_some_and(|ticket| !ticket.is_for_message()) {
+                    // The journal is read first.
+                    return Progress::Pending;
+                }
+                Progress::Ready(None)
+            }
+        }
+    }
+
     /// When [`Place::poll`] is to be called again though nobody woke it.
     pub(super) fn until(&self) -> Option<f64> {
         self.until

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderValue};
@@ -163,11 +163,15 @@ async fn answer(
         // There is nobody to be answered.
         return pending().await;
     };
-    let content = Bytes::from(answer.reply.content().into_owned());
+    let content = answer.reply.content();
     let mut response = Response::new(());
     *response.status_mut() = answer.reply.status();
-    *response.headers_mut() = answer.reply.headers(content.len());
-    let content = if is_head { Bytes::new() } else { content };
+    *response.headers_mut() = answer.reply.headers(content.remaining());
+    let content = if is_head {
+        Bytes::new().chain(Bytes::new())
+    } else {
+        content
+    };
     let written = Written::new(app.clone(), *answer);
     Ok(response.map(|()| Full::new(stream.answer(content, written))))
 }

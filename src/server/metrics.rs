@@ -22,6 +22,8 @@ pub(super) struct Metrics {
     pub(super) connections: IntGauge,
     pub(super) tls_failures: IntCounter,
     pub(super) polls: IntGauge,
+    /// Polls beyond `max_polls`.
+    pub(super) held: IntGauge,
     tasks: IntGauge,
     requests: IntCounterVec,
     /// That of the status 200, which nearly all have.
@@ -67,6 +69,11 @@ impl Metrics {
                 "Connections that did not come to speak TLS",
             ),
             polls: gauge(&registry, "polls_waiting", "Polls that wait"),
+            held: gauge(
+                &registry,
+                "polls_held",
+                "Polls beyond max_polls, which look for a message but wait for none",
+            ),
             tasks: gauge(&registry, "tasks", "Tasks of the server's threads"),
             delivered: counter(&registry, "delivered_total", "Messages answered"),
             replayed: counter(

@@ -9,7 +9,7 @@ use crate::message::{Id, is_channel};
 use crate::poll::Poll;
 
 /// What a client asks for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) poll: Poll,
     /// The message that the client had last.

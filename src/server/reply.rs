@@ -8,9 +8,18 @@ use hyper::header::{CONNECTION, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 
+use bytes::buf::Chain;
+use bytes::{Buf, Bytes};
+
 use super::cors::{Origin, preflight};
-use crate::message::{Message, response};
+use crate::message::{Message, push_channel, response};
 use crate::poll::EMPTY_RESPONSE;
+
+/// From how many bytes on a message is not copied for each client.
+const LARGE: usize = 16 * 1024;
+
+/// The body of an answer: what clients share, and what is this client's own.
+pub(super) type Content = Chain<Bytes, Bytes>;
 
 /// What is answered to one request.
 #[derive(Debug)]
@@ -98,8 +107,30 @@ impl Reply {
         }
     }
 
-    /// What is told.
-    pub(super) fn content(&self) -> Cow<'_, str> {
+    /// The body of the answer.
+    pub(super) fn content(&self) -> Content {
+        let text = || Bytes::from(self.text().into_owned()).chain(Bytes::new());
+        self.shared().unwrap_or_else(text)
+    }
+
+    /// The body, if it is so large that clients should share it.
+    fn shared(&self) -> Option<Content> {
+        let Body::Message(message, channel) = &self.body else {
+            return None;
+        };
+        if message.response().len() < LARGE {
+            return None;
+        }
+        let mut shared = Bytes::from_owner(Response(message.clone()));
+        let mut own = String::new();
+        if let Some(channel) = channel {
+            shared.truncate(message.shared_length());
+            push_channel(&mut own, channel);
+        }
+        Some(shared.chain(own.into()))
+    }
+
+    fn text(&self) -> Cow<'_, str> {
         match &self.body {
             Body::Message(message, None) => message.response().into(),
             Body::Message(message, Some(channel)) => {
@@ -147,16 +178,22 @@ impl Reply {
     }
 
     /// The bytes of the answer over HTTP/1.
-    pub(super) fn wire(&self, reuse: Reuse) -> Vec<u8> {
-        let body = self.content();
-        let mut out = String::with_capacity(384 + body.len());
+    pub(super) fn wire(&self, reuse: Reuse) -> Chain<Bytes, Content> {
+        let shared = self.shared();
+        let text = if shared.is_none() {
+            self.text()
+        } else {
+            "".into()
+        };
+        let length = shared.as_ref().map_or(text.len(), Buf::remaining);
+        let mut out = String::with_capacity(384 + text.len());
         let status = self.status();
         out.push_str(if reuse.old { "HTTP/1.0 " } else { "HTTP/1.1 " });
         out.push_str(status.as_str());
         out.push(' ');
         out.push_str(status.canonical_reason().unwrap_or_default());
         out.push_str("\r\n");
-        self.each_header(body.len(), |name, value| {
+        self.each_header(length, |name, value| {
             out.push_str(name);
             out.push_str(": ");
             out.push_str(value);
@@ -169,10 +206,21 @@ impl Reply {
         }
         push_date(&mut out);
         out.push_str("\r\n");
+        let mut rest = Bytes::new().chain(Bytes::new());
         if !reuse.head {
-            out.push_str(&body);
+            out.push_str(&text);
+            rest = shared.unwrap_or(rest);
         }
-        out.into_bytes()
+        Bytes::from(out).chain(rest)
+    }
+}
+
+/// The response with a message, which is as long as the message is there.
+struct Response(Arc<Message>);
+
+impl AsRef<[u8]> for Response {
+    fn as_ref(&self) -> &[u8] {
+        self.0.response().as_bytes()
     }
 }
 
@@ -223,6 +271,32 @@ mod tests {
         ] {
             let reuse = reuse("POST", version, connection);
             assert_eq!(reuse.close, close, "{version:?} {connection:?}");
+        }
+    }
+
+    fn bytes(mut from: impl Buf) -> Vec<u8> {
+        from.copy_to_bytes(from.remaining()).into()
+    }
+
+    #[test]
+    fn large_message_is_shared_by_its_answers() {
+        let json = format!(r#"{{"message_id":1,"text":"{}"}}"#, "x".repeat(LARGE));
+        let message = Arc::new(Message::new("user:1", &json).expect("good"));
+        let keep = reuse("POST", Version::HTTP_11, &[]);
+        for channel in [None, Some("client:\u{e9}".into())] {
+            let body = Body::Message(message.clone(), channel);
+            let origin = Origin::None;
+            let reply = Reply { origin, body };
+            let text = reply.text().into_owned();
+            let begins = message.response().as_bytes().as_ptr();
+            assert_eq!(reply.content().chunk().as_ptr(), begins);
+            assert_eq!(bytes(reply.content()), text.as_bytes());
+            let wire = reply.wire(keep);
+            assert_eq!(wire.last_ref().chunk().as_ptr(), begins);
+            let wire = String::from_utf8(bytes(wire)).expect("text");
+            let (head, body) = wire.split_once("\r\n\r\n").expect("a head");
+            assert!(head.contains(&format!("content-length: {}\r\n", text.len())));
+            assert_eq!(body, text);
         }
     }
 
@@ -278,7 +352,7 @@ mod tests {
         ] {
             let origin = Origin::Allowed("https://a".into());
             let reply = Reply { origin, body };
-            let wire = String::from_utf8(reply.wire(reuse)).expect("text");
+            let wire = String::from_utf8(bytes(reply.wire(reuse))).expect("text");
             let (head, body) = wire.split_once("\r\n\r\n").expect("a head");
             let mut lines = head.lines();
             assert_eq!(lines.next(), Some(first));
@@ -292,7 +366,7 @@ mod tests {
             }
             assert_eq!(body, content);
             // HTTP/2 has all of them but those of the connection.
-            let own = reply.headers(reply.content().len());
+            let own = reply.headers(reply.content().remaining());
             let own = own.iter().map(|(name, value)| {
                 format!("{name}: {}", value.to_str().expect("text"))
             });

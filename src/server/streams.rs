@@ -1,13 +1,14 @@
 //! What goes on in one connection of HTTP/2, and since when.
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::app::App;
 use super::connection::Written;
+use super::reply::Content;
 use crate::sync::{Mutex, lock};
 
 /// The streams of a connection: requests, and answers on their way.
@@ -21,7 +22,7 @@ struct State {
     requests: usize,
     /// Since when there is no request.
     idle: Instant,
-    /// Since when each answer is being written.
+    /// When each answer that is being written made its last progress.
     answers: Slab<Instant>,
 }
 
@@ -76,12 +77,16 @@ impl Stream {
     }
 
     /// The body of the answer; `written` is told when the client has it.
-    pub(super) fn answer(&self, bytes: Bytes, written: Written<Arc<App>>) -> Answer {
+    pub(super) fn answer(
+        &self,
+        content: Content,
+        written: Written<Arc<App>>,
+    ) -> Answer {
         let key = self.0.change(|state| state.answers.insert(Instant::now()));
         Answer {
             streams: self.0.clone(),
             key,
-            bytes,
+            content,
             written: Some(written),
         }
     }
@@ -102,22 +107,27 @@ pub(super) struct Answer {
     streams: Arc<Streams>,
     key: usize,
     /// What was not written yet.
-    bytes: Bytes,
+    content: Content,
     /// None once this is dropped.
     written: Option<Written<Arc<App>>>,
 }
 
 impl Buf for Answer {
     fn remaining(&self) -> usize {
-        self.bytes.remaining()
+        self.content.remaining()
     }
 
     fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
+        self.content.chunk()
     }
 
     fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
+        self.content.advance(count);
+        self.streams.change(|state| {
+            if let Some(since) = state.answers.get_mut(self.key) {
+                *since = Instant::now();
+            }
+        });
     }
 }
 
@@ -128,7 +138,7 @@ impl Drop for Answer {
             state.idle = Instant::now();
         });
         let written = self.written.take();
-        if let Some(written) = written.filter(|_| self.bytes.is_empty()) {
+        if let Some(written) = written.filter(|_| !self.content.has_remaining()) {
             written.done();
         }
     }

@@ -54,6 +54,81 @@ fn poll_too_many_is_held_and_answered_empty() {
 }
 
 #[test]
+fn held_polls_take_no_room_and_reach_each_client() {
+    const ROOM: usize = 4;
+    const CLIENTS: usize = 8;
+    const HELD: f64 = 4.0;
+    let site = start(limited(Limits {
+        max_polls: ROOM,
+        hold_time: Duration::from_millis(100),
+        ..Limits::default()
+    }));
+    let mut last = vec![String::from("null"); CLIENTS];
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| site.connect()).collect();
+    for round in 0..5 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let channels = format!("\"client:{number}\",\"all\"");
+            client.send(&site.poll("", &channels, &last[number]));
+        }
+        // However many were held before, there is room for as many.
+        site.waiting(ROOM);
+        site.comes_to("trytond_bus_polls_held", HELD);
+        site.publish("all", &format!("m{round}"));
+        for (number, client) in clients.iter_mut().enumerate() {
+            let mut answer = client.answer();
+            while answer.body == EMPTY {
+                if answer.header("connection") == Some("close") {
+                    *client = site.connect();
+                }
+                let channels = format!("\"client:{number}\",\"all\"");
+                answer = client.ask(&site.poll("", &channels, &last[number]));
+            }
+            assert_eq!(answer.body, message(&format!("m{round}"), "all"));
+            last[number] = format!("\"m{round}\"");
+            if answer.header("connection") == Some("close") {
+                *client = site.connect();
+            }
+        }
+    }
+    site.comes_to("trytond_bus_polls_held", 0.0);
+}
+
+#[test]
+fn held_poll_is_answered_with_a_message_that_is_there() {
+    let site = start(limited(Limits {
+        max_polls: 1,
+        hold_time: Duration::from_secs(3600),
+        ..Limits::default()
+    }));
+    let mut first = site.connect();
+    first.send(&site.poll("", "\"a\"", "null"));
+    site.waiting(1);
+    site.publish("b", "m");
+    let mut second = site.connect();
+    let answer = second.ask(&site.poll("", "\"b\"", "null"));
+    assert_eq!(answer.body, message("m", "b"));
+}
+
+#[test]
+fn user_with_invented_names_of_clients_has_no_more_polls() {
+    let site = start(limited(Limits {
+        session_polls: 2,
+        ..Limits::default()
+    }));
+    let poll = |login: usize| {
+        let cookie = format!("Cookie: tryton_session=u{login}:1:t\r\n{JSON}");
+        let body = format!("{{\"channels\":[\"client:{login}\"]}}");
+        site.post(&cookie, &body)
+    };
+    let mut clients: Vec<_> = (0..2).map(|_| site.connect()).collect();
+    for (login, client) in clients.iter_mut().enumerate() {
+        client.send(&poll(login));
+    }
+    site.waiting(2);
+    assert_eq!(site.connect().ask(&poll(3)).status, 429);
+}
+
+#[test]
 fn poll_is_held_while_its_session_cannot_be_checked() {
     let site = start(limited(Limits {
         hold_time: Duration::from_millis(200),

@@ -1,6 +1,7 @@
 //! What bad clients do to a bus server, and that the good ones notice
 //! nothing of it.
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -127,6 +128,37 @@ fn client_that_does_not_read_is_cut_and_its_message_kept() {
     let answer = site.connect().ask(&site.poll_of(1));
     assert!(answer.body.len() > text.len(), "{}", answer.body.len());
     assert!(begun.elapsed() < AT_ONCE);
+}
+
+#[test]
+fn slow_client_gets_a_large_message_as_long_as_it_reads() {
+    let site = start(Config {
+        limits: Limits {
+            write_time: Duration::from_millis(500),
+            ..Limits::default()
+        },
+        ..Config::default()
+    });
+    let text = "x".repeat(32 << 20);
+    let mut client = site.connect();
+    client.send(&site.poll_of(1));
+    site.waiting(1);
+    let begun = Instant::now();
+    site.publish_json(
+        "client:1",
+        &format!("{{\"message_id\":1,\"text\":\"{text}\"}}"),
+    );
+    // It takes longer than write_time in all, and no part of it does.
+    let mut read = 0;
+    let mut part = vec![0; 256 << 10];
+    while read < text.len() {
+        read += client.stream.read(&mut part).expect("the message");
+        if begun.elapsed() < Duration::from_millis(1500) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    assert!(begun.elapsed() > Duration::from_millis(500));
+    site.comes_to("trytond_bus_delivered_total", 1.0);
 }
 
 #[test]

@@ -86,6 +86,11 @@ fn status_says_what_is_wrong() {
             None,
         ),
         (
+            site.post(&format!("Host: other\r\n{GOOD}{JSON}"), "{}"),
+            400,
+            None,
+        ),
+        (
             format!("GET {path} HTTP/1.1\r\nHost: bus\r\n\r\n"),
             405,
             Some(("allow", "OPTIONS, POST")),
