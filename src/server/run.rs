@@ -121,7 +121,12 @@ pub async fn run(
         () = tidy(&app) => {}
     }
     app.metrics.draining.set(1);
-    let period = app.drain.begin(app.config.drain);
+    // Without a client there is nothing to spread.
+    let length = match app.metrics.connections.get() {
+        0 => Duration::ZERO,
+        _ => app.config.drain,
+    };
+    let period = app.drain.begin(length);
     sleep_until(period.closing()).await;
     drop(until);
     let accepted = async { while accepting.join_next().await.is_some() {} };

@@ -245,6 +245,23 @@ fn session_is_asked_for_once_and_bound_to_the_address() {
 }
 
 #[test]
+fn drain_without_a_client_is_over_at_once() {
+    let site = start(Config {
+        drain: Duration::from_secs(3600),
+        ..Config::default()
+    });
+    // Neither does one hold it that was there before.
+    let mut client = site.connect();
+    site.publish("a", "1");
+    client.ask(&site.poll("", "\"a\"", "null"));
+    drop(client);
+    site.comes_to("trytond_bus_connections", 0.0);
+    site.server.drain();
+    let ended = site.server.wait(Duration::from_secs(60));
+    ended.expect("it ends").expect("without an error");
+}
+
+#[test]
 fn drain_answers_a_thousand_polls_one_after_the_other() {
     // A machine that is busy with something else may be late.
     let in_time = (0..5).any(|_| are_answers_spread());
