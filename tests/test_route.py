@@ -110,16 +110,19 @@ def poller(shared, listening):
     return TrytonClient(shared.url, listening, timeout=60)
 
 
-def test_bad_request_is_answered_400(poller):
-    for body in [
-            b'', b'x', b'[]', b'"x"', b'1', b'null', b'{', b'\xff',
-            b'{"channels": "x"}', b'{"channels": {"x": 1}}',
-            b'{"channels": [1]}', b'{"channels": [["x"]]}',
-            b'{"channels": null}']:
-        assert status(poller, body) == 400, body
-    assert status(poller, b'<a/>', **{'Content-Type': 'text/xml'}) in {
-        400, 415}
-    assert status(poller, b'x', **{'Content-Type': 'text/plain'}) == 400
+def test_bad_request_is_answered_400(serve, mode, database):
+    with serve(mode) as server:
+        poller = TrytonClient(server.url, database, timeout=60)
+        for body in [
+                b'', b'x', b'[]', b'"x"', b'1', b'null', b'{', b'\xff',
+                b'{"channels": "x"}', b'{"channels": {"x": 1}}',
+                b'{"channels": [1]}', b'{"channels": [["x"]]}',
+                b'{"channels": null}']:
+            assert status(poller, body) == 400, body
+        assert status(poller, b'<a/>', **{'Content-Type': 'text/xml'}) in {
+            400, 415}
+        assert status(poller, b'x', **{'Content-Type': 'text/plain'}) == 400
+        assert 'Traceback' not in server.log
 
 
 def test_stranger_is_answered_401(poller):

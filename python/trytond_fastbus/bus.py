@@ -16,7 +16,7 @@ from trytond.wsgi import app
 from werkzeug import exceptions
 from werkzeug.utils import redirect
 
-from . import hangup
+from . import body, hangup
 from ._native import Bus as LongPollingBus
 from ._native import _MessageQueue, notify
 from .settings import config
@@ -60,7 +60,8 @@ def subscribe(request, database_name):
     if url_host and url_host.rstrip('/') != request.host_url.rstrip('/'):
         return _elsewhere(request, url_host)
     userid, username = _user(request)
-    channels, last_message = _asked(request)
+    channels, last_message = body.asked(
+        getattr(request, 'parsed_data', None))
     # The user's own channel is the only one that tells who asks.
     channels = {c for c in channels if not c.startswith('user:')}
     channels.add('user:%s' % userid)
@@ -103,20 +104,6 @@ def _user(request):
     if userid is None:
         raise exceptions.BadRequest("The session has no user")
     return userid, username
-
-
-def _asked(request):
-    data = getattr(request, 'parsed_data', None)
-    if not isinstance(data, dict):
-        raise exceptions.BadRequest("The body must be a JSON object")
-    channels = data.get('channels', [])
-    if (not isinstance(channels, list)
-            or not all(isinstance(c, str) for c in channels)):
-        raise exceptions.BadRequest("The channels must be a list of strings")
-    if any(unicodedata.category(c) == 'Cc' for c in ''.join(channels)):
-        raise exceptions.BadRequest(
-            "The name of a channel contains a control character")
-    return channels, data.get('last_message')
 
 
 def _response(database_name, channels, last_message):

@@ -1,4 +1,5 @@
-"""Ending the wait of a client that has closed its connection.
+"""Ending the wait of a client that has closed its connection, and of all
+clients when the WSGI server's process is to end.
 
 A WSGI server does not tell when a client goes away, so that a poll that
 nobody will read keeps its thread until the time-out. Some servers hand the
@@ -9,6 +10,10 @@ import select
 import threading
 from contextlib import contextmanager, suppress
 
+from werkzeug.exceptions import HTTPException
+
+from . import body
+
 # By process and thread. Not of the context, which a thread that answers a
 # request hands on to those that it starts, in free-threaded Python: the client
 # is not theirs.
@@ -17,12 +22,17 @@ _watchers = {}
 
 
 class Middleware:
-    "Ends the waits of clients that have gone, in all that app answers"
+    """Ends the waits of clients that have gone, in all that app answers, and
+    refuses polls whose body is none"""
 
     def __init__(self, app):
         self.app = app
 
     def __call__(self, environ, start_response):
+        try:
+            body.check(environ)
+        except HTTPException as error:
+            return error(environ, start_response)
         with serving(environ):
             return self.app(environ, start_response)
 
