@@ -4,7 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -79,6 +79,42 @@ def test_each_worker_of_gunicorn_answers(
         assert server.terminate() == 0
         assert 'Traceback' not in server.log, server.log
         assert 'SIGABRT' not in server.log, server.log
+
+
+@pytest.mark.one_series
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('kind', ['gthread', 'sync', 'gevent'])
+def test_waiting_polls_end_with_their_worker_of_gunicorn(
+        kind, number, sections, database, channel, tmp_path):
+    server = TrytondServer(
+        tmp_path, sections, [database], kind='gunicorn', workers=1,
+        threads=POLLS)
+    server.add('--worker-class', kind, '--graceful-timeout', '600')
+    polls = 1 if kind == 'sync' else POLLS - 1
+    with server, ThreadPoolExecutor(POLLS) as executor:
+        client = TrytonClient(server.url, database, timeout=60)
+        waiting = [
+            executor.submit(poll, client, server.port, channel)
+            for _ in range(polls)]
+        wait_until(lambda: server.log.count("subscribe to '") == polls)
+        server.signal(number)
+
+        # Long before long_polling_timeout, and graceful_timeout after that
+        ended = [each.result() for each in waiting]
+        assert [message for _, message in ended] == [None] * polls
+        if number == signal.SIGTERM:
+            assert server.process.wait(50) == 0
+        else:
+            # The old one may take more polls until it is gone.
+            old = {process for process, _ in ended}
+            process = message = None
+            while not message or process in old:
+                next_ = executor.submit(poll, client, server.port, channel)
+                while not next_.done():
+                    publish(database, channel, {'type': 'x'})
+                    wait([next_], .1)
+                process, message = next_.result()
+        assert 'Traceback' not in server.log, server.log
 
 
 @pytest.mark.one_series

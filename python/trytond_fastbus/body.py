@@ -6,6 +6,7 @@ error of the server: 500, with a traceback in the log.
 import io
 import json
 import re
+import unicodedata
 
 from werkzeug.exceptions import BadRequest
 
@@ -26,6 +27,8 @@ def asked(data):
     if (not isinstance(channels, list)
             or not all(isinstance(c, str) for c in channels)):
         raise BadRequest("The channels must be a list of strings")
+    if any(unicodedata.category(c) == 'Cc' for c in ''.join(channels)):
+        raise BadRequest("The name of a channel contains a control character")
     return channels, data.get('last_message')
 
 

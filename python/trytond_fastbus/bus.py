@@ -5,7 +5,6 @@ module's names.
 """
 import json
 import logging
-import unicodedata
 from http import HTTPStatus
 from urllib.parse import urljoin
 

@@ -7,18 +7,25 @@ connection's socket to the application: there the wait ends at once.
 """
 import os
 import select
+import signal
 import threading
+import time
 from contextlib import contextmanager, suppress
 
 from werkzeug.exceptions import HTTPException
 
-from . import body
+from . import _native, body
+
+# Seconds between two looks whether a worker of gunicorn is to end
+LOOK_EVERY = .25
 
 # By process and thread. Not of the context, which a thread that answers a
 # request hands on to those that it starts, in free-threaded Python: the client
 # is not theirs.
 _sockets = {}
 _watchers = {}
+# The processes whose end is watched
+_workers = set()
 
 
 class Middleware:
@@ -71,6 +78,31 @@ def watch(hang_up):
     if watcher is None:
         watcher = _watchers.setdefault(pid, _Watcher())
     return watcher.watch(socket.fileno(), hang_up)
+
+
+def end_with_worker():
+    """Have all waits of this process end when gunicorn tells it to.
+
+    On SIGTERM, also that of a reload, a worker waits for its requests to end,
+    for graceful_timeout, and kills them then. It has no hook for that, and
+    only the main thread may handle signals. But any thread can tell which
+    object does.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    worker = getattr(handler, '__self__', None)
+    if (type(worker).__module__.split('.')[0] != 'gunicorn'
+            or not hasattr(worker, 'alive') or os.getpid() in _workers):
+        return
+    _workers.add(os.getpid())
+    threading.Thread(
+        target=_end_with, args=(worker,), name='bus-worker-end',
+        daemon=True).start()
+
+
+def _end_with(worker):
+    while worker.alive:
+        time.sleep(LOOK_EVERY)
+    _native.close()
 
 
 class _Watcher:

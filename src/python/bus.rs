@@ -12,7 +12,8 @@ use super::access::restrict;
 use super::decode::decode;
 use super::encode::encode;
 use super::imports::{
-    ENDS_AT_EXIT, ENSURE_LISTENER, LONG_POLLING_TIMEOUT, RELAY_USER, SEND, TRANSACTION,
+    END_WITH_WORKER, ENDS_AT_EXIT, ENSURE_LISTENER, LONG_POLLING_TIMEOUT, RELAY_USER,
+    SEND, TRANSACTION,
 };
 use super::logging::{DEBUG, INFO, is_logged, log};
 use super::state::{PyLocks, PyMessages};
@@ -215,6 +216,7 @@ fn listened(
     if let Some(bus) = process.ask(database) {
         return Ok(bus);
     }
+    END_WITH_WORKER.get(cls.py())?.call0()?;
     ENSURE_LISTENER.get(cls.py())?.call1((cls, database))?;
     process.bus(database).ok_or_else(|| {
         PyRuntimeError::new_err(format!("the bus of database '{database}' was removed"))

@@ -31,6 +31,8 @@ pub(super) static CURRENT_WAKER: Import =
     Import::new("trytond_fastbus.coroutine", "current_waker");
 pub(super) static ENDS_AT_EXIT: Import =
     Import::new("trytond_fastbus.coroutine", "ends_at_exit");
+pub(super) static END_WITH_WORKER: Import =
+    Import::new("trytond_fastbus.hangup", "end_with_worker");
 pub(super) static ENSURE_LISTENER: Import =
     Import::new("trytond_fastbus.listener", "ensure");
 pub(super) static ESCAPE_STRING: Import =

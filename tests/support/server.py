@@ -146,6 +146,10 @@ class TrytondServer:
         self._environ['PYTHONPATH'] = os.pathsep.join(
             [str(directory), self._environ['PYTHONPATH']])
 
+    def add(self, *arguments):
+        "Give it more arguments, before it is started"
+        self._command += arguments
+
     def start(self, deadline=60):
         "Start the server and wait until it answers"
         with open(self._log, 'ab') as log:
