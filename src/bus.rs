@@ -380,6 +380,15 @@ impl Bus {
         back
     }
 
+    /// Whether a poll waits for a look.
+    #[must_use]
+    pub fn is_look_awaited(&self) -> bool {
+        self.lock()
+            .looks
+            .as_ref()
+            .is_some_and(|looks| looks.len() > 0)
+    }
+
     /// Notes that a look into the database begins.
     pub fn begin_look(&self) {
         if let Some(looks) = &mut self.lock().looks {

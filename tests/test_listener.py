@@ -6,7 +6,7 @@ import threading
 import pytest
 from support import wait_until
 from support.bus import configured, drain, listen, publish, stop_listener
-from trytond_fastbus import Bus, settings, source
+from trytond_fastbus import Bus, replay, settings
 
 
 def listening(database):
@@ -72,7 +72,7 @@ def test_poll_after_the_death_of_the_listener_starts_another(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(source, 'put', die)
+        patch.setattr(replay, 'put', die)
         publish(database, 'c', {'type': 'lost'})
         dying.join(60)
         loop.join(60)
@@ -134,3 +134,28 @@ def test_method_that_is_put_into_the_class_makes_the_response(
     channel, message = Bus.subscribe(database, ['c'])
 
     assert (channel, message['type']) == ('c', 'test')
+
+
+def test_connection_is_used_by_one_thread_at_a_time(
+        configure, monkeypatch, database):
+    configure('bus', select_timeout=60)
+    listen(database)
+    one, users, is_over = listening(database), [], threading.Event()
+    receive = one._source.receive
+
+    def recorded():
+        users.append(threading.current_thread().name)
+        return receive()
+
+    def ring_and_receive():
+        one.on_ring()
+        # As after a bell and a notification at the same time
+        one.on_readable()
+        is_over.set()
+
+    monkeypatch.setattr(one._source, 'receive', recorded)
+    one._loop.call(ring_and_receive)
+    assert is_over.wait(60)
+
+    wait_until(lambda: one._state == 'listening')
+    assert users and 'bus-listener' not in users

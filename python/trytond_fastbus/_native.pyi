@@ -237,6 +237,9 @@ class DatabaseBus:
     def abandon(self) -> None:
         """Note that it has none any more: the next poll starts another
         one."""
+    @property
+    def is_look_awaited(self) -> bool:
+        """Whether a poll waits for a look."""
     def set_queue_usage(self, usage: float) -> None:
         """Note the part of PostgreSQL's queue of notifications that is in
         use, from 0 to 1."""

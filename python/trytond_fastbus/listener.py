@@ -13,7 +13,8 @@ from functools import partial
 
 from trytond import backend
 
-from . import _native, journal, loop, settings, source
+from . import _native, journal, loop, replay, settings, source
+from .source.driver import CONNECT_TIMEOUT
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -66,7 +67,7 @@ def deliver(bus, database, payloads):
     key = os.getpid(), database
     queue = bus._queues.get(key)
     if queue and not _ended(bus, key, queue):
-        source.put(
+        replay.put(
             database, queue['bus'], [(False, payload) for payload in payloads])
 
 
@@ -194,7 +195,7 @@ class Listener:
     def _connect(self):
         self._state = 'connecting'
         # Some may take longer, for a server that is slow.
-        limit = None if self._retries % 4 == 0 else source.CONNECT_TIMEOUT
+        limit = None if self._retries % 4 == 0 else CONNECT_TIMEOUT
         channels = self._bus._channel, part_channel(self._bus)
         self._submit(
             partial(

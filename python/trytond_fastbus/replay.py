@@ -200,3 +200,12 @@ class Replay:
                 "the bus on '%s' has forgotten %d messages before "
                 "[bus] journal_timeout, for [bus] cache_size: who comes back "
                 "late may miss some", self._name, self._evicted - evicted)
+
+
+def put(database, bus, notifications):
+    "Put notifications on the bus: of each whether it is a part, its payload"
+    _, reasons = bus.receive(notifications)
+    for reason in reasons:
+        logger.error(
+            "bus listener on '%s' skipped a notification: %s",
+            database, reason)

@@ -67,7 +67,7 @@ def serve(databases=(), listen=None, admin_listen=None):
             logger.info(
                 "bus server speaks TLS, with the certificate '%s'",
                 options['ssl'][0])
-        _warn(options, server)
+        _warn(options, server, databases)
         _listen(bus, databases)
         server.ready()
         return _wait(server, signals, bus, databases, options)
@@ -125,17 +125,17 @@ def bus_class():
     return Bus
 
 
-def _warn(options, server):
+def _warn(options, server, databases):
     if not options['allow_subscribe']:
         logger.warning(
             "[bus] allow_subscribe is off: clients are told that there is no "
             "bus, and do not ask again until their next login")
-    needed = settings.descriptors(options)
+    needed = settings.descriptors(options, len(databases))
     if server.descriptors < needed:
         logger.warning(
-            "this process may open %d files, [bus] max_connections needs %d: "
-            "raise the limit (LimitNOFILE of systemd, ulimit -n)",
-            server.descriptors, needed)
+            "this process may open %d files, [bus] max_connections and %d "
+            "databases need %d: raise the limit (LimitNOFILE of systemd, "
+            "ulimit -n)", server.descriptors, len(databases), needed)
 
 
 def _listen(bus, databases):

@@ -273,6 +273,8 @@ def _path_of_ssl(option):
     return None if not text or text.lower() in BOOLEANS else text
 
 
-def descriptors(options):
-    "How many files a bus server with these options may have to open"
-    return options['max_connections'] + 100
+def descriptors(options, databases=0):
+    """How many files a bus server with these options may have to open, for
+    some databases: each has a connection that listens and one that checks
+    sessions"""
+    return options['max_connections'] + 100 + 2 * databases

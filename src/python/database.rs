@@ -253,6 +253,12 @@ impl PyDatabase {
         self.bus.ring();
     }
 
+    /// Whether a poll waits for a look.
+    #[getter]
+    fn is_look_awaited(&self) -> bool {
+        self.bus.is_look_awaited()
+    }
+
     /// Begin a look into the database.
     fn begin_look(&self) {
         self.bus.begin_look();

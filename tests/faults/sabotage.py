@@ -3,13 +3,13 @@
 
 def reverse():
     "Have the listener of this process take each batch from its end"
-    from trytond_fastbus import source
-    put = source.put
+    from trytond_fastbus import replay
+    put = replay.put
 
     def reversed_put(database, bus, notifications):
         put(database, bus, notifications[::-1])
 
-    source.put = reversed_put
+    replay.put = reversed_put
 
 
 def __getattr__(name):

@@ -1,7 +1,8 @@
 """A connection of a command's own to a database."""
 from trytond import backend
 
-from .. import source
+from ..source.driver import Dropped
+from ..source.driver import connect as connect_to_postgresql
 from . import Failure
 
 # That of the driver, which has those of a server that refuses, such as a
@@ -21,8 +22,8 @@ def connect(name):
     try:
         if backend.name != 'postgresql':
             return backend.Database(name).get_connection(autocommit=True)
-        return source.connect(name, TIMEOUT)
-    except (OSError, source.Dropped, DatabaseError) as error:
+        return connect_to_postgresql(name, TIMEOUT)
+    except (OSError, Dropped, DatabaseError) as error:
         raise Failure(
             "no connection to '%s': %s" % (name, in_a_line(error))) from error
 

@@ -10,7 +10,7 @@ from trytond.tools import resolve
 
 from .. import journal, settings, sources
 from ..server import bus_class
-from ..source import received, time_limit
+from ..source.driver import received, time_limit
 from . import Failure
 from .connection import DatabaseError, connect, in_a_line
 

@@ -11,7 +11,8 @@ from trytond import backend
 from .. import _native, journal, settings
 from ..listener import RETRY_MAX, RETRY_MIN, part_channel
 from ..server import bus_class
-from ..source import LOOK_EVERY, received, time_limit
+from ..source.driver import received, time_limit
+from ..source.sqlite import LOOK_EVERY
 from . import Failure
 from .connection import connect, in_a_line
 

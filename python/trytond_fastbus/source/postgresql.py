@@ -1,0 +1,229 @@
+"""The source of the messages of a database on PostgreSQL."""
+import logging
+import random
+import selectors
+import time
+import uuid
+
+from trytond import backend
+
+from .. import journal, replay, settings
+from ..replay import Replay
+from .driver import connect, received, time_limit
+
+# The name that administrators know from trytond
+logger = logging.getLogger('trytond.bus')
+
+# That of the module belongs to the programs, which may set its seed.
+_random = random.SystemRandom()
+
+# The part of PostgreSQL's queue of notifications above which it is warned
+QUEUE_WARN = .5
+
+
+class Deaf(Exception):
+    "Notifications do not arrive by the connection"
+
+
+class PostgreSQL:
+    """A connection to PostgreSQL of its own, which listens.
+
+    The methods except receive may block.
+    """
+
+    # Whether the warning about the queue was logged
+    _has_warned = False
+
+    def __init__(self, channels, name, bus, connect_timeout):
+        self._channel, self._part = self._channels = channels
+        # Only this connection listens to its marks.
+        self._mark_channel = '%s.%s' % (self._channel, uuid.uuid4())
+        self._mark, self._is_marked = 0, False
+        self._name = name
+        self._bus = bus
+        self._replay = None
+        self._queue_usage = 0
+        self._connection = connect(name, connect_timeout)
+        self._fd = self._connection.fileno()
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self):
+        self._bus.begin_look()
+        cursor = self._connection.cursor()
+        self._check_listening(cursor)
+        with self._limit():
+            # For the marks, which have nothing to lose. Not before: a pooler
+            # in transaction mode would let others have the setting.
+            cursor.execute('SET synchronous_commit TO off')
+            for channel in self._channels:
+                cursor.execute('LISTEN "%s"' % channel)
+        table = journal.of(self._name, self._channel)
+        # Now that what is committed meanwhile is notified
+        self._replay = table and Replay.start(
+            table, self._connection, self._name, self._bus, self._limit)
+        if not self._replay:
+            self._bus.end_look()
+        self._take()
+        self._asked = time.monotonic()
+
+    def _check_listening(self, cursor):
+        "Raise Deaf unless a notification arrives"
+        with self._limit():
+            cursor.execute('LISTEN "%s"' % self._mark_channel)
+            cursor.execute('SELECT pg_backend_pid()')
+            pid, = cursor.fetchone()
+        if pid == self._connection.info.backend_pid:
+            self._send_mark(cursor)
+        else:
+            # Through a pooler one from this connection may come back only
+            # with the answer.
+            other = connect(self._name)
+            try:
+                self._send_mark(other.cursor())
+            finally:
+                other.close()
+        try:
+            self._wait_for_mark()
+        except TimeoutError as error:
+            raise Deaf(
+                "%s: connect trytond to PostgreSQL itself, or through a "
+                "pooler in session mode" % error) from error
+
+    def fileno(self):
+        return self._fd
+
+    @property
+    def due(self):
+        "The moment from which a look is due, though no poll wants one"
+        interval = settings.select_timeout()
+        if self._replay and self._queue_usage > QUEUE_WARN:
+            # Rows may be committed without a notification.
+            interval = min(interval, 1)
+        # At random so that those of many databases spread
+        return self._asked + interval * _random.uniform(.9, 1)
+
+    def is_due(self):
+        "Whether a look is needed at that moment"
+        return True
+
+    def receive(self):
+        """Put the notifications that are there on the bus.
+
+        Returns those for which receive_slowly is to be called.
+        """
+        taken = []
+        try:
+            for channel, payload in received(self._connection):
+                if channel == self._mark_channel:
+                    self._is_marked |= payload == str(self._mark)
+                else:
+                    taken.append((channel == self._part, payload))
+        finally:
+            # Those that came before the connection broke count as well.
+            if self._replay:
+                rest = self._replay.receive(taken)
+            else:
+                replay.put(self._name, self._bus, taken)
+                rest = []
+        return rest
+
+    def receive_slowly(self, notifications):
+        "Put notifications on the bus, where the journal has to be read first"
+        self._replay.receive_slowly(notifications)
+        self._take()
+
+    def look(self):
+        """Put on the bus what was committed before.
+
+        The answers also tell whether PostgreSQL is still there.
+        """
+        if self._replay:
+            self._replay.look(self._round_trip)
+            self._replay.purge()
+        else:
+            self._bus.begin_look()
+            self._round_trip()
+            self._bus.end_look()
+        self._bus.expire()
+        # What came with the answers to the last queries
+        self._take()
+        self._asked = time.monotonic()
+
+    def close(self):
+        self._connection.close()
+
+    def _round_trip(self):
+        cursor = self._connection.cursor()
+        with self._limit():
+            # Without this call a queue that was full stays so.
+            cursor.execute('SELECT pg_notification_queue_usage()')
+            self._note_queue_usage(cursor)
+        if self._bus.is_look_awaited:
+            # Another process may have received a message before PostgreSQL
+            # has signalled it to the backend of this connection. The queue
+            # is in the order of the commits: before this mark it is read.
+            try:
+                self._send_mark(cursor)
+            except backend.DatabaseOperationalError:
+                # The queue is full.
+                if self._connection.closed:
+                    raise
+            else:
+                self._wait_for_mark()
+        self._take()
+
+    def _send_mark(self, cursor):
+        self._mark, self._is_marked = self._mark + 1, False
+        with self._limit():
+            cursor.execute(
+                'SELECT pg_notify(%s, %s)',
+                (self._mark_channel, str(self._mark)))
+
+    def _wait_for_mark(self):
+        limit = settings.keep_alive_timeout()
+        end = time.monotonic() + limit
+        self._take()
+        # Most come with the answer.
+        while not self._is_marked:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(
+                    "a notification that the listener sent to itself has not "
+                    "come back in %s seconds" % limit)
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._fd, selectors.EVENT_READ)
+                selector.select(left)
+            self._take()
+
+    def _take(self):
+        "Receive what is there"
+        if rest := self.receive():
+            self._replay.receive_slowly(rest)
+
+    def _note_queue_usage(self, cursor):
+        usage, = cursor.fetchone()
+        self._queue_usage = usage
+        self._bus.set_queue_usage(usage)
+        cls = type(self)
+        if usage < QUEUE_WARN:
+            cls._has_warned = False
+        elif not cls._has_warned:
+            cls._has_warned = True
+            cursor.execute(
+                "SELECT pid, usename, datname, application_name, xact_start "
+                "FROM pg_stat_activity WHERE xact_start IS NOT NULL "
+                "AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1")
+            session = cursor.fetchone()
+            logger.warning(
+                "PostgreSQL's queue of notifications is %d %% full, and "
+                "commits fail once it is full: end the session that holds it, "
+                "%s", usage * 100, session and "probably pid %s of the user "
+                "'%s' on '%s' (%s), in a transaction since %s" % session
+                or "which has listened and not ended its transaction")
+
+    def _limit(self):
+        return time_limit(self._fd)
