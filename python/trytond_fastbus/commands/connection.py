@@ -1,8 +1,8 @@
 """A connection of a command's own to a database."""
 from trytond import backend
 
-from ..source.driver import Dropped
-from ..source.driver import connect as connect_to_postgresql
+from ..source import Dropped
+from ..source import connect as connect_to_postgresql
 from . import Failure
 
 # That of the driver, which has those of a server that refuses, such as a

@@ -2,11 +2,11 @@
 from trytond import backend
 
 from .. import journal
-from .driver import Dropped
+from .driver import Dropped, connect
 from .postgresql import Deaf, PostgreSQL
 from .sqlite import SQLite
 
-__all__ = ['Deaf', 'Dropped', 'of']
+__all__ = ['Deaf', 'Dropped', 'connect', 'of']
 
 
 def of(name):
