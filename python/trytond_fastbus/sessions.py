@@ -165,8 +165,9 @@ def _refusal(rows, user, address, is_local, after, before):
             continue
         try:
             # Sessions have an address from 7.8 on.
-            is_same = not opened or addresses.is_same(
-                opened[0], address, is_local)
+            is_same = (
+                not opened or opened[0] == address
+                or addresses.is_same(opened[0], address, is_local))
         except ValueError:
             return 'failed', NO_ADDRESS % address
         if not is_same:

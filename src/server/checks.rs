@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::iter::repeat;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ const SWEEP_AT: usize = 10_000;
 pub(super) enum Rank {
     /// It was valid a short while ago.
     Lately,
-    /// It may be anything. The addresses take turns.
+    /// It may be anything. The networks of the clients take turns.
     Stranger,
 }
 
@@ -77,9 +78,10 @@ struct State {
 #[derive(Default)]
 struct Queue {
     lately: VecDeque<Pending>,
-    strangers: HashMap<Option<Box<str>>, VecDeque<Pending>>,
+    /// By network: none where the address is not known.
+    strangers: HashMap<Option<IpAddr>, VecDeque<Pending>>,
     /// The keys of `strangers`, in turn.
-    turns: VecDeque<Option<Box<str>>>,
+    turns: VecDeque<Option<IpAddr>>,
     /// For how long to wait should the next question fail; none if the last
     /// one did not.
     pause: Option<Duration>,
@@ -325,11 +327,11 @@ impl Queue {
             self.lately.push_back(pending);
             return;
         }
-        let address = pending.session.address.clone();
-        match self.strangers.entry(address) {
+        let network = pending.session.address.as_deref().and_then(network);
+        match self.strangers.entry(network) {
             Entry::Occupied(mut queue) => queue.get_mut().push_back(pending),
             Entry::Vacant(place) => {
-                self.turns.push_back(place.key().clone());
+                self.turns.push_back(network);
                 place.insert(VecDeque::from([pending]));
             }
         }
@@ -352,13 +354,13 @@ impl Queue {
         if let Some(pending) = self.lately.pop_front() {
             return Some(pending);
         }
-        let address = self.turns.pop_front()?;
-        let queue = self.strangers.get_mut(&address)?;
+        let network = self.turns.pop_front()?;
+        let queue = self.strangers.get_mut(&network)?;
         let pending = queue.pop_front();
         if queue.is_empty() {
-            self.strangers.remove(&address);
+            self.strangers.remove(&network);
         } else {
-            self.turns.push_back(address);
+            self.turns.push_back(network);
         }
         pending
     }
@@ -376,7 +378,7 @@ impl Queue {
             !queue.is_empty()
         });
         let strangers = &self.strangers;
-        self.turns.retain(|address| strangers.contains_key(address));
+        self.turns.retain(|network| strangers.contains_key(network));
         self.all().count()
     }
 
@@ -388,6 +390,18 @@ impl Queue {
         let strangers = self.strangers.into_values().flatten();
         self.lately.into_iter().chain(strangers)
     }
+}
+
+/// The address itself, or the first half of one of IPv6: a client may have all
+/// that begin with it.
+fn network(address: &str) -> Option<IpAddr> {
+    Some(match address.parse().ok()? {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+    })
 }
 
 impl fmt::Debug for Checks {
@@ -539,16 +553,29 @@ mod tests {
         bench.databases(Some(true)).await;
         let (_, answer) = bench.sessions().await;
         let mut waiting: Vec<_> = (0..2000)
-            .map(|_| bench.ask("db", 1, "flood", Rank::Stranger))
+            .map(|_| bench.ask("db", 1, "192.0.2.1", Rank::Stranger))
             .collect();
         for user in 2..12 {
-            waiting.push(bench.ask("db", user, "good", Rank::Stranger));
+            waiting.push(bench.ask("db", user, "192.0.2.2", Rank::Stranger));
         }
-        waiting.push(bench.ask("db", 100, "flood", Rank::Lately));
+        waiting.push(bench.ask("db", 100, "192.0.2.1", Rank::Lately));
         let _ = answer.send(vec![Check::Valid]);
         let (users, _answer) = bench.sessions().await;
         let good: Vec<_> = (2..12).flat_map(|user| [1, user]).collect();
         assert_eq!(users[..21], [&[100][..], &good].concat());
+    }
+
+    #[test]
+    fn network_is_the_first_half_of_an_address_of_ipv6() {
+        for (address, expected) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("2001:db8:1:2:3:4:5:6", Some("2001:db8:1:2::")),
+            ("2001:db8:1:3::1", Some("2001:db8:1:3::")),
+            ("nonsense", None),
+        ] {
+            let expected = expected.and_then(|text| text.parse().ok());
+            assert_eq!(network(address), expected, "{address}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -632,7 +659,8 @@ mod tests {
         bench.databases(Some(true)).await;
         let (_, answer) = bench.sessions().await;
         for number in 0..5 * SWEEP_AT {
-            drop(bench.ask("db", 1, &number.to_string(), Rank::Stranger));
+            let address = format!("2001:db8:0:{:x}::1", number % 0xffff);
+            drop(bench.ask("db", 1, &address, Rank::Stranger));
             drop(bench.ask(&number.to_string(), 1, "a", Rank::Stranger));
         }
         {

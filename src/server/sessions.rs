@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::{FutureExt, Shared, WeakShared};
 use hashbrown::HashTable;
 use slab::Slab;
+use smallvec::SmallVec;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::checks::{Checks, Rank};
@@ -81,16 +82,16 @@ struct Polls {
     user: Arc<AtomicUsize>,
     /// Whether the session was found invalid.
     is_ended: AtomicBool,
-    /// To tell the polls that it was.
-    wakers: Mutex<Slab<Waker>>,
+    /// To tell the polls that it was: most sessions have one.
+    wakers: Mutex<SmallVec<[Waker; 1]>>,
 }
 
 /// A poll that is counted for its user, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Admission {
     polls: Arc<Polls>,
-    /// The key of its waker, once it waits.
-    waker: Option<usize>,
+    /// As it is in the polls, once it waits.
+    waker: Option<Waker>,
 }
 
 /// What is known of a session without asking trytond.
@@ -364,7 +365,7 @@ impl State {
             polls: Arc::new(Polls {
                 user: polls,
                 is_ended: AtomicBool::new(false),
-                wakers: Mutex::new(Slab::new()),
+                wakers: Mutex::default(),
             }),
         });
         let (entries, hasher) = (&self.entries, &self.hasher);
@@ -408,10 +409,7 @@ impl Polls {
     /// Ends the polls that wait.
     fn end(&self) {
         self.is_ended.store(true, Ordering::Release);
-        let wakers: Vec<_> = {
-            let wakers = lock(&self.wakers);
-            wakers.iter().map(|(_, waker)| waker.clone()).collect()
-        };
+        let wakers = std::mem::take(&mut *lock(&self.wakers));
         wakers.into_iter().for_each(Waker::wake);
     }
 }
@@ -421,8 +419,8 @@ impl Admission {
     /// when it is.
     pub(super) fn is_ended(&mut self, context: &Context<'_>) -> bool {
         if self.waker.is_none() {
-            let mut wakers = lock(&self.polls.wakers);
-            self.waker = Some(wakers.insert(context.waker().clone()));
+            self.waker = Some(context.waker().clone());
+            lock(&self.polls.wakers).push(context.waker().clone());
         }
         self.polls.is_ended.load(Ordering::Acquire)
     }
@@ -431,8 +429,13 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.polls.user.fetch_sub(1, Ordering::Relaxed);
-        if let Some(key) = self.waker {
-            let _waker = lock(&self.polls.wakers).remove(key);
+        if let Some(own) = &self.waker {
+            // Dropped without the lock, as any waker.
+            let _waker = {
+                let mut wakers = lock(&self.polls.wakers);
+                let place = wakers.iter().position(|waker| waker.will_wake(own));
+                place.map(|place| wakers.swap_remove(place))
+            };
         }
     }
 }
