@@ -3,9 +3,10 @@ at nginx with nchan: the same clients (benches/load), in turns.
 
     python -m benches.server [POLLS...]
 
-nginx with nchan does less: it knows no sessions, and no client of its own
-place in the history. So does `bus-server`, which is trytond-bus without
-Python. nchan is left out if it isn't installed.
+Each client has a session of its own. nginx with nchan does less: it knows no
+sessions, and no client of its own place in the history. `nchan, checked` asks
+a location that answers at once for each poll. `bus-server` is trytond-bus
+without Python: each session is valid. nchan is left out if it isn't installed.
 """
 import argparse
 import re
@@ -34,6 +35,17 @@ QUICK = {
 
 # What is measured, its unit, the line of `load` and which of its numbers
 FIGURES = [
+    ("all come, until all wait", 'ms', 'all come, until all wait', 0),
+    ("server's CPU to take a poll in", 'us', 'CPU to take a poll in', 0),
+    ("database's CPU to take a poll in", 'us', 'CPU to take a poll in', 1),
+    ("server's CPU at rest", '%', 'CPU at rest', 0),
+    ("database's CPU at rest", '%', 'CPU at rest', 1),
+    ("after silence, to the last of all", 'ms', 'after silence', 0),
+    ("after silence, until all wait again", 'ms', 'after silence', 1),
+    ("after silence, server's CPU of a delivery", 'us',
+        'CPU after silence', 0),
+    ("after silence, database's CPU of a delivery", 'us',
+        'CPU after silence', 1),
     ("memory without a poll", 'bytes', 'bytes without a poll', 0),
     ("memory of a waiting poll", 'bytes', 'bytes a waiting poll', 0),
     ("memory of a poll after load", 'bytes', 'bytes a poll, after load', 0),
@@ -72,7 +84,9 @@ def main():
         servers = commands(release, postgresql.uri)
         if reason := missing():
             print(f"nchan is left out: {reason}\n")
-            del servers['nchan']
+            servers = {
+                name: command for name, command in servers.items()
+                if not name.startswith('nchan')}
         run = record.Run('benches.server', postgresql, **versions())
         print(run)
         plans = QUICK if options.quick else PLANS
@@ -126,6 +140,7 @@ def commands(release, uri):
         for name in tryton.SERVERS}
     found['bus-server'] = (release / 'bus-server',)
     found['nchan'] = (shutil.which('nginx'),)
+    found['nchan, checked'] = (shutil.which('nginx'), 'checked')
     return found
 
 
@@ -149,7 +164,7 @@ def measure(load, servers, polls, plan):
                 else statistics.median)(samples),
             }
         for name, lines in runs.items()
-        for text, unit, line, index in FIGURES
+        for text, unit, line, index in FIGURES if line in lines[0]
         for samples in [[numbers[line][index] for numbers in lines]]]
 
 
@@ -175,6 +190,8 @@ def show(polls, rows):
     for text, unit, *_ in FIGURES:
         figures = [
             row['figure'] for row in rows if row['text'] == text]
+        if not figures:
+            continue
         cells = [f"{figure:,.{0 if figure >= 1000 else 2}f}"
             .replace('.00', '') for figure in figures]
         print(f"| {text}, {unit} | {' | '.join(cells)} |")

@@ -1,10 +1,12 @@
 """A real Tryton server for benches/load, told by its input like bus-server:
 `python -m benches.tryton SERVER URI`.
 
-It prints where it listens and its process, publishes each line `channel json`
-through PostgreSQL, and answers `waiting` with the number of polls once the
-server has nothing to do.
+It prints where it listens and its process, and publishes each line `channel
+json` through PostgreSQL. `waiting` is answered with the number of polls (of
+trytond once it has nothing to do), `cpu` with the seconds of CPU that
+PostgreSQL has used.
 """
+import os
 import sys
 import tempfile
 
@@ -16,10 +18,11 @@ from .serve import rest
 
 # As benches/load names it
 DATABASE = 'db'
-# The token and the user of the sessions of benches/load. Their logins differ,
-# so that they are sessions of their own to trytond-bus, while trytond checks
-# token, user and address only.
-TOKEN, USER = '0123456789abcdef' * 3, 1
+# Each client of benches/load has a session and a user of its own: their
+# number, the first user and the token
+CLIENTS, USER = 10_000, 1000
+TOKEN = '{:048x}'
+TICKS = os.sysconf('SC_CLK_TCK')
 OURS = 'trytond_fastbus.Bus'
 # The class of the server, of the bus, and how trytond is to wait
 SERVERS = {
@@ -32,13 +35,16 @@ SERVERS = {
 
 
 def create(postgresql):
-    "Make the database with the session of all"
+    "Make the database with the sessions of all"
     postgresql.create_database(DATABASE)
     create_tryton({'database': {'uri': postgresql.uri}}, DATABASE)
     with connect(postgresql.uri) as connection:
-        connection.execute(
+        connection.cursor().executemany(
             "INSERT INTO ir_session (key, ip_address, create_uid, create_date)"
-            " VALUES (%s, '127.0.0.1', %s, LOCALTIMESTAMP)", (TOKEN, USER))
+            " VALUES (%s, '127.0.0.1', %s, LOCALTIMESTAMP)", [
+                (TOKEN.format(client), USER + client)
+                for client in range(CLIENTS)])
+        connection.execute("ANALYZE ir_session")
 
 
 def connect(uri):
@@ -66,10 +72,39 @@ def serve(name, uri):
                     "SELECT pg_notify('bus', %s)", (
                         f'{{"channel":"{command}","message":{message}}}',))
             elif command == 'waiting':
-                rest(server)
-                print(connected(server.port), flush=True)
+                print(waiting(server), flush=True)
+            elif command == 'cpu':
+                print(used(connection), flush=True)
             else:
                 break
+
+
+def waiting(server):
+    "How many polls the server has"
+    if isinstance(server, BusServer):
+        return int(server.metric('polls_waiting'))
+    rest(server)
+    return connected(server.port)
+
+
+def used(connection):
+    "The CPU of PostgreSQL in seconds, that of ended sessions included"
+    parent = int(_stat(connection.info.backend_pid)[1])
+    ticks = sum(map(int, _stat(parent)[11:15]))
+    with open(f'/proc/{parent}/task/{parent}/children') as file:
+        for child in file.read().split():
+            try:
+                ticks += sum(map(int, _stat(child)[11:13]))
+            except OSError:
+                # It counts for its parent now.
+                pass
+    return ticks / TICKS
+
+
+def _stat(process):
+    "The fields after the name, of which the second is the parent"
+    with open(f'/proc/{process}/stat') as file:
+        return file.read().rpartition(')')[2].split()
 
 
 def connected(port):

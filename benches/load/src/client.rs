@@ -12,7 +12,7 @@ use crate::server::{Kind, Server};
 const BATCH: usize = 500;
 
 /// The channel that all wait on beside their own.
-const ALL: &str = "user:1";
+const ALL: &str = "all";
 
 /// The clients, each with a poll.
 pub(crate) struct Clients {
@@ -246,9 +246,9 @@ impl Clients {
                 0 => "null".into(),
                 number => format!("\"{}\"", id(number)),
             };
-            // Its user's channel is added by the server.
-            let body =
-                format!("{{\"last_message\": {last}, \"channels\": [\"{name}\"]}}");
+            let body = format!(
+                "{{\"last_message\": {last}, \"channels\": [\"{name}\", \"{ALL}\"]}}"
+            );
             format!(
                 "POST /db/bus HTTP/1.1\r\nHost: localhost:8001\r\n\
                  Cookie: tryton_session={}\r\nContent-Type: application/json\r\n\
@@ -283,9 +283,9 @@ fn name(client: usize) -> String {
     format!("client:00000000-0000-4000-8000-{client:012}")
 }
 
-/// The sessions are of one user, who has the channel of all.
+/// A client's own session, of a user of its own, as in `benches/tryton.py`.
 fn session(client: usize) -> String {
-    format!("user{client}:1:0123456789abcdef0123456789abcdef0123456789abcdef")
+    format!("user{client}:{}:{client:048x}", 1000 + client)
 }
 
 pub(crate) fn id(number: u64) -> String {

@@ -12,6 +12,7 @@
 mod client;
 mod server;
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use client::Clients;
@@ -19,6 +20,12 @@ use server::Server;
 
 /// How many polls there are before the memory is looked at.
 const FEW: usize = 10;
+
+/// For how long there is no message before one after silence: longer than
+/// trytond-bus takes a session for valid without a check. Only so many polls
+/// show what that costs.
+const SILENCE: Duration = Duration::from_secs(35);
+const SILENCE_FROM: usize = 10_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -39,8 +46,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         server.wait_for(FEW, &mut few)?;
     }
     let before = server.memory()?;
+    let used = Used::now(&mut server)?;
+    let begun = Instant::now();
     let mut clients = Clients::connect(&server, polls)?;
     server.wait_for(polls, &mut clients)?;
+    println!(
+        "all come, until all wait    {} ms",
+        begun.elapsed().as_millis()
+    );
+    println!(
+        "CPU to take a poll in       {}",
+        used.since(&mut server, polls)?
+    );
     let memory = |now: u64| now.saturating_sub(before) / polls as u64;
     println!("polls                       {polls}");
     println!("bytes without a poll        {before}");
@@ -84,6 +101,34 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         of_load * 1e6 / deliveries
     );
 
+    if polls >= SILENCE_FROM {
+        let used = Used::now(&mut server)?;
+        clients.rest(SILENCE)?;
+        let (of_server, of_database) = used.each(&mut server, 1)?;
+        let part = |used: f64| used / SILENCE.as_secs_f64() / 1e4;
+        println!(
+            "CPU at rest                 {:.2} %, database {:.2} %",
+            part(of_server),
+            part(of_database)
+        );
+        let used = Used::now(&mut server)?;
+        let begun = Instant::now();
+        clients.publish(&mut server)?;
+        clients.run_until(Clients::is_done)?;
+        let last = begun.elapsed();
+        server.wait_for(polls, &mut clients)?;
+        clients.take_times();
+        println!(
+            "after silence               last {} ms, all wait {} ms",
+            last.as_millis(),
+            begun.elapsed().as_millis()
+        );
+        println!(
+            "CPU after silence           {}",
+            used.since(&mut server, polls)?
+        );
+    }
+
     // To one client among all.
     let mut single = Vec::new();
     for number in 0..rounds * 30 {
@@ -104,6 +149,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         clients.failed
     );
     Ok(())
+}
+
+/// The CPU that a server and its database had used.
+struct Used(f64, f64);
+
+impl Used {
+    fn now(server: &mut Server) -> io::Result<Self> {
+        Ok(Self(server.cpu()?, server.database_cpu()?))
+    }
+
+    /// What each of so many polls has taken since, in microseconds.
+    fn each(&self, server: &mut Server, polls: usize) -> io::Result<(f64, f64)> {
+        let now = Self::now(server)?;
+        let each = |used: f64| used * 1e6 / polls as f64;
+        Ok((each(now.0 - self.0), each(now.1 - self.1)))
+    }
+
+    fn since(&self, server: &mut Server, polls: usize) -> io::Result<String> {
+        let (server, database) = self.each(server, polls)?;
+        Ok(format!("server {server:.1} us, database {database:.1} us"))
+    }
 }
 
 fn quantiles(times: &mut [Duration]) -> String {

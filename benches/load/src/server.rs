@@ -32,7 +32,7 @@ impl Server {
     /// Starts it; nginx if that is the name of the program.
     pub(crate) fn start(path: &str, arguments: &[String]) -> io::Result<Self> {
         if Path::new(path).ends_with("nginx") {
-            return Self::start_nchan(path);
+            return Self::start_nchan(path, arguments);
         }
         let mut child = Command::new(path)
             .args(arguments)
@@ -58,14 +58,17 @@ impl Server {
         })
     }
 
-    fn start_nchan(path: &str) -> io::Result<Self> {
+    /// With the argument `checked` it asks a location that answers at once for
+    /// each request, as for a session.
+    fn start_nchan(path: &str, arguments: &[String]) -> io::Result<Self> {
+        let checks = arguments.iter().any(|argument| argument == "checked");
         // Free a moment ago, which is good enough here.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let directory =
             std::env::temp_dir().join(format!("load-nchan-{}", std::process::id()));
         fs::create_dir_all(&directory)?;
         let file = directory.join("nginx.conf");
-        fs::write(&file, configuration(&directory, address))?;
+        fs::write(&file, configuration(&directory, address, checks))?;
         let child = Command::new(path)
             .arg("-p")
             .arg(&directory)
@@ -143,6 +146,17 @@ impl Server {
         text.trim().parse().map_err(io::Error::other)
     }
 
+    /// The CPU that its database has used, in seconds.
+    pub(crate) fn database_cpu(&mut self) -> io::Result<f64> {
+        let Kind::Bus(input, output) = &mut self.kind else {
+            return Ok(0.0);
+        };
+        let mut text = String::new();
+        input.write_all(b"cpu\n")?;
+        output.read_line(&mut text)?;
+        text.trim().parse().map_err(io::Error::other)
+    }
+
     /// Waits until as many polls wait at the server.
     pub(crate) fn wait_for(
         &mut self,
@@ -151,7 +165,7 @@ impl Server {
     ) -> io::Result<()> {
         let until = Instant::now() + Duration::from_secs(300);
         loop {
-            clients.rest(Duration::from_millis(20))?;
+            clients.rest(Duration::from_millis(10))?;
             let waiting = self.waiting()?;
             if waiting == polls {
                 return Ok(());
@@ -193,7 +207,8 @@ impl Server {
 
 /// A message is kept for as long as in ours, and as many of them as there
 /// are.
-fn configuration(directory: &Path, address: SocketAddr) -> String {
+fn configuration(directory: &Path, address: SocketAddr, checks: bool) -> String {
+    let check = if checks { "auth_request /session;" } else { "" };
     let module = "/usr/lib/nginx/modules/ngx_nchan_module.so";
     let directory = directory.display();
     format!(
@@ -223,7 +238,12 @@ http {{
             nchan_publisher http;
             nchan_channel_id $1;
         }}
+        location = /session {{
+            internal;
+            return 204;
+        }}
         location ~ ^/poll/(.+)/(.+)$ {{
+            {check}
             nchan_subscriber longpoll;
             nchan_subscriber_timeout 300s;
             nchan_subscriber_first_message newest;

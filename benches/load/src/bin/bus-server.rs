@@ -10,8 +10,8 @@ use std::thread::available_parallelism;
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{
-    Address, Answered, Asked, Check, Config, Limits, Listener, Server, Session, Tls,
-    Trytond, raise_descriptor_limit,
+    Address, Answered, Asked, Check, Config, Listener, Server, Session, Tls, Trytond,
+    raise_descriptor_limit,
 };
 
 #[cfg(feature = "jemalloc")]
@@ -25,11 +25,7 @@ impl Trytond for Everybody {
         Box::pin(async move { Some(vec![true; names.len()]) })
     }
 
-    fn sessions(
-        &self,
-        _: &str,
-        sessions: Vec<Arc<Session>>,
-    ) -> Answered<Vec<Check>> {
+    fn sessions(&self, _: &str, sessions: Vec<Arc<Session>>) -> Answered<Vec<Check>> {
         Box::pin(async move { vec![Check::Valid; sessions.len()] })
     }
 
@@ -55,11 +51,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let config = Config {
         tls: tls.map(Arc::new),
-        // All clients are of one user.
-        limits: Limits {
-            session_polls: usize::MAX,
-            ..Limits::default()
-        },
         ..Config::default()
     };
     let process = registry::current();
@@ -81,6 +72,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             process.publish(&bus, vec![Message::new(channel, json)?])?;
         } else if line == "end" {
             break;
+        } else if line == "cpu" {
+            // It has no database.
+            writeln!(out, "0")?;
+            out.flush()?;
         } else {
             writeln!(out, "{}", bus.statistics().waiting)?;
             out.flush()?;
