@@ -32,7 +32,7 @@ def readable(database, user, channels):
     which the user may read, or None if that can't be told now"""
     try:
         load(database)
-        retry = settings.config.getint('database', 'retry')
+        retry = settings.read('retry', 'database')
         for count in range(retry, -1, -1):
             with Transaction(new=True).start(database, user, readonly=True):
                 try:

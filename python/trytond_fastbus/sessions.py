@@ -84,7 +84,7 @@ class Sessions:
             logger.info("sessions on '%s' are checked again", database)
         now = dt.datetime.now()
         timeout = dt.timedelta(
-            seconds=settings.config.getint('session', 'max_age'))
+            seconds=settings.read('max_age', 'session'))
         checks = []
         for user, token, address, is_local in sessions:
             refusal = _refusal(

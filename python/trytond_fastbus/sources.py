@@ -95,7 +95,8 @@ def reasons(error):
                 source, error.lineno, error.line.strip())]
     if isinstance(error, configparser.ParsingError):
         return ["%s, line %s: %s is not KEY = VALUE" % (
-                source, number, text) for number, text in error.errors]
+                source, number, text.replace('\\n', ''))
+            for number, text in error.errors]
     if isinstance(error, OSError) and error.filename and error.strerror:
         return ["%s: %s" % (error.filename, error.strerror)]
     lines = list(filter(None, map(str.strip, str(error).splitlines())))

@@ -56,6 +56,9 @@ def run(options):
     options.unread = _read()
     if options.unread and options.command != 'check':
         raise Failure(options.unread)
+    if options.command == 'serve':
+        # Told at once: the imports take their time.
+        settings.server()
     if options.command not in WITHOUT_DATABASE:
         _import_backend()
     try:

@@ -219,7 +219,7 @@ def connections(report, name, connection):
     "Compare what PostgreSQL allows with what a process of trytond may take"
     if backend.name != 'postgresql':
         return
-    maxconn = settings.config.getint('database', 'maxconn', default=64)
+    maxconn = settings.read('maxconn', 'database')
     cursor = connection.cursor()
     try:
         cursor.execute('SHOW max_connections')
