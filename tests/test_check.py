@@ -601,3 +601,13 @@ def test_sqlite(tmp_path, sqlite_database):
     assert line(done, 'journal').startswith('ok ')
     failed(
         run(tmp_path, '-c', config, '-d', 'unknown'), 'database', 'unknown')
+
+
+def test_privileges_of_every_role(check, postgresql, database):
+    warned(check(), 'privileges', 'any role may connect', 'REVOKE CONNECT')
+    postgresql.execute(
+        f'REVOKE CONNECT ON DATABASE "{database}" FROM PUBLIC; '
+        'GRANT CREATE ON SCHEMA public TO PUBLIC', database)
+    warned(check(), 'privileges', "create objects in the schema 'public'")
+    postgresql.execute('REVOKE CREATE ON SCHEMA public FROM PUBLIC', database)
+    assert line(check(), 'privileges').startswith('ok ')

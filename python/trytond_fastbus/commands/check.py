@@ -12,7 +12,9 @@ from .report import Report
 from .session import Session
 
 # What is seen through a connection to the database
-LOOKS = [here.listening, here.journal_table, here.connections, here.sessions]
+LOOKS = [
+    here.listening, here.journal_table, here.privileges, here.connections,
+    here.sessions]
 
 
 def run(options):

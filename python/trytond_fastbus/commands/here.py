@@ -215,6 +215,40 @@ def journal_table(report, name, connection):
             else "can be made, by whoever publishes first"))
 
 
+def privileges(report, name, connection):
+    "Say what any role of the server may do in the database"
+    if backend.name != 'postgresql':
+        return
+    thing, cursor = 'privileges', connection.cursor()
+    try:
+        cursor.execute(
+            "SELECT pg_catalog.has_database_privilege("
+            "'public', pg_catalog.current_database(), 'CONNECT')")
+        may_connect, = cursor.fetchone()
+        cursor.execute(
+            "SELECT n FROM pg_catalog.unnest("
+            "pg_catalog.current_schemas(false)) AS n "
+            "WHERE pg_catalog.has_schema_privilege('public', n, 'CREATE')")
+        schemas = [schema for schema, in cursor.fetchall()]
+    except DatabaseError as error:
+        report.failed(thing, in_a_line(error))
+        return
+    if schemas:
+        report.warning(
+            thing, "any role may create objects in the schema '%s', which "
+            "trytond's own statements may then use: run REVOKE CREATE ON "
+            "SCHEMA \"%s\" FROM PUBLIC" % (schemas[0], schemas[0]))
+    if may_connect:
+        report.warning(
+            thing, "any role may connect to '%s', read the messages of the "
+            "bus by LISTEN and send messages by NOTIFY: run REVOKE CONNECT ON "
+            "DATABASE \"%s\" FROM PUBLIC, and grant it to trytond's role"
+            % (name, name))
+    if not schemas and not may_connect:
+        report.ok(
+            thing, "CONNECT and CREATE are not granted to every role (PUBLIC)")
+
+
 def connections(report, name, connection):
     "Compare what PostgreSQL allows with what a process of trytond may take"
     if backend.name != 'postgresql':
