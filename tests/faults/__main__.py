@@ -18,7 +18,8 @@ def main():
     parser.add_argument('--journal', choices=['on', 'off'], default='on')
     parser.add_argument(
         '--faults', nargs='+', help="of what only", choices=[
-            'server', 'publisher', 'PostgreSQL', 'connections', 'none'])
+            'server', 'publisher', 'PostgreSQL', 'connections',
+            'journal', 'none'])
     parser.add_argument(
         '--cache-timeout', type=int, choices=[2, 300],
         help="[bus] cache_timeout: with 2 clients fall behind it, with 300 "

@@ -10,6 +10,10 @@ import threading
 import time
 from collections import Counter
 
+from trytond_fastbus.journal import schema
+
+# The database
+NAME = 'faults'
 # Seconds that what is frozen or stopped stays so
 SHORTEST, LONGEST = .3, 4
 # Looks for a second and a half at the most
@@ -106,6 +110,77 @@ def end_commits(fault, postgresql):
         pass
 
 
+def move_numbers_back(fault, postgresql):
+    """The rows get the lowest numbers, as if they had been copied into a new
+    table"""
+    journal(postgresql, """
+        BEGIN;
+        LOCK TABLE {table};
+        CREATE TEMP TABLE kept AS TABLE {table};
+        TRUNCATE {table} RESTART IDENTITY;
+        INSERT INTO {table} (seq, created, channel, message, notify)
+            SELECT nextval('{table}_seq'), created, channel, message, notify
+            FROM (SELECT * FROM kept ORDER BY seq) AS kept;
+        COMMIT""")
+
+
+def drop_table(fault, postgresql):
+    "The table is dropped, and the rows are restored into a new one"
+    journal(postgresql, """
+        BEGIN;
+        LOCK TABLE {table};
+        CREATE TEMP TABLE kept AS TABLE {table};
+        DROP TABLE {table};
+        {make}
+        INSERT INTO {table} (seq, created, channel, message, notify)
+            SELECT nextval('{table}_seq'), created, channel, message, notify
+            FROM (SELECT * FROM kept ORDER BY seq) AS kept;
+        COMMIT""")
+
+
+def set_sequence_back(fault, postgresql):
+    journal(postgresql, "SELECT setval('{table}_seq', 1)")
+
+
+def forge(fault, postgresql):
+    "Numbers that no row has, by a role that may do nothing else"
+    for number in [1, 2 ** 62, fault.random.randrange(10 ** 6)]:
+        journal(postgresql, """
+            SELECT pg_notify('bus', '{{"channel":"forged","message":'
+                '{{"message_id":"forged"}},"seq":%d}}'),
+            pg_notify('bus.part', '%d')""" % (number, number))
+
+
+def set_clock_forward(fault, postgresql):
+    "Rows from the future, until the clock of PostgreSQL is right again"
+    clock = 'pg_catalog.clock_timestamp()'
+    ahead = clock + " + interval ''1 hour''"
+    try:
+        replace(postgresql, clock, ahead)
+        fault.last()
+    finally:
+        replace(postgresql, ahead, clock)
+
+
+def replace(postgresql, old, new):
+    "Replace a text in the function of the journal"
+    journal(postgresql, f"""
+        DO $do$ BEGIN EXECUTE (
+            SELECT replace(pg_get_functiondef(oid), '{old}', '{new}')
+            FROM pg_proc WHERE proname = '{{table}}_commit');
+        END $do$""")
+
+
+def journal(postgresql, sql):
+    "Execute statements on the table of the journal"
+    try:
+        postgresql.execute(
+            "SET lock_timeout = '3s'; " + sql.format(
+                table=schema.TABLE, make=schema.MAKE), NAME)
+    except RuntimeError:
+        pass  # PostgreSQL is down by another fault, or others have locks
+
+
 class Deck:
     """The faults in random order, each once before any comes again
 
@@ -125,6 +200,10 @@ class Deck:
                 ('PostgreSQL', filter(None, [world.postgresql]), [
                         crash, end_backends, end_commits]),
                 ('connections', world.proxies, [freeze, cut, drop]),
+                ('journal', filter(None, [world.has_journal
+                        and world.postgresql]), [
+                        move_numbers_back, drop_table, set_sequence_back,
+                        forge, set_clock_forward]),
                 ]:
             targets = [(target, threading.Lock()) for target in targets]
             if targets and (not names or name in names):

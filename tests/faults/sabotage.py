@@ -2,29 +2,65 @@
 
 
 def reverse():
-    "Have the listener of this process take each batch from its end"
-    from trytond_fastbus import replay
-    put = replay.put
+    "Have this process take the messages of each page from its end"
+    from trytond_fastbus.journal import PostgreSQL
+    read = PostgreSQL.read
 
-    def reversed_put(database, bus, notifications):
-        put(database, bus, notifications[::-1])
+    def reversed_read(self, *args):
+        rows = read(self, *args)
+        # The first may be the row that was read last, which has no payload.
+        payloads = [row[-1] for row in rows if row[-1]]
+        return [
+            (*row[:-1], row[-1] and payloads.pop()) for row in rows]
 
-    replay.put = reversed_put
+    PostgreSQL.read = reversed_read
+
+
+def go_forward():
+    "Have this process not notice that numbers went back"
+    from trytond_fastbus.replay import Replay
+
+    def read(self, until=2 ** 63 - 1):
+        after = self._bus.position
+        while rows := self._ask(self._journal.read, after, self._size, until):
+            rows = [row for row in rows if row[-1]]
+            if not rows:
+                break
+            self._bus.replay(rows)
+            after = self._bus.position
+        self._bus.end_rewind()
+
+    Replay.read = read
+
+
+def believe():
+    "Have this process believe the numbers in notifications"
+    from trytond_fastbus.replay import Replay
+    receive_slowly = Replay.receive_slowly
+
+    def believing(self, notifications):
+        _, number = self._bus.hinted(notifications)
+        receive_slowly(self, notifications)
+        if number > self._bus.position:
+            self._bus.replay([(number, 0., 0., None)])
+
+    Replay.receive_slowly = believing
+    go_forward()
+
+
+DEFECTS = {
+    'Reversed': reverse, 'Forward': go_forward, 'Credulous': believe}
 
 
 def __getattr__(name):
-    # trytond.bus imports the class of [bus] class from here, and what it
-    # derives from can't be imported earlier.
-    if name != 'Reversed':
+    # trytond.bus imports the class of [bus] class from here, and the class
+    # that it derives from can't be imported earlier.
+    if name not in DEFECTS:
         raise AttributeError(name)
     import trytond_fastbus
-    reverse()
-
-    class Reversed(trytond_fastbus.Bus):
-        "The bus with the order of each batch reversed"
-
-    globals()[name] = Reversed
-    return Reversed
+    DEFECTS[name]()
+    globals()[name] = type(name, (trytond_fastbus.Bus,), {})
+    return globals()[name]
 
 
 def drop_lock(postgresql, database):

@@ -53,6 +53,10 @@ def test_nothing_committed_is_lost(run, database):
             SERVERS),
         (['--bus-class', 'faults.sabotage.Reversed', '--faults', 'none'],
             ['trytond']),
+        (['--bus-class', 'faults.sabotage.Forward', '--faults', 'journal',
+                '--seconds', '8'], ['trytond']),
+        (['--bus-class', 'faults.sabotage.Credulous', '--faults', 'journal',
+                '--seconds', '8'], ['trytond']),
         (['--drop-lock', '--faults', 'none', '--rate', '8'],
             ['trytond-bus']),
         ])

@@ -22,9 +22,9 @@ from support.server import (
 from support.template import create_on_postgresql, create_on_sqlite
 
 from .account import COLLECTOR
+from .faults import NAME
 from .log import read
 
-NAME = 'faults'
 LEDGER = 'CREATE TABLE ledger (unit text PRIMARY KEY)'
 KINDS = {
     'trytond': [TrytondServer, TrytondServer],
@@ -83,6 +83,7 @@ class World:
         # Of the database on SQLite
         self.file = directory / f'{NAME}.sqlite'
         self.postgresql = None
+        self.has_journal = options.journal == 'on'
         self.proxies, self.servers, self.publishers = [], [], []
         # Those that are killed, and those that are not
         self.mortal, self.steady = [], []

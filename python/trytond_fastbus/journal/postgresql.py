@@ -107,7 +107,7 @@ class PostgreSQL:
         self._statements, self._is_outdated = None, False
 
     def look(self, connection):
-        """Return whether the table is there, and as this release needs it.
+        """Return whether the table is there, and all as this release needs it.
 
         Raises Unusable when it can't be used, updated or made.
         """
@@ -130,18 +130,24 @@ class PostgreSQL:
                 "neither trytond's nor the owner of the database, of the "
                 "schema or a superuser" % TABLE,
                 "have it dropped, or its owner changed, by a superuser")
+        found = statements('"%s".%s' % (
+                namespace.replace('"', '""').replace('%', '%%'), TABLE))
         if version < VERSION or not is_complete:
             if not is_owner:
                 raise self._unusable(
                     "the role may not update the table %s from version %d to "
                     "%d" % (TABLE, version, VERSION))
-            self._is_outdated = True
+            if version == VERSION:
+                # Its rows can be read.
+                self._statements = found
+            else:
+                # Without its trigger it is about to be restored.
+                self._is_outdated = is_complete
             return False
         if not is_granted:
             raise self._unusable(
                 "the role may not use the table %s and its sequence" % TABLE)
-        self._statements = statements('"%s".%s' % (
-                namespace.replace('"', '""').replace('%', '%%'), TABLE))
+        self._statements = found
         return True
 
     def prepare(self, connection):
@@ -257,9 +263,10 @@ class PostgreSQL:
         """
         for attempt in range(2):
             if not self._statements and not self.look(connection):
-                if not self._is_outdated:
-                    return None
-                self._make()
+                if self._is_outdated:
+                    self._make()
+            if not self._statements:
+                return None
             cursor = connection.cursor()
             try:
                 cursor.execute(getattr(self._statements, name), parameters)
