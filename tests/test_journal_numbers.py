@@ -69,7 +69,7 @@ def test_messages_go_on(postgresql, database, caplog, change, is_back):
                     assert "try again" in str(error)
         last = take(database, last, new)[-1]
 
-    assert statistics(database)['rewinds'] == is_back
+    wait_until(lambda: statistics(database)['rewinds'] == is_back)
     if is_back:
         wait_until(
             lambda: "went back from number" in ' '.join(caplog.messages))
