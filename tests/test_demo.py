@@ -28,7 +28,7 @@ sys.meta_path.insert(0, Finder)
 def demo(backend='sqlite', **environ):
     return subprocess.run(
         [sys.executable, ROOT / 'examples' / 'demo.py', backend],
-        env=environment(**environ), text=True, timeout=240,
+        env=environment(**environ), text=True, timeout=600,
         capture_output=True)
 
 

@@ -27,7 +27,7 @@ def run(source, postgresql, database, *args, **environ):
     "Run the program after the preamble and return what it printed"
     process = run_python(
         PREAMBLE + source, sections(postgresql), database, *args,
-        timeout=240, **environ)
+        timeout=600, **environ)
     assert (process.returncode, process.stderr) == (0, '')
     return process.stdout
 

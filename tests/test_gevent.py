@@ -31,7 +31,7 @@ def deliver(channel, id_):
 
 
 def run(source, sections, database):
-    process = run_python(PREAMBLE + source, sections, database, timeout=240)
+    process = run_python(PREAMBLE + source, sections, database, timeout=600)
     assert (process.returncode, process.stderr) == (0, '')
 
 

@@ -117,5 +117,5 @@ def test_message_is_delivered(case, journal, sqlite_database):
     process = run_python(PREAMBLE + CASES[case], {
             'database': {'uri': 'sqlite://', 'path': sqlite_database.parent},
             'bus': {'long_polling_timeout': 1, 'journal': journal},
-            }, 'tryton', timeout=240)
+            }, 'tryton', timeout=600)
     assert (process.returncode, process.stderr) == (0, '')

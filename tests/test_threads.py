@@ -47,7 +47,7 @@ def join(threads):
 
 
 def run(source, sections, database):
-    process = run_python(PREAMBLE + source, sections, database, timeout=240)
+    process = run_python(PREAMBLE + source, sections, database, timeout=600)
     assert process.returncode == 0 and not process.stderr, process.stderr
 
 

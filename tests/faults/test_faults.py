@@ -23,7 +23,7 @@ def run(tmp_path):
             env=environment(), stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True)
         try:
-            report, _ = process.communicate(timeout=200)
+            report, _ = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             # It ends what it has started.
             process.send_signal(signal.SIGINT)
@@ -40,7 +40,7 @@ def run(tmp_path):
 @pytest.mark.parametrize('database', ['postgresql', 'sqlite'])
 def test_nothing_committed_is_lost(run, database):
     for status, report in run(
-            '--database', database, '--seconds', '8', '--deadline', '40'):
+            '--database', database, '--seconds', '8', '--deadline', '300'):
         assert status == 0, report
         assert 'no violations' in report
 

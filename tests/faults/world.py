@@ -152,7 +152,7 @@ class World:
         self._stack.callback(self.clients.kill)
         self.clients.start()
         at_once = {id_ for id_ in self.ids if id_ not in self._delays}
-        wait_until(lambda: at_once <= self._of_clients('start'), 60)
+        wait_until(lambda: at_once <= self._of_clients('start'), 300)
         if login not in self.servers:
             login.kill()
         for number in range(2):
@@ -161,10 +161,10 @@ class World:
             self.publishers.append(publisher.start())
         wait_until(lambda: len({
                     event['unit'].partition('.')[0]
-                    for event in read(self._published)}) == 2, 60)
+                    for event in read(self._published)}) == 2, 300)
         if self._options.journal == 'on':
             # From now on each goes on from its last message.
-            wait_until(lambda: at_once <= self._of_clients('received'), 60)
+            wait_until(lambda: at_once <= self._of_clients('received'), 300)
         self._churn = Program('churn', self._task, config)
         self._stack.callback(self._churn.kill)
         if self._options.churn:
