@@ -1,5 +1,6 @@
 //! What is for administrators: the metrics, a page that draws them, and
 //! whether the server is well.
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -17,14 +18,17 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::app::App;
 use super::listen::Listener;
 
-/// How many may ask at a time, and for how long.
+/// How many connections may be open. The oldest one makes room for another.
 const CONNECTIONS: usize = 32;
+
+/// The time for the head of a request, and the time of a connection.
+const HEADER_TIME: Duration = Duration::from_secs(5);
 const TIME: Duration = Duration::from_secs(30);
 
 /// The page, which asks for the metrics itself: nothing is kept here for it.
@@ -65,29 +69,34 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: AsyncFn() -> io::Result<S>,
 {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open = VecDeque::new();
     loop {
-        let place = places.clone().acquire_owned().await;
         let Ok(stream) = accept().await else {
             sleep(Duration::from_millis(100)).await;
             continue;
         };
+        open.retain(|task: &AbortHandle| !task.is_finished());
+        if open.len() >= CONNECTIONS {
+            // Silent connections must not keep an administrator waiting.
+            open.pop_front().inspect(AbortHandle::abort);
+        }
         let app = app.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            let service =
-                service_fn(async |request| Ok::<_, Infallible>(answer(&request, &app)));
+        let task = tokio::spawn(async move {
+            let service = service_fn(async |request| {
+                Ok::<_, Infallible>(answer(&request, &app).await)
+            });
             let connection = Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(TIME)
+                .header_read_timeout(HEADER_TIME)
                 .serve_connection(TokioIo::new(stream), service);
             // Whatever it ends with, the administrator sees it.
             let _ = timeout(TIME, connection).await;
         });
+        open.push_back(task.abort_handle());
     }
 }
 
-fn answer(request: &Request<Incoming>, app: &App) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, app: &Arc<App>) -> Response<Full<Bytes>> {
     let draining = app.drain.has_begun();
     let text = |text: &'static str| Full::new(Bytes::from_static(text.as_bytes()));
     let is_get = request.method() == Method::GET || request.method() == Method::HEAD;
@@ -101,7 +110,12 @@ fn answer(request: &Request<Incoming>, app: &App) -> Response<Full<Bytes>> {
         }
         "/" => page(),
         "/metrics" => {
-            let metrics = app.metrics.text(&app.databases.list());
+            // Of ten thousand databases it takes a while, in which a thread of
+            // the server would leave its connections alone.
+            let app = app.clone();
+            let metrics =
+                spawn_blocking(move || app.metrics.text(&app.databases.list()));
+            let metrics = metrics.await.unwrap_or_default();
             Response::new(Full::new(metrics.into()))
         }
         "/health/ready" if draining => {
