@@ -1,4 +1,5 @@
 //! The bus of one database: its history and its waiters behind one lock.
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::alarm::Bell;
@@ -11,7 +12,7 @@ pub use crate::settle::Settling;
 use crate::settle::{SettlingPlace, Sources};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::waiter::{Signal, Waiter, Wake};
-use crate::waitlist::{Name, Waitlist};
+use crate::waitlist::{Name, Taken, Waitlist};
 
 /// The bus of one database in this process; clones are the same bus.
 #[derive(Clone, Debug)]
@@ -19,10 +20,17 @@ pub struct Bus {
     shared: Arc<Mutex<State>>,
 }
 
+/// How many messages are appended, and how many waiters are taken, under one
+/// hold of the lock: the polls of the database wait for that.
+const APPENDED: usize = 64;
+const TAKEN: usize = 500;
+
 #[derive(Debug)]
 struct State {
     history: History,
     waitlist: Waitlist,
+    /// The waiters that are being taken, in the order of their messages.
+    taken: VecDeque<(Taken, Arc<Message>)>,
     /// None where no listener looks into the database: what is not in the
     /// history does not exist.
     looks: Option<Looks>,
@@ -128,6 +136,7 @@ impl Bus {
         Self {
             shared: Arc::new(Mutex::new(State {
                 waitlist: Waitlist::default(),
+                taken: VecDeque::new(),
                 looks: bounds.journal.map(|_| Looks::default()),
                 journal: bounds.journal.map(|_| Journal::new(None, &history)),
                 mark: None,
@@ -271,30 +280,40 @@ impl Bus {
     }
 
     /// Appends messages, in this order, to the history, but for those of the
-    /// journal that were there before; returns those who waited for them,
-    /// still to be woken.
+    /// journal that were there before; returns the waiters for them, still to
+    /// be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn publish(&self, messages: Vec<Message>, now: f64) -> Vec<Wakeup> {
-        let mut state = self.lock();
-        let state = &mut *state;
         let mut wakeups = Vec::new();
-        for message in messages {
-            if let Some(journal) = &mut state.journal {
-                if !journal.admits(&message, &state.history) {
-                    continue;
-                }
+        self.publish_to(messages, now, |wakeup| wakeups.push(wakeup));
+        wakeups
+    }
+
+    /// As [`Bus::publish`], and hands over the waiters to be woken while it
+    /// takes others. The lock is held for a slice of the work at a time: a
+    /// waiter that is not taken yet may leave, and none gets a later message
+    /// before an earlier one.
+    pub fn publish_to(
+        &self,
+        messages: Vec<Message>,
+        now: f64,
+        mut wake: impl FnMut(Wakeup),
+    ) {
+        let mut messages = messages.into_iter();
+        while messages.len() > 0 {
+            let mut state = self.lock();
+            for message in messages.by_ref().take(APPENDED) {
+                state.append(message, now);
             }
-            state.published += 1;
-            let message = state.history.append(message, now);
-            let waiters = state.waitlist.take(message.channel());
-            if !waiters.is_empty() {
-                wakeups.push(Wakeup {
-                    wake: Wake::Message(message),
-                    waiters,
-                });
+            drop(state);
+            loop {
+                let wakeups = self.lock().take_slice();
+                if wakeups.is_empty() {
+                    break;
+                }
+                wakeups.into_iter().for_each(&mut wake);
             }
         }
-        wakeups
     }
 
     /// Changes how much is retained, and whether there is a journal; returns
@@ -313,7 +332,7 @@ impl Bus {
             state.mark = journal.mark();
             waiters = journal.take_all();
             if let Some(looks) = &mut state.looks {
-                waiters.extend(looks.take_all());
+                waiters.extend(Vec::from(looks.take_all()));
             }
         }
         Wakeup {
@@ -400,21 +419,22 @@ impl Bus {
     /// returns the polls that waited for it, still to be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn end_look(&self) -> Wakeup {
-        let mut state = self.lock();
+        let all = self.lock().looks.as_mut().map(Looks::end);
         Wakeup {
             wake: Wake::Looked,
-            waiters: state.looks.as_mut().map(Looks::end).unwrap_or_default(),
+            waiters: all.map(Into::into).unwrap_or_default(),
         }
     }
 
     /// Drops the messages that are too old at `now`.
     pub fn expire(&self, now: f64) {
-        self.lock().history.expire(now);
+        while self.lock().history.expire(now) {}
     }
 
     /// Drops all retained messages.
     pub fn clear(&self) {
-        self.lock().history.clear();
+        let dropped = self.lock().history.clear();
+        drop(dropped);
     }
 
     /// Ends all waits, and those to come at once; returns the waiters still
@@ -423,9 +443,10 @@ impl Bus {
     pub fn close(&self) -> Wakeup {
         let mut state = self.lock();
         state.closed = true;
-        let mut waiters = state.waitlist.take_all();
+        state.taken.clear();
+        let mut waiters = Vec::from(state.waitlist.take_all());
         if let Some(looks) = &mut state.looks {
-            waiters.extend(looks.take_all());
+            waiters.extend(Vec::from(looks.take_all()));
         }
         if let Some(journal) = &mut state.journal {
             waiters.extend(journal.take_all());
@@ -539,6 +560,43 @@ impl Bus {
 }
 
 impl State {
+    /// Appends a message, and begins to take the waiters for it.
+    fn append(&mut self, message: Message, now: f64) {
+        if let Some(journal) = &mut self.journal {
+            if !journal.admits(&message, &self.history) {
+                return;
+            }
+        }
+        self.published += 1;
+        let message = self.history.append(message, now);
+        if let Some(taken) = self.waitlist.take(message.channel()) {
+            self.taken.push_back((taken, message));
+        }
+    }
+
+    /// Takes some waiters, those for earlier messages first; none if there
+    /// are none left.
+    fn take_slice(&mut self) -> Vec<Wakeup> {
+        let (mut wakeups, mut left) = (Vec::new(), TAKEN);
+        while let Some((taken, message)) = self.taken.front() {
+            let (waiters, are_all) = self.waitlist.take_some(taken, left);
+            left -= waiters.len();
+            if !waiters.is_empty() {
+                wakeups.push(Wakeup {
+                    wake: Wake::Message(message.clone()),
+                    waiters,
+                });
+            }
+            if are_all {
+                self.taken.pop_front();
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        wakeups
+    }
+
     /// Where to look for what is not in the history; nowhere without a
     /// listener, and once all waits have ended.
     fn sources(&mut self) -> Option<Sources<'_>> {
@@ -648,6 +706,31 @@ mod tests {
         match subscription {
             Subscription::Waiting(ticket) => ticket,
             Subscription::Message(message) => panic!("{message:?} was there"),
+        }
+    }
+
+    #[test]
+    fn crowd_is_taken_in_slices_each_with_the_first_of_its_messages() {
+        const CROWD: usize = 4 * TAKEN;
+        let bus = Bus::new(BOUNDS);
+        let crowd: Vec<_> = (0..CROWD)
+            .map(|_| waiting(subscribe(&bus, &["a", "b"], None)))
+            .collect();
+        let mut left = CROWD;
+        let messages = vec![message("b", 1), message("a", 2)];
+        bus.publish_to(messages, 0.0, |wakeup| {
+            // The lock is not held meanwhile.
+            let waiting = bus.statistics().waiting;
+            assert!(left - waiting <= TAKEN, "{left} {waiting}");
+            left = waiting;
+            wakeup.run();
+        });
+        assert_eq!(left, 0);
+        for ticket in crowd {
+            let Some(Wake::Message(message)) = ticket.waiter().woken() else {
+                panic!("not woken");
+            };
+            assert_eq!(message.channel(), "b");
         }
     }
 

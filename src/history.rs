@@ -16,6 +16,10 @@ const ENTRY_SIZE: usize = size_of::<Entry>() + 2 * size_of::<u64>() + 16;
 /// Which part of the bytes what is known of messages that left may take.
 const GONE_PART: usize = 4;
 
+/// How many messages are dropped in a row: all polls of the database wait for
+/// that. Those that are too old are not returned meanwhile.
+const SLICE: usize = 256;
+
 /// The messages of one database, in the order in which they arrived.
 ///
 /// Each has a number, one more than that of the message before. Neither the
@@ -140,9 +144,11 @@ impl History {
         now: f64,
     ) -> Option<(u64, Arc<Message>)> {
         self.expire(now);
+        let young = self.young(now);
         let next = asked
             .into_iter()
             .filter_map(|(channel, from)| {
+                let from = from.max(young);
                 let numbers = self.channels.get(channel)?;
                 // Most ask for the end, or for the very beginning.
                 if *numbers.back()? < from {
@@ -156,30 +162,55 @@ impl History {
         Some((next, self.message(next).clone()))
     }
 
-    /// Drops the messages that are too old at `now`.
-    pub fn expire(&mut self, now: f64) {
-        let Bounds {
-            seconds, journal, ..
-        } = self.bounds;
-        let oldest = now - seconds.max(journal.unwrap_or(0.0));
-        while self
-            .entries
-            .front()
-            .is_some_and(|entry| entry.time < oldest)
-        {
+    /// Drops messages that are too old at `now`, a slice of them at a time;
+    /// whether there are more.
+    pub fn expire(&mut self, now: f64) -> bool {
+        let oldest = self.oldest(now);
+        for _ in 0..SLICE {
+            if !self.is_first_old(oldest) {
+                break;
+            }
             self.remove_first();
         }
         self.gone.expire(oldest);
+        self.is_first_old(oldest)
     }
 
-    /// Drops all messages.
-    pub fn clear(&mut self) {
+    /// The time before which messages are too old at `now`.
+    fn oldest(&self, now: f64) -> f64 {
+        let Bounds {
+            seconds, journal, ..
+        } = self.bounds;
+        now - seconds.max(journal.unwrap_or(0.0))
+    }
+
+    fn is_first_old(&self, oldest: f64) -> bool {
+        let first = self.entries.front();
+        first.is_some_and(|entry| entry.time < oldest)
+    }
+
+    /// The number of the first message that is not too old at `now`.
+    fn young(&self, now: f64) -> u64 {
+        let oldest = self.oldest(now);
+        if !self.is_first_old(oldest) {
+            return self.first;
+        }
+        let old = self.entries.partition_point(|entry| entry.time < oldest);
+        self.first + old as u64
+    }
+
+    /// Drops all messages. What is returned takes a while to be freed, which
+    /// is to be done without a lock.
+    #[must_use = "it is to be dropped without a lock"]
+    pub fn clear(&mut self) -> impl Sized + use<> {
         self.first += self.entries.len() as u64;
-        self.entries = VecDeque::new();
-        self.channels = HashMap::new();
-        self.ids = HashTable::new();
         self.bytes = 0;
-        self.forget_gone();
+        (
+            std::mem::take(&mut self.entries),
+            std::mem::take(&mut self.channels),
+            std::mem::take(&mut self.ids),
+            std::mem::take(&mut self.gone),
+        )
     }
 
     /// Forgets what left for want of room.
@@ -524,12 +555,29 @@ mod tests {
     }
 
     #[test]
+    fn old_messages_are_dropped_in_slices_and_not_returned_meanwhile() {
+        let mut history = History::new(WIDE);
+        for number in 0..10 * SLICE {
+            let message = Message::new("a", &format!("{{\"message_id\":{number}}}"));
+            history.append(message.expect("good"), 0.0);
+        }
+        assert!(history.next(&["a"], None, 6.0).is_none());
+        assert!(history.len() >= 8 * SLICE, "{}", history.len());
+        let message = Message::new("a", r#"{"message_id":"young"}"#).expect("good");
+        let young = history.append(message, 6.0);
+        let next = history.next(&["a"], None, 6.0).expect("the young one");
+        assert_eq!(next.id(), young.id());
+        while history.expire(6.0) {}
+        assert_eq!(history.len(), 1);
+    }
+
+    #[test]
     fn channels_without_messages_cost_nothing() {
         let mut history = History::new(WIDE);
         for number in 0..10_000 {
             history.append(message(&format!("c{number}"), number), 0.0);
         }
-        history.expire(6.0);
+        while history.expire(6.0) {}
         assert_eq!(history.channels.len(), 0);
         assert!(history.channels.capacity() <= 64);
         assert!(history.entries.capacity() <= 64);
@@ -539,7 +587,7 @@ mod tests {
     #[test]
     fn clear_forgets_all() {
         let mut history = filled(10);
-        history.clear();
+        drop(history.clear());
         assert_eq!(next(&mut history, &["even"], Some(3), 0.0), None);
         history.append(message("even", 20), 0.0);
         assert_eq!(next(&mut history, &["even"], Some(3), 0.0), Some(20));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::alarm::Bell;
 use crate::waiter::Waiter;
-use crate::waitlist::Waitlist;
+use crate::waitlist::{All, Waitlist};
 
 /// The only channel of the list of waiters.
 const LOOK: &str = "look";
@@ -36,7 +36,7 @@ impl Looks {
 
     /// The look that was begun last has ended; returns the polls that waited.
     #[must_use = "the waiters are no longer registered, and must be woken"]
-    pub(crate) fn end(&mut self) -> Vec<Arc<Waiter>> {
+    pub(crate) fn end(&mut self) -> All {
         self.ended = self.begun;
         self.waiting.take_all()
     }
@@ -73,7 +73,7 @@ impl Looks {
 
     /// Takes out all waiters.
     #[must_use = "the waiters are no longer registered, and must be woken"]
-    pub(crate) fn take_all(&mut self) -> Vec<Arc<Waiter>> {
+    pub(crate) fn take_all(&mut self) -> All {
         self.waiting.take_all()
     }
 

@@ -214,7 +214,13 @@ impl Process {
     /// When the threads that wake can't be started: the messages are
     /// appended, and the waiters woken by this thread.
     pub fn publish(&self, bus: &Bus, messages: Vec<Message>) -> Result<()> {
-        self.deliver(bus.publish(messages, self.now()))
+        let mut result = Ok(());
+        bus.publish_to(messages, self.now(), |wakeup| {
+            if let Err(error) = self.deliver(vec![wakeup]) {
+                result = Err(error);
+            }
+        });
+        result
     }
 
     /// Notes that a look into the journal has ended, and has those woken who

@@ -28,6 +28,8 @@ pub struct Waitlist {
     /// The keys of `channels`, by the hash of their names.
     names: HashTable<u32>,
     hasher: RandomState,
+    /// How many [`Taken`] there are.
+    taken: usize,
 }
 
 #[derive(Debug)]
@@ -40,7 +42,14 @@ struct Registered {
 struct Channel {
     name: Arc<str>,
     waiters: SmallVec<[Place; 2]>,
+    /// Whether its waiters are being taken: others wait in a channel of the
+    /// same name.
+    is_taken: bool,
 }
+
+/// The waiters of a channel that are being taken, a slice at a time.
+#[derive(Debug)]
+pub struct Taken(u32);
 
 /// The place of something in the list of something else.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +92,7 @@ impl Waitlist {
                     let index = slab.insert(Channel {
                         name: channel.clone().into(),
                         waiters: SmallVec::new(),
+                        is_taken: false,
                     });
                     free.insert(Place::new(index, 0).key);
                     index
@@ -111,38 +121,56 @@ impl Waitlist {
         }
     }
 
-    /// Takes the waiters of `channel` out of all their channels.
-    pub fn take(&mut self, channel: &str) -> Vec<Arc<Waiter>> {
+    /// Begins to take the waiters of `channel`, which takes the same time
+    /// however many they are; none if there is no waiter. Those that register
+    /// from now on are not among them.
+    pub fn take(&mut self, channel: &str) -> Option<Taken> {
         let (channels, hash) = (&self.channels, self.hasher.hash_one(channel));
         let found = self
             .names
-            .find(hash, |other| *channels[*other as usize].name == *channel);
-        let Some(&found) = found else {
-            return Vec::new();
-        };
-        // In the order of registration.
-        let waiters = std::mem::take(&mut self.channels[found as usize].waiters);
-        let woken = waiters
+            .find_entry(hash, |other| *channels[*other as usize].name == *channel);
+        let (key, _) = found.ok()?.remove();
+        self.channels[key as usize].is_taken = true;
+        self.taken += 1;
+        Some(Taken(key))
+    }
+
+    /// Takes waiters of a channel out of all their channels, at most so many;
+    /// and whether these were the last.
+    #[must_use = "the waiters are no longer registered, and must be woken"]
+    pub fn take_some(
+        &mut self,
+        taken: &Taken,
+        most: usize,
+    ) -> (Vec<Arc<Waiter>>, bool) {
+        let key = taken.0 as usize;
+        let list = &mut self.channels[key].waiters;
+        // In the order of registration, if they all fit.
+        let rest = list.len().saturating_sub(most);
+        let places: SmallVec<[Place; 2]> = list.drain(rest..).collect();
+        let waiters = places
             .iter()
             .map(|place| {
                 let Registered { waiter, places } =
                     self.waiters.remove(place.key as usize);
-                for place in places.iter().filter(|place| place.key != found) {
+                for place in places.iter().filter(|place| place.key != taken.0) {
                     self.leave(*place);
                 }
                 waiter
             })
             .collect();
-        self.forget(found);
-        self.shrink();
-        woken
+        if rest == 0 {
+            self.channels.remove(key);
+            self.taken -= 1;
+            self.shrink();
+        }
+        (waiters, rest == 0)
     }
 
-    /// Takes all waiters out.
-    pub fn take_all(&mut self) -> Vec<Arc<Waiter>> {
-        let waiters = std::mem::take(&mut self.waiters);
-        *self = Self::default();
-        waiters.into_iter().map(|(_, found)| found.waiter).collect()
+    /// Takes all waiters out, those that are being taken as well.
+    #[must_use = "the waiters are no longer registered, and must be woken"]
+    pub fn take_all(&mut self) -> All {
+        All(std::mem::take(self))
     }
 
     /// How many wait.
@@ -172,7 +200,7 @@ impl Waitlist {
         if let Some(moved) = list.get(place.index as usize) {
             self.waiters[moved.key as usize].places[moved.index as usize].index =
                 place.index;
-        } else if list.is_empty() {
+        } else if list.is_empty() && !self.channels[place.key as usize].is_taken {
             self.forget(place.key);
         }
     }
@@ -187,9 +215,21 @@ impl Waitlist {
 
     /// Gives the memory of a crowd back once it has gone.
     fn shrink(&mut self) {
-        if self.waiters.is_empty() && self.waiters.capacity() > 64 {
+        if self.waiters.is_empty() && self.taken == 0 && self.waiters.capacity() > 64 {
             *self = Self::default();
         }
+    }
+}
+
+/// All waiters of a list. To free the rest of it takes a while, so it is to be
+/// done without a lock.
+#[derive(Debug)]
+pub struct All(Waitlist);
+
+impl From<All> for Vec<Arc<Waiter>> {
+    fn from(All(list): All) -> Self {
+        let waiters = list.waiters.into_iter();
+        waiters.map(|(_, found)| found.waiter).collect()
     }
 }
 
@@ -204,6 +244,20 @@ mod tests {
         Arc::new(Waiter::new(Signal::thread()))
     }
 
+    fn take(list: &mut Waitlist, channel: &str) -> Vec<Arc<Waiter>> {
+        let Some(taken) = list.take(channel) else {
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        let mut is_last = false;
+        while !is_last {
+            let some;
+            (some, is_last) = list.take_some(&taken, 2);
+            all.extend(some);
+        }
+        all
+    }
+
     fn empty(list: &Waitlist) -> bool {
         list.waiters.is_empty() && list.channels.is_empty() && list.names.is_empty()
     }
@@ -214,11 +268,38 @@ mod tests {
         let (one, two) = (waiter(), waiter());
         list.insert(&["a", "b", "a"], one.clone());
         list.insert(&["b"], two.clone());
-        assert!(list.take("c").is_empty());
-        let woken = list.take("a");
+        assert!(take(&mut list, "c").is_empty());
+        let woken = take(&mut list, "a");
         assert_eq!(woken.len(), 1);
         assert!(Arc::ptr_eq(&woken[0], &one));
-        assert_eq!(list.take("b").len(), 1);
+        assert_eq!(take(&mut list, "b").len(), 1);
+        assert!(empty(&list));
+    }
+
+    #[test]
+    fn waiters_are_taken_in_slices_while_others_come_and_leave() {
+        let mut list = Waitlist::default();
+        let waiters: Vec<_> = (0..10).map(|_| waiter()).collect();
+        let keys: Vec<_> = waiters
+            .iter()
+            .map(|waiter| list.insert(&["a", "b"], waiter.clone()))
+            .collect();
+        let first = list.take("a").expect("waiters");
+        let (some, is_last) = list.take_some(&first, 4);
+        assert_eq!((some.len(), is_last), (4, false));
+        // One leaves, one comes, and those that are left are wanted by another.
+        list.remove(keys[0], &waiters[0]);
+        let late = waiter();
+        list.insert(&["a"], late.clone());
+        let second = list.take("b").expect("waiters");
+        let (some, is_last) = list.take_some(&first, 4);
+        assert_eq!((some.len(), is_last), (4, false));
+        let (some, is_last) = list.take_some(&first, 4);
+        assert_eq!((some.len(), is_last), (1, true));
+        let (some, is_last) = list.take_some(&second, 4);
+        assert_eq!((some.len(), is_last), (0, true));
+        let rest = take(&mut list, "a");
+        assert!(rest.len() == 1 && Arc::ptr_eq(&rest[0], &late));
         assert!(empty(&list));
     }
 
@@ -227,7 +308,7 @@ mod tests {
         let mut list = Waitlist::default();
         let (gone, here) = (waiter(), waiter());
         let key = list.insert(&["a"], gone.clone());
-        list.take("a");
+        take(&mut list, "a");
         assert_eq!(list.insert(&["a"], here.clone()), key);
         list.remove(key, &gone);
         assert_eq!(list.len(), 1);
@@ -241,7 +322,7 @@ mod tests {
         for number in 0..1000 {
             list.insert(&[format!("c{number}"), "all".into()], waiter());
         }
-        assert_eq!(list.take("all").len(), 1000);
+        assert_eq!(take(&mut list, "all").len(), 1000);
         assert!(empty(&list));
         assert!(list.waiters.capacity() < 64 && list.channels.capacity() < 64);
     }
@@ -284,7 +365,7 @@ mod tests {
                     Step::Remove(_) => {}
                     Step::Take(channel) => {
                         let name = channel.to_string();
-                        let woken = list.take(&name);
+                        let woken = take(&mut list, &name);
                         let (expected, rest): (Vec<_>, Vec<_>) = plain
                             .into_iter()
                             .partition(|(_, _, names)| names.contains(&name));
