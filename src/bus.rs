@@ -392,6 +392,7 @@ impl Bus {
 
     /// Notes that all rows were read; returns the greatest numbers before and
     /// now if numbers went back, which is counted.
+    #[must_use]
     pub fn end_rewind(&self) -> Option<(u64, u64)> {
         let state = &mut *self.lock();
         let back = state.journal.as_mut()?.end_rewind(&mut state.history);
