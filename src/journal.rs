@@ -230,7 +230,7 @@ mod tests {
     fn look(bus: &Bus, messages: impl IntoIterator<Item = Message>) {
         bus.begin_look();
         read(bus, messages);
-        bus.end_rewind();
+        let _ = bus.end_rewind();
         bus.end_look().run();
     }
 
@@ -484,7 +484,7 @@ mod tests {
         let bus = &process.bus;
         bus.begin_look();
         read_until(bus, log, log.len());
-        bus.end_rewind();
+        let _ = bus.end_rewind();
         bus.end_look().run();
         for request in bus.requests(2) {
             let asked = |index: &usize| {
@@ -604,7 +604,7 @@ mod tests {
                 bus.pass(Mark { number, created });
             }
             if until == u64::MAX {
-                bus.end_rewind();
+                let _ = bus.end_rewind();
             }
         }
     }
