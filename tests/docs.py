@@ -236,8 +236,10 @@ def metrics(rust):
     found = {
         *re.findall(r'"trytond_bus_([a-z_]+)"', text),
         *re.findall(
-            r'(?:counter|gauge|histogram)s?\(\s*&?registry,\s*"([a-z_]+)"',
-            text)}
+            r'(?:counter|gauge|histogram)s?'
+            r'\(\s*&?(?:self\.)?registry,\s*"([a-z_]+)"', text),
+        # In a table, with their help
+        *re.findall(r'\(\s*"([a-z_]+_[a-z_]+|listening)",\s*"[A-Z]', text)}
     if len(found) < 15:
         raise LookupError("the metrics are declared in another way")
     return found

@@ -8,8 +8,8 @@ __all__ = [
     'AccessRequest', 'Alarm', 'Assembly', 'Bell', 'Bus', 'BusServer',
     'DatabaseBus', 'DatabasesRequest', 'Deadline', 'ListenerRequest',
     'PAYLOAD_MAX', 'SessionsRequest', 'WokenQueue', '_MessageQueue',
-    'check_address', 'check_certificate', 'close', 'forked', 'notify',
-    'split', 'statistics', 'watch']
+    'check_address', 'check_certificate', 'close', 'forked', 'metrics',
+    'notify', 'split', 'statistics', 'watch']
 
 # The most bytes that PostgreSQL takes as the payload of a NOTIFY
 PAYLOAD_MAX: int
@@ -90,6 +90,10 @@ def notify(
     `title` is a line that sums it up, `body` a short text without markup,
     `priority` goes from 0 (low) to 3 (urgent): ValueError for others.
     """
+
+def metrics() -> str:
+    """What this process counts, in the format of Prometheus, with the names
+    that the bus server has."""
 
 def statistics() -> dict[str, dict[str, int]]:
     """What is on the buses of this process, by database.

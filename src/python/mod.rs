@@ -12,6 +12,7 @@ mod decode;
 mod encode;
 mod imports;
 mod logging;
+mod metrics;
 mod notify;
 mod parts;
 mod process;
@@ -32,6 +33,8 @@ mod _native {
     use super::coroutine::PyWokenQueue;
     #[pymodule_export]
     use super::database::{PyAlarm, PyBell, PyDatabase};
+    #[pymodule_export]
+    use super::metrics::metrics;
     #[pymodule_export]
     use super::notify::notify;
     #[pymodule_export]

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 use super::coroutine::PyWaker;
 use super::imports::{MAIN_THREAD, WATCH_CLIENT};
+use super::metrics;
 use crate::bus::{Bus, Settling, Subscription, Ticket};
 use crate::message::{Id, Message};
 use crate::poll::Poll;
@@ -50,7 +51,9 @@ pub(super) fn next_message(
             Subscription::Waiting(ticket) => ticket,
         };
         let left = timeout.saturating_sub(started.elapsed());
-        match wait(py, process, &ticket, waker, left)? {
+        let wake = wait(py, process, &ticket, waker, left)?;
+        metrics::ended(wake.as_ref(), process.is_closed());
+        match wake {
             Some(Wake::Message(message)) => return Ok(Some(message)),
             Some(Wake::Closed) | None => return Ok(None),
             Some(wake) => settling.woken(&wake),

@@ -19,7 +19,7 @@ use super::cors::{self, Origin};
 use super::credential::credential;
 use super::database::{Databases, Place};
 use super::drain::Drain;
-use super::metrics::Metrics;
+use super::metrics::{Ended, Metrics};
 use super::park::{BodyError, Received};
 use super::question::Question;
 use super::reply::{Body, Refusal, Reply};
@@ -101,7 +101,7 @@ impl App {
         trytond: Arc<dyn Trytond>,
         process: Arc<Process>,
     ) -> Self {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::of(&config));
         let rights = config.check_access.then(|| {
             let (process, trytond) = (process.clone(), trytond.clone());
             Rights::new(process, trytond, config.session_cache)
@@ -312,6 +312,14 @@ impl App {
             };
             let waited = socket.wait(alarm, &self.drain, time, look).await;
             drop(counted);
+            self.metrics.ended(match &waited {
+                Waited::Gone => Ended::ClientGone(self.databases.now() - begun),
+                Waited::Timeout if self.drain.has_begun() => Ended::Drain,
+                Waited::Timeout => Ended::Timeout,
+                Waited::Done(None) => Ended::Session,
+                Waited::Done(Some(Outcome::Empty)) => Ended::Superseded,
+                Waited::Done(Some(Outcome::Message(_))) => Ended::Message,
+            });
             match waited {
                 Waited::Gone => None,
                 Waited::Timeout => {

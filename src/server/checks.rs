@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep};
 
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Waits};
 use super::recent::Recent;
 use super::trytond::{Check, Session, Trytond};
 use crate::sync::{Mutex, lock};
@@ -92,6 +92,9 @@ struct Pending {
     rank: Rank,
     /// Closed when the answer is no longer wanted.
     answer: oneshot::Sender<Check>,
+    since: Instant,
+    /// That it waits.
+    _waits: Waits,
 }
 
 impl Checks {
@@ -132,6 +135,8 @@ impl Checks {
             session,
             rank,
             answer,
+            since: Instant::now(),
+            _waits: self.metrics.session_waits(),
         };
         match state.queues.entry(database.clone()) {
             Entry::Occupied(mut queue) => {
@@ -279,6 +284,8 @@ impl Checks {
 
     fn tell(&self, pending: Pending, check: Check) {
         self.metrics.session_check(check);
+        let waited = pending.since.elapsed();
+        self.metrics.check_seconds.observe(waited.as_secs_f64());
         // The client may have gone.
         let _ = pending.answer.send(check);
     }

@@ -1,11 +1,15 @@
 //! What the server counts, in the format of Prometheus.
 use hyper::StatusCode;
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tokio::runtime::Handle;
 
+use super::config::Config;
+use super::exposition::Exposition;
 use super::trytond::Check;
 use crate::bus::Bus;
 
@@ -14,6 +18,27 @@ const LATENCIES: [f64; 14] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 5.0,
 ];
+
+/// Those of the checks of sessions, and of the times after which clients have
+/// gone: what proxies have as their time-outs is among them.
+const CHECKS: [f64; 11] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+const CUTS: [f64; 14] = [
+    1.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 75.0, 100.0, 120.0, 180.0, 240.0, 300.0,
+    360.0,
+];
+
+/// The labels of [`Metrics::ended`] and [`Metrics::session_check`].
+const REASONS: [&str; 6] = [
+    "message",
+    "timeout",
+    "drain",
+    "superseded",
+    "session",
+    "client_gone",
+];
+const RESULTS: [&str; 4] = ["valid", "invalid", "unknown database", "failed"];
 
 /// What the server counts. Each server has its own.
 #[derive(Debug)]
@@ -34,30 +59,67 @@ pub(super) struct Metrics {
     pub(super) session_hits: IntCounter,
     pub(super) draining: IntGauge,
     session_checks: IntCounterVec,
-    listening: IntGaugeVec,
-    published: IntCounterVec,
-    evicted: IntCounterVec,
-    skipped: IntCounterVec,
-    gaps: IntCounterVec,
-    rewinds: IntCounterVec,
-    history_bytes: IntGaugeVec,
-    history_messages: IntGaugeVec,
-    journal_number: IntGaugeVec,
+    /// How long sessions wait for the answer of trytond.
+    pub(super) check_seconds: Histogram,
+    /// How many sessions wait for one.
+    checks_waiting: IntGauge,
+    pub(super) renewals: IntCounter,
+    ended: IntCounterVec,
+    client_gone: Histogram,
+    certificate: IntGauge,
+    buses: Exposition,
+}
+
+/// A session that is counted as one that waits for its check, until this is
+/// dropped.
+#[derive(Debug)]
+pub(super) struct Waits(IntGauge);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// How a poll has ended that waited.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ended {
+    Message,
+    Timeout,
+    Drain,
+    /// Another poll of the same client has taken its place.
+    Superseded,
+    /// Its session is no longer valid.
+    Session,
+    /// After so many seconds.
+    ClientGone(f64),
 }
 
 impl Metrics {
+    /// All at zero, for a server with this configuration.
+    pub(super) fn of(config: &Config) -> Self {
+        let metrics = Self::new();
+        metrics.show(config);
+        // A counter that begins with its first event hides that event.
+        for reason in REASONS {
+            metrics.ended.with_label_values(&[reason]);
+        }
+        for result in RESULTS {
+            metrics.session_checks.with_label_values(&[result]);
+        }
+        metrics
+    }
+
     /// All at zero.
     pub(super) fn new() -> Self {
         let registry = Registry::new();
-        let latency = HistogramOpts::new(
-            "trytond_bus_delivery_seconds",
-            "From the arrival of a message to its answer, for polls that waited",
+        describe(&registry);
+        let latency = histogram(
+            &registry,
+            "delivery_seconds",
+            "Time from the arrival of a message to its answer, for polls that waited",
+            &LATENCIES,
         );
-        let latency = Histogram::with_opts(latency.buckets(LATENCIES.into()))
-            .expect("the bounds rise");
-        registry
-            .register(Box::new(latency.clone()))
-            .expect("the name is free");
         let requests = counters(&registry, "requests_total", "Answers", "status");
         Self {
             requests_good: requests.with_label_values(&["200"]),
@@ -94,56 +156,41 @@ impl Metrics {
                 "Sessions that trytond was asked for",
                 "result",
             ),
-            listening: gauges(
+            check_seconds: histogram(
                 &registry,
-                "listening",
-                "Whether there is a connection to the database",
+                "session_check_seconds",
+                "Time that a session waited for its check by trytond",
+                &CHECKS,
             ),
-            published: counters(
+            checks_waiting: gauge(
                 &registry,
-                "published_total",
-                "Messages that arrived",
-                "database",
+                "session_checks_waiting",
+                "Sessions that wait for a check by trytond",
             ),
-            evicted: counters(
+            renewals: counter(
                 &registry,
-                "evicted_total",
-                "Messages that can't be asked for any more, for want of room",
-                "database",
+                "session_renewals_total",
+                "Checks of sessions that have a poll waiting",
             ),
-            skipped: counters(
+            ended: counters(
                 &registry,
-                "skipped_total",
-                "Notifications that are no messages",
-                "database",
+                "polls_ended_total",
+                "Polls that waited, by the reason of their end",
+                "reason",
             ),
-            gaps: counters(
+            client_gone: histogram(
                 &registry,
-                "gaps_total",
-                "Times in which messages may have been lost",
-                "database",
+                "client_gone_seconds",
+                "Time after which clients closed the connection of a waiting poll: \
+                 many at one time show a proxy that cuts",
+                &CUTS,
             ),
-            rewinds: counters(
+            certificate: gauge(
                 &registry,
-                "journal_rewinds_total",
-                "Times that the numbers of the journal went back",
-                "database",
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate expires, since 1970; 0 without TLS",
             ),
-            history_bytes: gauges(
-                &registry,
-                "history_bytes",
-                "What the retained messages take",
-            ),
-            history_messages: gauges(
-                &registry,
-                "history_messages",
-                "How many messages are retained",
-            ),
-            journal_number: gauges(
-                &registry,
-                "journal_number",
-                "The greatest number of the journal that was read",
-            ),
+            buses: Exposition::default(),
             registry,
         }
     }
@@ -168,54 +215,91 @@ impl Metrics {
 
     /// All in text, with what the buses of these databases count. It is asked
     /// for within the runtime, whose tasks are counted as well.
-    pub(super) fn text(&self, databases: &[(Box<str>, Bus)]) -> Vec<u8> {
+    pub(super) fn text(
+        &self,
+        config: &Config,
+        databases: &[(Box<str>, Bus)],
+    ) -> String {
+        let ends = config.tls.as_ref().map_or(0, |tls| tls.ends());
+        self.certificate
+            .set(i64::try_from(ends).unwrap_or(i64::MAX));
         let tasks = Handle::current().metrics().num_alive_tasks();
         self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
-        // A bus that is gone says nothing any more.
-        for gauges in [
-            &self.listening,
-            &self.history_bytes,
-            &self.history_messages,
-            &self.journal_number,
-        ] {
-            gauges.reset();
-        }
-        for (name, bus) in databases {
-            let labels = &[&**name];
-            let statistics = bus.statistics();
-            for (counter, value) in [
-                (&self.published, statistics.published),
-                (&self.evicted, statistics.evicted),
-                (&self.skipped, statistics.skipped),
-                (&self.gaps, statistics.gaps),
-                (&self.rewinds, statistics.rewinds),
-            ] {
-                let counter = counter.with_label_values(labels);
-                // A bus that was made anew counts from zero again, and so do
-                // these: who reads counters knows that they may.
-                if value < counter.get() {
-                    counter.reset();
-                }
-                counter.inc_by(value.saturating_sub(counter.get()));
-            }
-            for (gauge, value) in [
-                (&self.listening, statistics.listening.into()),
-                (&self.history_bytes, statistics.bytes),
-                (&self.history_messages, statistics.retained),
-            ] {
-                let value = i64::try_from(value).unwrap_or(i64::MAX);
-                gauge.with_label_values(labels).set(value);
-            }
-            if bus.has_journal() {
-                let number = i64::try_from(statistics.number).unwrap_or(i64::MAX);
-                self.journal_number.with_label_values(labels).set(number);
-            }
-        }
         let mut text = Vec::new();
         // A Vec takes all, and the names are good.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        let mut text = String::from_utf8_lossy(&text).into_owned();
+        self.buses.write(&mut text, databases);
         text
     }
+
+    /// Counts a session that waits for its check.
+    pub(super) fn session_waits(&self) -> Waits {
+        self.checks_waiting.inc();
+        Waits(self.checks_waiting.clone())
+    }
+
+    /// Notes how a poll has ended.
+    pub(super) fn ended(&self, ended: Ended) {
+        let reason = match ended {
+            Ended::Message => "message",
+            Ended::Timeout => "timeout",
+            Ended::Drain => "drain",
+            Ended::Superseded => "superseded",
+            Ended::Session => "session",
+            Ended::ClientGone(seconds) => {
+                self.client_gone.observe(seconds);
+                "client_gone"
+            }
+        };
+        self.ended.with_label_values(&[reason]).inc();
+    }
+
+    /// Shows the version, and the limits beside what is used of them.
+    fn show(&self, config: &Config) {
+        let limits = &config.limits;
+        for (name, help, value) in [
+            (
+                "connections_limit",
+                "Most connections: [bus] max_connections",
+                limits.max_connections,
+            ),
+            (
+                "polls_waiting_limit",
+                "Most polls that wait: [bus] max_polls",
+                limits.max_polls,
+            ),
+            (
+                "history_limit_bytes",
+                "Most bytes of the retained messages of a database: [bus] cache_size",
+                config.history.bytes,
+            ),
+        ] {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            gauge(&self.registry, name, help).set(value);
+        }
+        let timeout = config.long_polling_timeout.as_secs();
+        gauge(
+            &self.registry,
+            "long_polling_timeout_seconds",
+            "Time after which a poll is answered empty: [bus] long_polling_timeout",
+        )
+        .set(i64::try_from(timeout).unwrap_or(i64::MAX));
+    }
+}
+
+/// Has a registry tell the version and what the process uses.
+pub(crate) fn describe(registry: &Registry) {
+    let info = IntGaugeVec::new(
+        options("build_info", "The version of trytond-fastbus"),
+        &["version"],
+    );
+    let version = [env!("CARGO_PKG_VERSION")];
+    register(registry, info).with_label_values(&version).set(1);
+    #[cfg(target_os = "linux")]
+    registry
+        .register(Box::new(ProcessCollector::for_self()))
+        .expect("the names are free");
 }
 
 fn options(name: &str, help: &str) -> Opts {
@@ -245,9 +329,7 @@ fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCoun
     register(registry, IntCounterVec::new(options(name, help), &[label]))
 }
 
-fn gauges(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
-    register(
-        registry,
-        IntGaugeVec::new(options(name, help), &["database"]),
-    )
+fn histogram(registry: &Registry, name: &str, help: &str, bounds: &[f64]) -> Histogram {
+    let options = HistogramOpts::from(options(name, help)).buckets(bounds.to_vec());
+    register(registry, Histogram::with_opts(options))
 }

@@ -28,12 +28,13 @@ mod cors;
 mod credential;
 mod database;
 mod drain;
+pub(crate) mod exposition;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod handle;
 mod http2;
 mod listen;
-mod metrics;
+pub(crate) mod metrics;
 mod p521;
 mod park;
 #[cfg(test)]

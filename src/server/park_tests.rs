@@ -249,7 +249,7 @@ impl Wire {
     }
 
     fn answered(&self, status: u16) -> bool {
-        let text = String::from_utf8(self.app.metrics.text(&[])).expect("text");
+        let text = self.app.metrics.text(&self.app.config, &[]);
         let line = format!("trytond_bus_requests_total{{status=\"{status}\"}} 1");
         text.lines().any(|found| found == line)
     }

@@ -293,6 +293,7 @@ impl SessionCache {
             if answers.is_empty() {
                 continue;
             }
+            self.metrics.renewals.inc_by(answers.len() as u64);
             let cache = self.clone();
             tokio::spawn(async move {
                 for (session, answer) in answers {

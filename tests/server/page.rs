@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::support::{Client, Site, start};
 use trytond_fastbus::server::Config;
@@ -86,4 +87,37 @@ fn page_needs_nothing_from_elsewhere() {
     assert_eq!(page.matches("<link").count(), 1);
     assert!(page.contains("<link rel=\"icon\" href=\"data:"));
     assert!(page.contains("fetch('metrics'"));
+}
+
+#[test]
+fn end_of_each_poll_is_counted_with_its_reason() {
+    let site = start(Config {
+        long_polling_timeout: Duration::from_secs(2),
+        drain: Duration::ZERO,
+        ..Config::default()
+    });
+    let ended = |reason: &str, number| {
+        let name = format!("trytond_bus_polls_ended_total{{reason=\"{reason}\"}}");
+        site.comes_to(&name, number);
+    };
+    let poll = |channel: &str| {
+        let mut client = site.connect();
+        client.send(&site.poll("", &format!("\"{channel}\""), "null"));
+        site.waiting(1);
+        client
+    };
+    for reason in ["message", "timeout", "client_gone", "drain", "session"] {
+        // It is there before it happens.
+        ended(reason, 0.0);
+    }
+    let mut client = poll("a");
+    site.publish("a", "1");
+    client.answer();
+    ended("message", 1.0);
+    client.send(&site.poll("", "\"b\"", "null"));
+    client.answer();
+    ended("timeout", 1.0);
+    drop(poll("c"));
+    ended("client_gone", 1.0);
+    site.comes_to("trytond_bus_client_gone_seconds_count", 1.0);
 }

@@ -1,0 +1,83 @@
+//! What this process counts where it answers the polls itself.
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
+use prometheus::{IntCounterVec, Opts};
+use pyo3::prelude::*;
+
+use crate::bus::Bus;
+use crate::registry;
+use crate::server::exposition::Exposition;
+use crate::server::metrics::describe;
+use crate::waiter::Wake;
+
+/// Polls that waited, by the reason of their end. No lock, which a fork could
+/// break.
+static MESSAGE: AtomicU64 = AtomicU64::new(0);
+static TIMEOUT: AtomicU64 = AtomicU64::new(0);
+static CLIENT_GONE: AtomicU64 = AtomicU64::new(0);
+static DRAIN: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a poll by what has ended its wait; none is the time-out.
+pub(super) fn ended(wake: Option<&Wake>, is_closed: bool) {
+    let counter = match wake {
+        Some(Wake::Message(_)) => &MESSAGE,
+        Some(Wake::Closed) if is_closed => &DRAIN,
+        Some(Wake::Closed) => &CLIENT_GONE,
+        None => &TIMEOUT,
+        // It goes on.
+        Some(_) => return,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What this process counts, in the format of Prometheus.
+#[pyfunction]
+pub(super) fn metrics(py: Python<'_>) -> String {
+    py.detach(|| {
+        let process = registry::current();
+        let names = process.databases().into_iter();
+        let buses: Vec<(Box<str>, Bus)> = names
+            .filter_map(|name| Some((name.clone(), process.bus(&name)?)))
+            .collect();
+        let waiting = buses.iter().map(|(_, bus)| bus.statistics().waiting);
+        let registry = Registry::new();
+        describe(&registry);
+        let mut text = Vec::new();
+        if let Ok(polls) = polls(&registry) {
+            let waiting = waiting.sum::<usize>();
+            polls.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        }
+        // A Vec takes all, and the names are good.
+        let _ = TextEncoder::new().encode(&registry.gather(), &mut text);
+        let mut text = String::from_utf8_lossy(&text).into_owned();
+        Exposition::default().write(&mut text, &buses);
+        text
+    })
+}
+
+/// Adds the polls that have ended, and returns the gauge of those that wait.
+fn polls(registry: &Registry) -> prometheus::Result<IntGauge> {
+    let options =
+        |name: &str, help: &str| Opts::new(name, help).namespace("trytond_bus");
+    let ended = IntCounterVec::new(
+        options(
+            "polls_ended_total",
+            "Polls that waited, by the reason of their end",
+        ),
+        &["reason"],
+    )?;
+    registry.register(Box::new(ended.clone()))?;
+    for (reason, counter) in [
+        ("message", &MESSAGE),
+        ("timeout", &TIMEOUT),
+        ("client_gone", &CLIENT_GONE),
+        ("drain", &DRAIN),
+    ] {
+        let number = counter.load(Ordering::Relaxed);
+        ended.with_label_values(&[reason]).inc_by(number);
+    }
+    let waiting = IntGauge::with_opts(options("polls_waiting", "Polls that wait"))?;
+    registry.register(Box::new(waiting.clone()))?;
+    Ok(waiting)
+}
