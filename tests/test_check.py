@@ -603,7 +603,18 @@ def test_sqlite(tmp_path, sqlite_database):
         run(tmp_path, '-c', config, '-d', 'unknown'), 'database', 'unknown')
 
 
-def test_privileges_of_every_role(check, postgresql, database):
+@pytest.fixture
+def other_role(postgresql):
+    postgresql.execute('CREATE ROLE stranger LOGIN')
+    yield
+    postgresql.execute('DROP ROLE stranger')
+
+
+def test_privileges_matter_to_other_roles(check):
+    assert 'no other role' in line(check(), 'privileges')
+
+
+def test_privileges_of_every_role(check, postgresql, database, other_role):
     warned(check(), 'privileges', 'any role may connect', 'REVOKE CONNECT')
     postgresql.execute(
         f'REVOKE CONNECT ON DATABASE "{database}" FROM PUBLIC; '

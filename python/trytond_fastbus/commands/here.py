@@ -230,8 +230,15 @@ def privileges(report, name, connection):
             "pg_catalog.current_schemas(false)) AS n "
             "WHERE pg_catalog.has_schema_privilege('public', n, 'CREATE')")
         schemas = [schema for schema, in cursor.fetchall()]
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolcanlogin "
+            "AND NOT rolsuper AND rolname <> CURRENT_USER)")
+        has_others, = cursor.fetchone()
     except DatabaseError as error:
         report.failed(thing, in_a_line(error))
+        return
+    if not has_others:
+        report.ok(thing, "the server has no other role that may log in")
         return
     if schemas:
         report.warning(
