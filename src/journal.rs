@@ -126,13 +126,16 @@ impl Journal {
     /// Notes that all rows were read; returns the greatest numbers before and
     /// now if numbers went back.
     pub(crate) fn end_rewind(&mut self, history: &mut History) -> Option<(u64, u64)> {
-        let Again {
-            before, is_back, ..
-        } = self.again.take()?;
-        // An empty table says nothing: all rows were old, or were removed.
-        self.mark = self.mark.or(before);
-        let (before, now) = (before?.number, self.last());
-        if !is_back && now >= before {
+        let again = self.again.take()?;
+        if self.mark.is_none() {
+            // An empty table says nothing: all rows were old, or were removed
+            // and may be restored.
+            self.mark = again.before;
+            self.again = Some(again);
+            return None;
+        }
+        let (before, now) = (again.before?.number, self.last());
+        if !again.is_back && now >= before {
             return None;
         }
         // Its numbers are those from before.
@@ -678,7 +681,10 @@ mod tests {
                     }
                     Change::SetSequence(number) => table.sequence = number,
                     Change::DeleteOld(count) => {
-                        table.rows.drain(..count.min(table.rows.len()));
+                        // They are as old where they are restored.
+                        let old = table.rows.drain(..count.min(table.rows.len()));
+                        let last = old.last().map_or(0, |row| row.0);
+                        table.snapshot.retain(|row| row.0 > last);
                     }
                     Change::Suspend(count) => {
                         bus.set_bounds(Bounds { journal: None, ..BOUNDS }).run();
