@@ -1,6 +1,7 @@
 """trytond-bus beside a real trytond: logged in at the one, polling at the
 other."""
 import base64
+import importlib.metadata
 import signal
 import socket
 import subprocess
@@ -293,6 +294,32 @@ def test_allow_subscribe_off_tells_clients_to_stop(serve, client):
         assert status(client(server))[0] == 501
         # It serves before it says so.
         wait_until(lambda: 'allow_subscribe' in server.log)
+
+
+@pytest.mark.one_series
+def test_start_and_end_are_a_line_each_by_default(
+        database, postgresql, tmp_path):
+    away = [f'away{number}' for number in range(5)]
+    with BusServer(tmp_path, {
+                'database': {'uri': postgresql.uri},
+                'bus': {'class': None, 'max_polls': 5},
+                }, [database, *away], verbose=False) as server:
+        server.listened(database)
+        wait_until(lambda: f"'{away[0]}'" in server.log, 60)
+        assert server.terminate() == 0
+    start, *lines, end = server.log.splitlines()
+    assert ' INFO trytond.bus.server bus server ' in start
+    for part in [
+            importlib.metadata.version('trytond-fastbus'),
+            importlib.metadata.version('trytond'),
+            f'listens on 127.0.0.1:{server.port}, '
+            f'127.0.0.1:{server.admin_port}; databases {database}, away0, ',
+            'away3 and 1 more, others', 'no journal',
+            'at most 5 polls, 25000 connections']:
+        assert part in start, part
+    assert 'bus server has ended, after ' in end
+    # A database that is away is told by the bus, not for each attempt.
+    assert not [line for line in lines if 'psycopg' in line], lines
 
 
 def test_cors_lets_the_origins_of_the_configuration_poll(serve, client):

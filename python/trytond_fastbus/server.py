@@ -7,7 +7,7 @@ import time
 
 from trytond import backend
 
-from . import Bus, _native, certificate, journal, listener, settings
+from . import Bus, _native, certificate, journal, listener, logs, settings
 from .questions import Questions
 
 logger = logging.getLogger('trytond.bus')
@@ -61,16 +61,11 @@ def serve(databases=(), listen=None, admin_listen=None):
     server = _native.BusServer(options)
     questions = Questions(server, bus, databases)
     with questions.threads(options['session_threads']):
-        for address in server.addresses:
-            logger.info("bus server listens on %s", address)
-        if options['ssl']:
-            logger.info(
-                "bus server speaks TLS, with the certificate '%s'",
-                options['ssl'][0])
-        _warn(options, server, databases)
-        _listen(bus, databases)
-        server.ready()
-        return _wait(server, signals, bus, databases, options)
+        with logs.Life(server, options, databases):
+            _warn(options, server, databases)
+            _listen(bus, databases)
+            server.ready()
+            return _wait(server, signals, bus, databases, options)
 
 
 def _prepare(databases):

@@ -4,7 +4,7 @@ import sys
 
 from trytond import commandline
 
-from .. import journal, sources
+from .. import journal, logs, sources
 from ..server import serve
 from . import Failure, Usage
 from .connection import in_a_line
@@ -19,6 +19,7 @@ def run(options):
         return 0
     if options.journal_drop:
         return _drop_journals(options)
+    logs.configure(options)
     unknown = sources.unknown()
     if unknown and options.strict:
         raise Failure('\n'.join(unknown))

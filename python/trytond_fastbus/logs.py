@@ -1,0 +1,85 @@
+"""What trytond-bus logs, and at which level."""
+import importlib.metadata
+import logging
+import os
+import time
+
+from . import settings
+
+logger = logging.getLogger('trytond.bus')
+
+# For the first and the last line of a server, which are logged by default
+life = logging.getLogger('trytond.bus.server')
+
+
+def configure(options):
+    """Log a line at the start of a server and at its end, unless the
+    administrator has chosen what is logged, and none of the pool of
+    connections"""
+    logging.getLogger('psycopg.pool').addFilter(_is_wanted)
+    if not (options.verbose or options.logconf
+            or 'TRYTOND_LOGGING_LEVEL' in os.environ):
+        life.setLevel(logging.INFO)
+
+
+def _is_wanted(record):
+    """Whether a line of the pool of connections is logged: it has one for
+    each attempt to connect, where the bus has one for each loss"""
+    return (
+        record.levelno >= logging.ERROR
+        or logger.isEnabledFor(logging.DEBUG))
+
+
+class Life:
+    "The life of a server, as a context manager that logs its two ends"
+
+    def __init__(self, server, options, databases):
+        self._server = server
+        self._options = options
+        self._databases = databases
+
+    def __enter__(self):
+        self._begun = time.monotonic()
+        life.info("bus server %s starts: %s", version(), '; '.join([
+                    "listens on %s" % ', '.join(self._server.addresses),
+                    *self._ssl(), self._listened(), self._journal(),
+                    "at most %d polls, %d connections, %d files" % (
+                        self._options['max_polls'],
+                        self._options['max_connections'],
+                        self._server.descriptors)]))
+
+    def _ssl(self):
+        if self._options['ssl']:
+            yield "TLS with '%s'" % self._options['ssl'][0]
+
+    def _listened(self):
+        if not self._databases:
+            return "databases from their first poll on"
+        return "databases %s, others from their first poll on" % (
+            in_short(self._databases))
+
+    def _journal(self):
+        if not settings.journal():
+            return "no journal"
+        return "journal of %d s" % self._options['journal_timeout']
+
+    def __exit__(self, *_):
+        life.info(
+            "bus server has ended, after %d s",
+            time.monotonic() - self._begun)
+
+
+def version():
+    "The versions of what runs, such as '0.1.0 (trytond 8.2.3)'"
+    return "%s (trytond %s)" % (
+        importlib.metadata.version('trytond-fastbus'),
+        importlib.metadata.version('trytond'))
+
+
+def in_short(names, most=5):
+    "Names with commas between them, of many the first and how many more"
+    names = list(names)
+    text = ', '.join(names[:most])
+    if len(names) > most:
+        text += " and %d more" % (len(names) - most)
+    return text
