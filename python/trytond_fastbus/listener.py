@@ -168,7 +168,7 @@ class Listener:
             if is_due:
                 self._work(self._source.look)
             else:
-                self._loop.set_due(self, self._source.due)
+                self._set_due()
 
     def on_end(self):
         "The loop dies: the next subscription starts another one"
@@ -188,6 +188,14 @@ class Listener:
         "Connect at once, since another database has got a connection"
         if self._state == 'waiting':
             self._loop.set_due(self, 0)
+
+    def look_soon(self):
+        "Look whether the connection is there, since another one was lost"
+        if self._state == 'listening':
+            soon = time.monotonic() + _random.uniform(
+                0, settings.select_timeout())
+            if soon < self.due:
+                self._loop.set_due(self, soon)
 
     def is_lost(self):
         return self._lost is not None
@@ -227,7 +235,10 @@ class Listener:
         self._state = 'listening'
         if self._source.fileno:
             self._loop.watch(self, self._source.fileno())
-        self._loop.set_due(self, self._source.due)
+        self._set_due()
+
+    def _set_due(self):
+        self._loop.set_due(self, self._source.due(len(self._loop.waiters())))
 
     def _work(self, function):
         "Have a worker use the connection"
@@ -275,6 +286,8 @@ class Listener:
         if self._lost is None:
             self._lost = time.monotonic()
             self._native.disconnected()
+            for other in self._loop.waiters():
+                other.look_soon()
             if isinstance(error, source.Deaf):
                 logger.error(
                     "bus listener on '%s' gets no notifications: %s",

@@ -17,6 +17,9 @@ logger = logging.getLogger('trytond.bus')
 # That of the module belongs to the programs, which may set its seed.
 _random = random.SystemRandom()
 
+# The most looks in a second that no poll wants, for all databases together
+LOOKS = 10
+
 # The part of PostgreSQL's queue of notifications above which it is warned
 QUEUE_WARN = .5
 
@@ -59,6 +62,11 @@ class PostgreSQL:
             # For the marks, which have nothing to lose. Not before: a pooler
             # in transaction mode would let others have the setting.
             cursor.execute('SET synchronous_commit TO off')
+            # Not known before PostgreSQL 14
+            cursor.execute(
+                "SELECT setting::float8 / 1000 FROM pg_settings "
+                "WHERE name = 'idle_session_timeout'")
+            self._idle_timeout, = cursor.fetchone() or (0,)
             for channel in self._channels:
                 cursor.execute('LISTEN "%s"' % channel)
         table = journal.of(self._name, self._channel)
@@ -96,13 +104,15 @@ class PostgreSQL:
     def fileno(self):
         return self._fd
 
-    @property
-    def due(self):
-        "The moment from which a look is due, though no poll wants one"
-        interval = settings.select_timeout()
+    def due(self, databases):
+        """The moment from which a look is due that no poll wants, where a
+        process listens to this number of databases"""
+        interval = max(settings.select_timeout(), databases / LOOKS)
         if self._replay and self._queue_usage > QUEUE_WARN:
             # Rows may be committed without a notification.
             interval = min(interval, 1)
+        if self._idle_timeout:
+            interval = min(interval, self._idle_timeout / 2)
         # At random so that those of many databases spread
         return self._asked + interval * _random.uniform(.9, 1)
 

@@ -46,8 +46,7 @@ class SQLite:
             raise
         self._looked = self._looked_at_file = time.monotonic()
 
-    @property
-    def due(self):
+    def due(self, databases):
         "The moment from which is_due is to be called"
         return self._looked + LOOK_EVERY
 
