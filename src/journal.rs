@@ -682,8 +682,9 @@ mod tests {
                     Change::SetSequence(number) => table.sequence = number,
                     Change::DeleteOld(count) => {
                         // They are as old where they are restored.
-                        let old = table.rows.drain(..count.min(table.rows.len()));
-                        let last = old.last().map_or(0, |row| row.0);
+                        let mut old =
+                            table.rows.drain(..count.min(table.rows.len()));
+                        let last = old.next_back().map_or(0, |row| row.0);
                         table.snapshot.retain(|row| row.0 > last);
                     }
                     Change::Suspend(count) => {
