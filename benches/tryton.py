@@ -52,15 +52,15 @@ def connect(uri):
 
 
 def serve(name, uri):
-    kind, bus, waiting = SERVERS[name]
+    kind, bus, how = SERVERS[name]
     sections = {
         'database': {'uri': uri},
         'bus': {'class': bus, 'long_polling_timeout': 600},
         }
     # A line for each poll would be a part of what is measured.
     options = {'verbose': False}
-    if waiting:
-        options['kind'] = waiting
+    if how:
+        options['kind'] = how
     with tempfile.TemporaryDirectory() as directory, \
             kind(directory, sections, [DATABASE], **options) as server, \
             connect(uri) as connection:
