@@ -204,16 +204,60 @@ def test_terminal_is_drawn_anew_until_an_interrupt(serve, database):
             assert len(re.sub(r'\x1b\[\d*[a-zA-Z]', '', line)) <= 80
 
 
+def of_databases(values):
+    "The metrics of databases: {name: (listening, evicted)}"
+    lines = ['', 'trytond_bus_polls_waiting 1']
+    for name, (listening, evicted) in values.items():
+        lines += [
+            f'trytond_bus_listening{{database="{name}"}} {listening}',
+            f'trytond_bus_history_messages{{database="{name}"}} 2',
+            f'trytond_bus_evicted_total{{database="{name}"}} {evicted}']
+    return '\n'.join(lines) + '\n'
+
+
+def test_worst_of_many_databases_come_first(other):
+    values = {f'shop{number}': (1, 0) for number in range(297)}
+    values.update(a=(1, 3), b=(0, 0), c=(1, 700))
+    look = stat.Look(of_databases(values))
+    head, totals, *_ = lines = stat.table('here', look, look, most=23)
+    assert totals == (
+        "23 of 300 databases, worst first; in all: 1 not listening, "
+        "600 retained, 0 gaps, 0 skipped, 703 evicted")
+    _, databases = cells(lines)
+    assert list(databases)[:5] == ['b', 'c', 'a', 'shop0', 'shop1']
+    assert len(databases) == 23
+
+    _, databases = cells(stat.table('here', look, look, 'SHOP29'))
+    assert list(databases) == ['shop29', *(
+            f'shop{number}' for number in range(290, 297))]
+
+    # A terminal shows as many as there is room for.
+    text = of_databases(values).encode()
+    answer = (
+        b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n' % len(text) + text)
+    address = other(answer, 2)
+    with Terminal(
+            '--admin-listen', address, '--interval', '.1', '--filter',
+            'o') as terminal:
+        terminal.wait(' of 300 databases')
+        screen = re.sub(r'\x1b\[\d*[a-zA-Z]', '', terminal.screen)
+    rows = [line for line in screen.splitlines() if line.startswith('shop')]
+    assert f'{len(rows)} of 300 databases' in screen
+    assert 10 < len(rows) and len(screen.splitlines()) < 24
+
+
 @pytest.fixture
 def other(tmp_path):
-    "A function: the address of a server that answers this, then closes"
+    """A function: the address of a server that answers this, so many times,
+    and closes each time"""
     with socket.create_server(('127.0.0.1', 0)) as listener:
-        def serve(answer):
+        def serve(answer, times=1):
             def accept():
-                connection, _ = listener.accept()
-                with connection:
-                    connection.recv(1000)
-                    connection.sendall(answer)
+                for _ in range(times):
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(1000)
+                        connection.sendall(answer)
             thread = threading.Thread(target=accept)
             thread.start()
             threads.append(thread)
@@ -235,7 +279,8 @@ def other(tmp_path):
 def test_what_is_no_bus_server_is_said(answer, other):
     address = other(answer)
     with pytest.raises(Failure) as raised:
-        stat.run(Namespace(admin_listen=address, interval=2))
+        stat.run(Namespace(
+                admin_listen=address, interval=2, filter=''))
     assert str(raised.value) == (
         f"what answers at {address} is not a bus server's [bus] admin_listen")
 
@@ -280,7 +325,8 @@ def test_server_that_does_not_answer_is_not_waited_for(monkeypatch):
         started = time.monotonic()
         address = '%s:%d' % listener.getsockname()
         with pytest.raises(Failure, match='timed out'):
-            stat.run(Namespace(admin_listen=address, interval=2))
+            stat.run(Namespace(
+                admin_listen=address, interval=2, filter=''))
         assert time.monotonic() - started < 5
 
 

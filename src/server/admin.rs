@@ -35,7 +35,7 @@ const TIME: Duration = Duration::from_secs(30);
 const PAGE: &str = include_str!("page.html");
 /// It may run its own script, named by its hash, and ask this server.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-NJVtu4fRhho1sJ0uVpfMSBgUWmDscmlBzHGhGVA+Be0='; \
+    script-src 'sha256-RvCNYaw8AwoBLBqQ67t9SVcSwCxLcu9+KQRnCoC9K7M='; \
     style-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -11,6 +11,7 @@ from support.bus import publish
 from support.client import TrytonClient
 from support.polls import Polls
 from support.server import BusServer, TrytondServer
+from trytond_fastbus.commands import stat
 
 pytestmark = pytest.mark.one_series
 
@@ -201,6 +202,48 @@ def test_state_is_said_in_words(url, browser):
     page.evaluate("said = 'ok'")
     page.wait("state().startsWith('✕ can\\'t be reached since ')")
     assert page.evaluate('faults') == []
+
+
+def test_many_databases_are_listed_in_a_bounded_height(
+        url, browser, tmp_path):
+    values = {f'shop{number}': (1, 0) for number in range(297)}
+    values.update(a=(1, 3), b=(0, 0), c=(1, 700))
+    text = said(polls=8, **values)
+    for width, height in [(1280, 800), (360, 740)]:
+        page = browser.open('about:blank')
+        emulate(page, width, height)
+        for source in [HOOK, SAYS % json.dumps(text)]:
+            page.send('Page.addScriptToEvaluateOnNewDocument', source=source)
+        page.send('Page.navigate', url=url)
+        page.wait("cells().length === 50")
+        names = "cells().map(([name]) => name)"
+        # As trytond-bus stat has them
+        look = stat.Look(text)
+        assert page.evaluate(names) == look.databases[:50]
+        assert page.evaluate(names)[:3] == ['b', 'c', 'a']
+        count = "document.getElementById('count').textContent"
+        assert page.evaluate(count) == '50 of 300, the worst first'
+        assert page.evaluate(
+            "document.getElementById('totals').textContent") == (
+            'In all: 1 not listening, 703 retained, 703 B, 703 gaps, '
+            '703 skipped, 703 evicted')
+        assert page.evaluate(
+            'document.documentElement.scrollHeight') < 2200
+        assert page.evaluate(
+            'document.documentElement.scrollWidth') <= width
+
+        page.evaluate("""
+            document.getElementById('filter').value = 'OP29';
+            document.getElementById('filter').dispatchEvent(
+                new Event('input'))""")
+        assert page.evaluate(names) == ['shop29', *(
+                f'shop{number}' for number in range(290, 297))]
+        assert page.evaluate(count) == '8 of 300, the worst first'
+        # The next look leaves it so.
+        page.evaluate("said = said.replace('waiting 8', 'waiting 9')")
+        page.wait("values('Polls waiting')[0] === '9'")
+        assert page.evaluate('cells().length') == 8
+        assert page.evaluate('faults') == []
 
 
 def test_page_goes_on_once_the_server_is_back(

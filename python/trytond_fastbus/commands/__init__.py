@@ -243,6 +243,9 @@ def _options_of_stat(parser):
         '--interval', type=_interval, metavar='SECONDS', default=2,
         help="show the state this often (default: 2), or, where the output is "
         "no terminal, once after this time")
+    parser.add_argument(
+        '--filter', metavar='TEXT', default='',
+        help="show only the databases that have this in their name")
 
 
 def _options_of_tail(parser):

@@ -6,13 +6,17 @@ import shutil
 import socket
 import sys
 import time
+from collections import defaultdict
 from contextlib import closing
 
 from .. import settings
 from . import Failure
 
 TIMEOUT = 10  # seconds without an answer
-SIZE = 16 * 1024 * 1024  # bytes of an answer that are read
+SIZE = 64 * 1024 * 1024  # bytes of an answer that are read
+HEAD = 8  # lines of the table that are no databases, and one below it
+# What a database that is worse has more of
+TROUBLES = ['gaps_total', 'skipped_total', 'evicted_total']
 
 HOST = re.compile(r'([^\s:]+|\[[^\s\]]+\]):(\d{1,5})', re.ASCII)
 SAMPLE = re.compile(r'(\w+)(?:\{(.*)\})? (\S+)', re.DOTALL)
@@ -28,9 +32,10 @@ def run(options):
         address = _address(options.admin_listen)
         look = Look(ask(address))
         if is_terminal:
-            _watch(address, look, options.interval)
+            _watch(address, look, options.interval, options.filter)
         time.sleep(options.interval)
-        print('\n'.join(table(address, look, Look(ask(address)))))
+        print('\n'.join(
+                table(address, look, Look(ask(address)), options.filter)))
     except KeyboardInterrupt:
         # It is how watching ends.
         return 0 if is_terminal else 130
@@ -50,7 +55,7 @@ def _address(text):
     return addresses[0]
 
 
-def _watch(address, before, interval):
+def _watch(address, before, interval, text):
     "Draw over what was drawn before, as top does, for ever"
     print('\x1b[2J', end='')
     while True:
@@ -61,7 +66,9 @@ def _watch(address, before, interval):
             before, lines = None, ["%s, trying again" % error]
         else:
             # What was counted while it could not be seen is not shown.
-            lines = table(address, before or look, look)
+            room = shutil.get_terminal_size().lines - HEAD
+            lines = table(
+                address, before or look, look, text, max(room, 1))
             before = look
         _draw(lines)
 
@@ -148,18 +155,26 @@ class Look:
         self.time = time.monotonic()
         self._samples = list(parse(text))
 
-    def of(self, name, **labels):
-        "Return the sum of the samples with these labels, None of none"
-        values = [
-            value for found, had, value in self._samples
-            if found == name and labels.items() <= had.items()]
+        self._of_databases = defaultdict(dict)
+        for name, labels, value in self._samples:
+            if 'database' in labels:
+                self._of_databases[name][labels['database']] = value
+
+    def of(self, name, database=None):
+        "Return the sum of the samples, or that of a database; None of none"
+        if database is not None:
+            return self._of_databases[name].get(database)
+        values = [value for found, _, value in self._samples if found == name]
         return sum(values) if values else None
 
     @property
     def databases(self):
-        return sorted(
-            labels['database'] for name, labels, _ in self._samples
-            if name == 'listening')
+        """The databases, the worst first: those that are not listened to, then
+        those that have lost the most"""
+        def badness(name):
+            troubles = sum(self.of(kind, name) or 0 for kind in TROUBLES)
+            return bool(self.of('listening', name)), -troubles, name
+        return sorted(self._of_databases['listening'], key=badness)
 
     @property
     def buckets(self):
@@ -187,8 +202,9 @@ def quantile(buckets, part):
     return least
 
 
-def table(address, before, now):
-    "Return the lines of the table, of what is now and was counted since"
+def table(address, before, now, text='', most=None):
+    """Return the lines of the table, of what is now and was counted since,
+    with the databases whose name has the text, at most so many of them"""
     seconds = now.time - before.time
     buckets, earlier = now.buckets, before.buckets
     if all(earlier.get(bound, 0) <= buckets[bound] for bound in buckets):
@@ -211,6 +227,9 @@ def table(address, before, now):
         '%d' % now.of('polls_waiting'), '%d' % (now.of('connections') or 0),
         rate('published_total'), rate('delivered_total'),
         _duration(quantile(buckets, .5)), _duration(quantile(buckets, .99)))
+    names = now.databases
+    shown = [
+        name for name in names if text.lower() in name.lower()][:most]
     databases = [(
             # A name must do nothing to the terminal.
             ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}'
@@ -219,15 +238,28 @@ def table(address, before, now):
             *(number(value, name) for value in [
                     'history_messages', 'gaps_total', 'skipped_total',
                     'evicted_total', 'journal_number']))
-        for name in now.databases]
+        for name in shown]
     return [
-        "trytond-bus at %s, %s" % (address, state), '',
+        "trytond-bus at %s, %s" % (address, state),
+        _totals(now, len(shown), len(names)), '',
         *_aligned(
             "POLLS CONNECTIONS MESSAGES/S DELIVERIES/S P50 P99".split(),
             server), '',
         *_aligned(
             "DATABASE LISTENING RETAINED GAPS SKIPPED EVICTED JOURNAL".split(),
             *databases)]
+
+
+def _totals(now, shown, number):
+    "The line of all databases, those that are not shown among them"
+    listening = now.of('listening') or 0
+    return "%d of %d databases, worst first; in all: %s" % (
+        shown, number, ', '.join([
+                "%d not listening" % (number - listening),
+                *("%d %s" % (now.of(name) or 0, label) for name, label in [
+                        ('history_messages', 'retained'),
+                        ('gaps_total', 'gaps'), ('skipped_total', 'skipped'),
+                        ('evicted_total', 'evicted')])]))
 
 
 def _aligned(*rows):
