@@ -315,7 +315,7 @@ def test_start_and_end_are_a_line_each_by_default(
             f'listens on 127.0.0.1:{server.port}, '
             f'127.0.0.1:{server.admin_port}; databases {database}, away0, ',
             'away3 and 1 more, others', 'no journal',
-            'at most 5 polls, 25000 connections']:
+            'files, 5 polls, 25000 connections']:
         assert part in start, part
     assert 'bus server has ended, after ' in end
     # A database that is away is told by the bus, not for each attempt.

@@ -43,10 +43,10 @@ class Life:
         life.info("bus server %s starts: %s", version(), '; '.join([
                     "listens on %s" % ', '.join(self._server.addresses),
                     *self._ssl(), self._listened(), self._journal(),
-                    "at most %d polls, %d connections, %d files" % (
+                    "at most %d files, %d polls, %d connections" % (
+                        self._server.descriptors,
                         self._options['max_polls'],
-                        self._options['max_connections'],
-                        self._server.descriptors)]))
+                        self._options['max_connections'])]))
 
     def _ssl(self):
         if self._options['ssl']:
