@@ -1,4 +1,5 @@
 """What Prometheus reads of a bus server, and of a trytond in its place."""
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ from support.bus import publish
 from support.client import TrytonClient
 from support.modes import listened
 from support.nginx import make_certificate
-from support.server import BusServer, TrytondServer
+from support.server import ROOT, BusServer, TrytondServer
+
+EXAMPLES = ROOT / 'examples' / 'monitoring'
 
 pytestmark = pytest.mark.one_series
 
@@ -119,3 +122,53 @@ def test_end_of_a_poll_is_told_with_its_reason(trytond, listening):
     with pytest.raises(OSError):
         impatient.poll()
     wait_until(lambda: ended('client_gone') == before[1] + 1)
+
+
+@promtool
+@pytest.mark.parametrize('command', [
+        ['check', 'config', 'prometheus.yml'],
+        ['check', 'rules', 'trytond-bus-alerts.yml'],
+        ['test', 'rules', 'trytond-bus-alerts-test.yml'],
+        ], ids=' '.join)
+def test_alerts_of_the_examples_fire_when_they_should(command):
+    process = subprocess.run(
+        ['promtool', *command], cwd=EXAMPLES, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def expressions():
+    dashboard = json.loads((EXAMPLES / 'grafana-dashboard.json').read_text())
+    return [
+        target['expr'] for panel in dashboard['panels']
+        for target in panel['targets']]
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_there_are(bus_server):
+    found = names(bus_server.admin('/metrics')[1])
+    for text in [
+            *expressions(),
+            (EXAMPLES / 'trytond-bus-alerts.yml').read_text()]:
+        for name in re.findall(r'\b(?:trytond_bus|process)_\w+', text):
+            assert {name, re.sub('_bucket$', '', name)} & found, name
+
+
+@promtool
+def test_dashboard_has_good_queries_and_no_panel_over_another(tmp_path):
+    rules = tmp_path / 'rules.yml'
+    rules.write_text(json.dumps({'groups': [{'name': 'all', 'rules': [
+                    {'record': f'query{number}', 'expr': (
+                            expression.replace('$__rate_interval', '1m'))}
+                    for number, expression in enumerate(expressions())]}]}))
+    process = subprocess.run(
+        ['promtool', 'check', 'rules', rules], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+    dashboard = json.loads((EXAMPLES / 'grafana-dashboard.json').read_text())
+    panels = dashboard['panels']
+    assert len({panel['id'] for panel in panels}) == len(panels)
+    taken = [
+        (x, y) for place in (panel['gridPos'] for panel in panels)
+        for x in range(place['x'], place['x'] + place['w'])
+        for y in range(place['y'], place['y'] + place['h'])]
+    assert len(set(taken)) == len(taken)
+    assert max(x for x, _ in taken) < 24
