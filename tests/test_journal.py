@@ -363,7 +363,7 @@ def test_many_processes_may_start_at_once(postgresql, database, peer):
 @pytest.mark.one_series
 def test_old_rows_are_deleted_while_others_are_read(
         configure, postgresql, database):
-    configure('bus', journal_timeout=1, select_timeout=1)
+    configure('bus', journal_timeout=5, select_timeout=1)
     listen(database)
     number, last, got = 3000, None, 0
     stop_listener(database)
@@ -393,7 +393,7 @@ def test_all_messages_of_a_large_transaction_arrive(database, peer):
 @pytest.mark.one_series
 def test_what_leaves_the_memory_is_read_from_the_table(
         configure, postgresql, database, caplog, peer):
-    configure('bus', cache_size=20_000, journal_timeout=10, select_timeout=1)
+    configure('bus', cache_size=20_000, journal_timeout=300, select_timeout=1)
     listen(database)
     first, = publish(database, 'c', {})
     postgresql.execute(INSERT % 'garbage"', database)

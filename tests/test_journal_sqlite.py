@@ -101,7 +101,7 @@ def test_what_leaves_the_memory_is_read_from_the_table(peer):
 
 @pytest.mark.one_series
 def test_old_rows_are_deleted_while_others_are_read(peer, sqlite_database):
-    one, other = peer(journal_timeout=3), peer(journal_timeout=3)
+    one, other = peer(journal_timeout=5), peer(journal_timeout=5)
     last = None
     for _ in range(10):
         sent = one.call('publish_each', DATABASE, 'c', 50)
