@@ -1,7 +1,7 @@
-//! Which chats a user may follow, as far as trytond was asked lately.
+//! A cache of trytond's answers about the chats that a user may follow.
 //!
-//! trytond publishes the chat of a record on `chat:<model>,<id>`, and who may
-//! not read the record may not follow it. What decides that is trytond.
+//! trytond publishes the chat of a record on `chat:<model>,<id>`, and a user
+//! who may not read the record may not follow it. trytond decides that.
 use std::collections::{HashMap, HashSet};
 
 use smallvec::SmallVec;
@@ -9,21 +9,22 @@ use smallvec::SmallVec;
 use crate::poll::Poll;
 use crate::sync::{Mutex, lock};
 
-/// The most answers that are remembered: some 15 MB.
+/// The limit of cached answers, which take about 15 MB.
 const ANSWERS_MAX: usize = 100_000;
 
-/// The longest name of a channel that is asked for: longer than trytond's.
+/// The longest channel name that trytond is asked about, in bytes. The names
+/// that trytond makes are shorter.
 const NAME_MAX: usize = 256;
 
-/// The answers of trytond.
+/// The cached answers of trytond.
 #[derive(Debug, Default)]
 pub struct Access(Mutex<Answers>);
 
 #[derive(Debug, Default)]
 struct Answers {
-    /// By the words of database, user and channel.
+    /// By a key of database, user and channel, see [`words`].
     all: HashMap<Box<[u8]>, Answer>,
-    /// When those that are too old are forgotten.
+    /// When the expired answers are removed next.
     tidy_at: f64,
 }
 
@@ -33,18 +34,19 @@ struct Answer {
     until: f64,
 }
 
-/// What is known of the chats of a poll. In neither list is what the user
-/// may not read, and what is no name of a chat.
+/// The cached answers about the chats of a poll. A chat that the user may not
+/// read, or a name that is not a chat's, is in neither list.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Those that the user may read.
+    /// The chats that the user may read.
     pub readable: Vec<Box<str>>,
-    /// Those that trytond is to be asked for.
+    /// The chats that trytond has to be asked about.
     pub unknown: Vec<Box<str>>,
 }
 
 impl Access {
-    /// What is known at `now` of the chats that `user` asks for.
+    /// Looks up the answers that are valid at `now` for the chats in the poll
+    /// of `user`.
     #[must_use]
     pub fn known(&self, database: &str, user: u32, poll: &Poll, now: f64) -> Known {
         let mut known = Known::default();
@@ -60,8 +62,8 @@ impl Access {
         known
     }
 
-    /// Remembers for some `seconds` from `now` on which of the chats that
-    /// were `asked` for `user` may read.
+    /// Caches the answer about the chats in `asked` for `seconds` from `now`
+    /// on.
     pub fn remember(
         &self,
         database: &str,
@@ -86,7 +88,8 @@ impl Access {
 }
 
 impl Answers {
-    /// Forgets what is too old, and all where that is not enough.
+    /// Removes the expired answers, or all answers where that does not make
+    /// enough room.
     fn make_room(&mut self, number: usize, now: f64, seconds: f64) {
         let is_full = self.all.len() + number > ANSWERS_MAX;
         if now < self.tidy_at && !is_full {
@@ -94,7 +97,7 @@ impl Answers {
         }
         self.tidy_at = now + seconds;
         self.all.retain(|_, answer| now < answer.until);
-        // Or each further answer would look for old ones again.
+        // Otherwise each further answer would scan for expired ones again.
         if self.all.len() + number > ANSWERS_MAX / 2 && is_full {
             self.all.clear();
         }
@@ -104,8 +107,8 @@ impl Answers {
     }
 }
 
-/// Whether trytond may publish the chat of a record there: on
-/// `chat:<model>,<id>`, with the id as Python writes it.
+/// Whether trytond may publish the chat of a record on this channel. Its form
+/// is `chat:<model>,<id>`, with the id as Python writes it.
 fn is_of_a_record(chat: &str) -> bool {
     let Some((model, id)) = chat
         .strip_prefix("chat:")
@@ -113,7 +116,7 @@ fn is_of_a_record(chat: &str) -> bool {
     else {
         return false;
     };
-    // PostgreSQL takes no null character.
+    // PostgreSQL accepts no null character.
     chat.len() <= NAME_MAX
         && !model.is_empty()
         && !model.contains(char::is_control)
@@ -121,7 +124,7 @@ fn is_of_a_record(chat: &str) -> bool {
         && id.parse::<i64>().is_ok()
 }
 
-/// All in one: what an answer is found by.
+/// The key of an answer in the cache.
 fn words(database: &str, user: u32, chat: &str) -> SmallVec<[u8; 128]> {
     let mut words = SmallVec::new();
     words.extend_from_slice(&user.to_le_bytes());

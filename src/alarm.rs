@@ -1,4 +1,4 @@
-//! Wakes the thread that listens: one alarm for all databases of a process.
+//! Wakes the listening thread. One alarm serves all databases of a process.
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -76,13 +76,13 @@ impl AsRawFd for Alarm {
 }
 
 impl Bell {
-    /// Rings; one that rings again before it was taken changes nothing.
+    /// Rings the bell. A second ring before [`Alarm::take`] changes nothing.
     pub fn ring(&self) {
         let shared = &self.alarm.shared;
         let mut rung = lock(&shared.rung);
         let is_first = rung.is_empty();
         if rung.insert(self.key) && is_first {
-            // One byte is there at a time, so there is room for it.
+            // The socket holds one byte at a time, so this never blocks.
             let _ = (&shared.writer).write(&[0]);
         }
     }

@@ -20,8 +20,8 @@ pub struct Bus {
     shared: Arc<Mutex<State>>,
 }
 
-/// How many messages are appended, and how many waiters are taken, under one
-/// hold of the lock: the polls of the database wait for that.
+/// The limit of messages that are appended, and of waiters that are taken,
+/// under one hold of the lock. The polls of the database wait for that lock.
 const APPENDED: usize = 64;
 const TAKEN: usize = 500;
 
@@ -31,14 +31,13 @@ struct State {
     waitlist: Waitlist,
     /// The waiters that are being taken, in the order of their messages.
     taken: VecDeque<(Taken, Arc<Message>)>,
-    /// None where no listener looks into the database: what is not in the
-    /// history does not exist.
+    /// None where no listener makes looks. The history is then complete.
     looks: Option<Looks>,
-    /// None where messages come by notifications only.
+    /// None where messages arrive by NOTIFY only.
     journal: Option<Journal>,
-    /// The row of the journal that was read last before it could not be used.
+    /// The last row that was read before the journal became unusable.
     mark: Option<Mark>,
-    /// Once set nobody waits any more.
+    /// If set, every wait ends at once.
     closed: bool,
     published: u64,
     skipped: u64,
@@ -50,16 +49,17 @@ struct State {
     has_waited: bool,
 }
 
-/// What a subscriber gets at once.
+/// The immediate result of a subscription.
 #[derive(Debug)]
 pub enum Subscription {
-    /// The next message was there.
+    /// The next message, which is in the history.
     Message(Arc<Message>),
-    /// It was not: this is the subscriber's place among those who wait.
+    /// There is no message yet. The ticket is the subscriber's place on the
+    /// waitlist.
     Waiting(Ticket),
 }
 
-/// A place among those who wait, which ends when this is dropped.
+/// A place on a waitlist, which is given up when this is dropped.
 #[derive(Debug)]
 pub struct Ticket {
     bus: Bus,
@@ -67,61 +67,61 @@ pub struct Ticket {
     waiter: Arc<Waiter>,
 }
 
-/// What a place is for, with its key.
+/// The list that a place is on, with its key there.
 #[derive(Debug)]
 enum Place {
     Message(usize),
     Settling(SettlingPlace),
-    /// Nothing: all waits were ended before.
+    /// No list, because all waits have ended already.
     Closed,
 }
 
-/// What was found for a [`Request`].
+/// The answer to a [`Request`].
 #[derive(Debug)]
 pub enum Row {
     /// The message.
     Message(Message),
-    /// One with this number, which is no message.
+    /// The row has this number, and its payload is not a valid message.
     Skipped(u64),
     /// Nothing.
     None,
 }
 
-/// Waiters that are to be woken, all for the same reason.
+/// Waiters that have to be woken, all for the same reason.
 #[derive(Debug)]
 pub struct Wakeup {
     /// The reason.
     pub wake: Wake,
-    /// Whom to wake.
+    /// The waiters to wake.
     pub waiters: Vec<Arc<Waiter>>,
 }
 
-/// What is on a bus at a moment, and what has happened there.
+/// The state of a bus at a moment, and the counters of its events.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// How many messages are retained.
     pub retained: usize,
-    /// How many bytes these and their indexes take, about.
+    /// About how many bytes the retained messages and their indexes take.
     pub bytes: usize,
     /// How many subscribers wait.
     pub waiting: usize,
     /// How many messages were published since the bus was made.
     pub published: u64,
-    /// How many of these can't be asked for any more before their time, for
-    /// want of room.
+    /// How many messages were evicted for lack of memory, so that no poll can
+    /// resume after them.
     pub evicted: u64,
-    /// How many payloads were skipped since they are no messages.
+    /// How many payloads were skipped because they are not valid messages.
     pub skipped: u64,
-    /// How often messages may have been lost with the connection, for want of
-    /// a journal.
+    /// How often messages may have been lost with the connection, because there
+    /// is no journal.
     pub gaps: u64,
     /// How often the numbers of the journal went back, so that all of it was
     /// read anew.
     pub rewinds: u64,
-    /// Whether the connection is there that messages come by.
+    /// Whether the connection by which messages arrive is open.
     pub listening: bool,
     /// The part of PostgreSQL's queue of notifications that is in use, from 0
-    /// to 1, as the listener saw it last.
+    /// to 1, as of the last reading.
     pub queue_usage: f64,
     /// The greatest number of the journal that was read; zero before the
     /// first, and without a journal.
@@ -156,12 +156,12 @@ impl Bus {
     /// Looks for the message after `last` in `channels` at `now`, as
     /// [`History::next`] does, and registers a waiter if there is none.
     ///
-    /// No message can come in between: whatever is published after the look
-    /// finds the waiter.
+    /// No message can be missed in between, because a message that is published
+    /// after the look finds the waiter.
     ///
-    /// Where the database has to be looked into first, the waiter is one for
-    /// that, as for [`Bus::settle`]: unless it is woken with a message, this is called
-    /// again.
+    /// Where the poll needs a look first, the waiter waits for that, as for
+    /// [`Bus::settle`]. Unless it is woken with a message, the caller calls
+    /// this again.
     pub fn subscribe<S: Name>(
         &self,
         channels: &[S],
@@ -181,11 +181,11 @@ impl Bus {
         Subscription::Waiting(self.register(&mut state, channels, signal))
     }
 
-    /// Registers a waiter where the listener has to look into the database
-    /// before the history says all that there is in `channels` after `last`.
+    /// Registers a waiter where the listener has to make a look before the
+    /// history is complete for `channels` after `last`.
     ///
-    /// It is woken with the message, or calls this again with the same
-    /// `settling`, which was told what it was woken by.
+    /// The waiter is woken with the message, or its owner passes the wake to
+    /// [`Settling::woken`] and calls this again with the same `settling`.
     pub fn settle<S: AsRef<str>>(
         &self,
         channels: &[S],
@@ -196,14 +196,14 @@ impl Bus {
         self.wait_to_settle(&mut self.lock(), channels, last, settling, signal)
     }
 
-    /// Whether [`Bus::settle`] has nothing to wait for.
+    /// Whether a poll after `last` can be answered without [`Bus::settle`].
     #[must_use]
     pub fn is_settled(&self, last: Option<&Id>) -> bool {
         self.lock().is_settled(last)
     }
 
-    /// The first `limit` rows of the journal that polls wait for. They are to
-    /// be read after a look has ended; the bell rings if there are more.
+    /// The first `limit` rows of the journal that polls wait for. The caller
+    /// reads them after a look has ended. The bell rings if there are more.
     #[must_use]
     pub fn requests(&self, limit: usize) -> Vec<Request> {
         let state = self.lock();
@@ -216,9 +216,8 @@ impl Bus {
         journal.requests(limit)
     }
 
-    /// Answers a request: the row was found, or read up to a number without
-    /// being a message, or there is none; returns who waited for it, still to
-    /// be woken.
+    /// Answers a request with a row, or with the fact that there is none.
+    /// Returns the waiters of the request, still to be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn answer(&self, key: u64, row: Row) -> Wakeup {
         let mut state = self.lock();
@@ -237,7 +236,7 @@ impl Bus {
     }
 
     /// Looks for the message after `last` in `channels` at `now`, without
-    /// waiting for one or for a look into the journal.
+    /// waiting for a message or a look.
     #[must_use]
     pub fn next<S: AsRef<str>>(
         &self,
@@ -252,14 +251,14 @@ impl Bus {
         state.history.next(channels, last, now)
     }
 
-    /// Looks into the history, for more than one question at the same
-    /// moment. To be answered at once: all others wait for it.
+    /// Calls `look` with the history, to read several things at the same
+    /// moment. It must be quick, because it holds the lock.
     pub fn look<T>(&self, look: impl FnOnce(&mut History) -> T) -> T {
         look(&mut self.lock().history)
     }
 
-    /// The same, and registers a waiter in the same step if `waits` says so
-    /// of what was found.
+    /// As [`Bus::look`], and registers a waiter in the same step if `waits`
+    /// returns true for the result.
     pub fn look_or_wait<T, S: Name>(
         &self,
         look: impl FnOnce(&mut History) -> T,
@@ -279,9 +278,8 @@ impl Bus {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// Appends messages, in this order, to the history, but for those of the
-    /// journal that were there before; returns the waiters for them, still to
-    /// be woken.
+    /// Appends messages to the history, in this order, except those of the
+    /// journal that it already has. Returns their waiters, still to be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn publish(&self, messages: Vec<Message>, now: f64) -> Vec<Wakeup> {
         let mut wakeups = Vec::new();
@@ -289,10 +287,10 @@ impl Bus {
         wakeups
     }
 
-    /// As [`Bus::publish`], and hands over the waiters to be woken while it
-    /// takes others. The lock is held for a slice of the work at a time: a
-    /// waiter that is not taken yet may leave, and none gets a later message
-    /// before an earlier one.
+    /// As [`Bus::publish`], but passes waiters to `deliver` while it takes
+    /// others. The lock is held for a slice of the work at a time. A waiter
+    /// that is not taken yet may end its wait, and no waiter gets a later
+    /// message before an earlier one.
     pub fn publish_to(
         &self,
         messages: Vec<Message>,
@@ -317,7 +315,7 @@ impl Bus {
     }
 
     /// Changes how much is retained, and whether there is a journal; returns
-    /// who waited for that, still to be woken.
+    /// the waiters that this concerns, still to be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn set_bounds(&self, bounds: Bounds) -> Wakeup {
         let mut state = self.lock();
@@ -341,8 +339,8 @@ impl Bus {
         }
     }
 
-    /// Has polls wait for a look where they need one: the database has, or
-    /// will have, a listener.
+    /// Makes polls wait for the looks that they need, because the database has
+    /// a listener, or will have one.
     pub fn expect_looks(&self) {
         self.lock().looks.get_or_insert_default();
     }
@@ -375,14 +373,15 @@ impl Bus {
         }
     }
 
-    /// The row of the journal that was read last; none before the first, and
-    /// while all rows are read anew.
+    /// The last row of the journal that was read; none before the first row,
+    /// and while all rows are read anew.
     #[must_use]
     pub fn mark(&self) -> Option<Mark> {
         self.lock().journal.as_ref().and_then(Journal::mark)
     }
 
-    /// Has all rows of the journal read anew, since the mark is not among them.
+    /// Starts to read all rows of the journal anew, because the mark is not
+    /// among them.
     pub fn rewind(&self) {
         let state = &mut *self.lock();
         if let Some(journal) = &mut state.journal {
@@ -409,15 +408,15 @@ impl Bus {
             .is_some_and(|looks| looks.len() > 0)
     }
 
-    /// Notes that a look into the database begins.
+    /// Notes that a look begins.
     pub fn begin_look(&self) {
         if let Some(looks) = &mut self.lock().looks {
             looks.begin();
         }
     }
 
-    /// Notes that the look has ended, all that it found being published;
-    /// returns the polls that waited for it, still to be woken.
+    /// Notes that the look has ended and that its messages are published.
+    /// Returns the polls that waited for it, still to be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn end_look(&self) -> Wakeup {
         let all = self.lock().looks.as_mut().map(Looks::end);
@@ -427,7 +426,7 @@ impl Bus {
         }
     }
 
-    /// Drops the messages that are too old at `now`.
+    /// Drops the messages that have expired at `now`.
     pub fn expire(&self, now: f64) {
         while self.lock().history.expire(now) {}
     }
@@ -438,8 +437,8 @@ impl Bus {
         drop(dropped);
     }
 
-    /// Ends all waits, and those to come at once; returns the waiters still
-    /// to be woken.
+    /// Ends all waits, and makes later waits end at once. Returns the waiters,
+    /// still to be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn close(&self) -> Wakeup {
         let mut state = self.lock();
@@ -458,18 +457,18 @@ impl Bus {
         }
     }
 
-    /// Counts payloads that are no messages.
+    /// Counts payloads that are not valid messages.
     pub fn count_skipped(&self, payloads: usize) {
         self.lock().skipped += payloads as u64;
     }
 
-    /// Notes that messages come from now on.
+    /// Notes that the connection is open.
     pub fn connected(&self) {
         self.lock().listening = true;
     }
 
-    /// Notes that none come any more, and counts that as a time in which
-    /// some may be lost, unless they are in the journal.
+    /// Notes that the connection is lost, and counts a gap unless there is a
+    /// journal.
     pub fn disconnected(&self) {
         let mut state = self.lock();
         state.listening = false;
@@ -483,7 +482,7 @@ impl Bus {
         self.lock().queue_usage = usage;
     }
 
-    /// Whether a poll waits, or has waited since this was asked last.
+    /// Whether a poll waits, or has waited since the last call.
     #[must_use]
     pub fn has_waited(&self) -> bool {
         let mut state = self.lock();
@@ -491,13 +490,13 @@ impl Bus {
         std::mem::take(&mut state.has_waited) || is_waiting
     }
 
-    /// Whether a poll waits, be it for a look.
+    /// Whether a poll waits, for a message or for a look.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.lock().is_waiting()
     }
 
-    /// What is on it now, and what has happened.
+    /// The state of the bus now, with its counters.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let state = self.lock();
@@ -575,8 +574,8 @@ impl State {
         }
     }
 
-    /// Takes some waiters, those for earlier messages first; none if there
-    /// are none left.
+    /// Takes a slice of the waiters, those for earlier messages first. The
+    /// result is empty when all are taken.
     fn take_slice(&mut self) -> Vec<Wakeup> {
         let (mut wakeups, mut left) = (Vec::new(), TAKEN);
         while let Some((taken, message)) = self.taken.front() {
@@ -598,8 +597,8 @@ impl State {
         wakeups
     }
 
-    /// Where to look for what is not in the history; nowhere without a
-    /// listener, and once all waits have ended.
+    /// The looks and the journal; none without a listener, and after all waits
+    /// have ended.
     fn sources(&mut self) -> Option<Sources<'_>> {
         Some(Sources {
             looks: self.looks.as_mut().filter(|_| !self.closed)?,
@@ -627,13 +626,14 @@ impl State {
 }
 
 impl Ticket {
-    /// The waiter whose place this is.
+    /// The waiter of this place.
     #[must_use]
     pub fn waiter(&self) -> &Arc<Waiter> {
         &self.waiter
     }
 
-    /// Whether this waits for a message, not for what has to be known before.
+    /// Whether this waits for a message, rather than for a look or a row of the
+    /// journal.
     #[must_use]
     pub fn is_for_message(&self) -> bool {
         matches!(self.place, Place::Message(_))
@@ -643,7 +643,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(Wake::Message(_)) = self.waiter.woken() {
-            // Who was given a message was taken out before.
+            // A waiter that was given a message is already removed.
             return;
         }
         let mut state = self.bus.lock();
@@ -665,7 +665,7 @@ impl Drop for Ticket {
 }
 
 impl Wakeup {
-    /// Wakes them all, in this thread.
+    /// Wakes all waiters, in this thread.
     pub fn run(&self) {
         for waiter in &self.waiters {
             waiter.wake(self.wake.clone());
@@ -720,7 +720,7 @@ mod tests {
         let mut left = CROWD;
         let messages = vec![message("b", 1), message("a", 2)];
         bus.publish_to(messages, 0.0, |wakeup| {
-            // The lock is not held meanwhile.
+            // The lock is not held during the call.
             let waiting = bus.statistics().waiting;
             assert!(left - waiting <= TAKEN, "{left} {waiting}");
             left = waiting;
@@ -811,9 +811,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever waits gets the first message of its channels, whoever does
-        /// not wait finds its next message in the history, and nobody else is
-        /// woken.
+        /// A poll that waits gets the first message of its channels. A poll
+        /// that does not wait finds its next message in the history. No other
+        /// poll is woken.
         #[test]
         fn every_subscriber_gets_its_next_message(steps in prop::collection::vec(step(), 1..60)) {
             let names = ["a", "b", "c", "d"];

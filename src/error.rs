@@ -1,21 +1,21 @@
-//! What can go wrong in the engine.
+//! The errors of the engine.
 use std::fmt;
 
 /// The result of an operation of the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in the engine, a variant for each thing a caller can
-/// act on.
+/// An error of the engine, with a variant for each case that a caller can act
+/// on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// A payload is not JSON, or JSON of another shape than a message's.
     Payload(serde_json::Error),
-    /// A payload is JSON but no object.
+    /// A payload is JSON, but not an object.
     NotAnObject(&'static str),
-    /// A piece of a large payload does not fit those before it.
+    /// A part of a large payload does not follow the part before it.
     Part(&'static str),
-    /// The system gives no further thread.
+    /// The system refuses to start another thread.
     Thread(std::io::Error),
 }
 

@@ -1,5 +1,5 @@
-//! The pool of threads that wakes waiters, so that whoever publishes does
-//! not wait until a thousand of them are awake.
+//! The pool of threads that wakes waiters, so that a publisher does not wait
+//! until a thousand of them are awake.
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
@@ -8,8 +8,9 @@ use crate::bus::Wakeup;
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, lock};
 
-/// How many waiters a worker wakes before it looks for the next job: small
-/// enough to share a crowd among the workers, large enough to be worth it.
+/// How many waiters a worker wakes before it takes the next job. The number is
+/// small enough to share a crowd among the workers, and large enough that
+/// taking a job costs little.
 const SLICE: usize = 64;
 
 /// A pool of worker threads that wakes waiters.
@@ -22,7 +23,7 @@ pub struct Fanout {
 #[derive(Debug)]
 enum Job {
     Wake(Wakeup),
-    /// The worker that takes it ends.
+    /// Ends the worker that takes this job.
     Stop,
 }
 
@@ -31,7 +32,7 @@ impl Fanout {
     ///
     /// # Errors
     ///
-    /// When the system gives no thread.
+    /// When the system refuses to start a thread.
     pub fn start(workers: usize) -> Result<Self> {
         let (jobs, receiver) = unbounded();
         let workers = (0..workers)
@@ -49,13 +50,13 @@ impl Fanout {
         })
     }
 
-    /// Hands those who are to be woken over to the pool, in this order.
+    /// Passes waiters to the pool to be woken, in this order.
     pub fn deliver(&self, wakeups: impl IntoIterator<Item = Wakeup>) {
         for Wakeup { wake, waiters } in wakeups {
             let mut waiters = waiters.into_iter();
             while waiters.len() > 0 {
-                // In a list of its own: one that is split keeps all its room
-                // for each part.
+                // In a list of its own, because `split_off` keeps the whole
+                // capacity for each part.
                 self.send(Job::Wake(Wakeup {
                     wake: wake.clone(),
                     waiters: waiters.by_ref().take(SLICE).collect(),
@@ -64,21 +65,21 @@ impl Fanout {
         }
     }
 
-    /// Ends the workers, after what they were given so far.
+    /// Ends the workers after the jobs that are queued so far.
     pub fn stop(&self) {
         let workers = std::mem::take(&mut *lock(&self.workers));
         for _ in &workers {
             self.send(Job::Stop);
         }
         for worker in workers {
-            // One that panicked has ended as well.
+            // A worker that panicked has ended as well.
             let _ = worker.join();
         }
     }
 
     fn send(&self, job: Job) {
         if let Err(SendError(Job::Wake(wakeup))) = self.jobs.send(job) {
-            // No worker is left to do it.
+            // All workers have ended.
             wakeup.run();
         }
     }

@@ -1,7 +1,7 @@
-//! What holds for whatever comes from outside, as functions of arbitrary
-//! bytes: `make fuzz` looks for bytes for which one of them panics, and the
-//! tests try those of `fuzz/seeds`.
-#![allow(clippy::missing_panics_doc, reason = "that is what they are for")]
+//! Properties that hold for any input from outside, as functions of arbitrary
+//! bytes. `make fuzz` searches for bytes for which one of them panics, and the
+//! tests run them on the files of `fuzz/seeds`.
+#![allow(clippy::missing_panics_doc, reason = "a panic is the finding")]
 use std::str::from_utf8;
 
 use serde_json::Value;
@@ -11,19 +11,19 @@ use crate::parts::{Assembly, PAYLOAD_MAX, split};
 
 pub use crate::server::fuzz::{credential, question, request};
 
-/// A payload of NOTIFY: what is read is what is passed on.
+/// A payload of NOTIFY is passed on as it was read.
 pub fn payload(data: &[u8]) {
     let Ok(text) = from_utf8(data) else {
         return;
     };
-    // None where a number is too large or it is nested too deeply: those are
-    // passed on as well.
+    // None where a number is too large or the nesting too deep. Such messages
+    // are passed on as well.
     let value: Option<Value> = serde_json::from_str(text).ok();
     let Ok(message) = Message::parse(text) else {
         let Some(value) = value.filter(is_message) else {
             return;
         };
-        // A key that is there twice is the one reason to refuse it.
+        // A repeated key is the only reason to refuse it.
         Message::parse(&value.to_string()).expect("a good payload");
         return;
     };
@@ -49,8 +49,8 @@ fn is_message(value: &Value) -> bool {
     value["channel"].is_string() && has_id
 }
 
-/// Parts, one a line: what is put together are the last ones, and a good
-/// payload is read whatever was before.
+/// Parts, one per line. Only the last ones are assembled, and a valid payload
+/// is read after any other input.
 pub fn parts(data: &[u8]) {
     const LIMIT: usize = 200;
     let text = String::from_utf8_lossy(data);

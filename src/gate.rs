@@ -1,27 +1,26 @@
-//! Lets a few threads at a time contend for something that only one of them
-//! can have.
+//! Limits the number of threads that contend for a lock at a time.
 //!
-//! A thousand threads that are woken at once all ask for Python's lock, and
-//! each looks again every 5 ms whether it has it: they spend more time on
-//! looking than on what they were woken for. Here they queue up instead. Where
-//! Python has no such lock the queue costs nothing that could be measured.
+//! If a thousand threads request the GIL at once, each re-checks every 5 ms,
+//! and that costs more than their actual work. With the gate they queue
+//! instead. In free-threaded Python, which has no GIL, the gate has no
+//! measurable cost.
 use std::sync::{Arc, PoisonError};
 
 use crate::sync::{Condvar, Mutex, lock};
 
-/// A gate that few pass at a time.
+/// A gate with a limited number of places.
 #[derive(Debug)]
 pub struct Gate {
     free: Mutex<usize>,
     freed: Condvar,
 }
 
-/// A place beyond the gate, given back when this is dropped.
+/// A place in the gate, given back when this is dropped.
 #[derive(Debug)]
 pub struct Pass(Arc<Gate>);
 
 impl Gate {
-    /// A gate with so many places.
+    /// A gate with `places` places.
     #[must_use]
     pub fn new(places: usize) -> Arc<Self> {
         Arc::new(Self {

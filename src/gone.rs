@@ -1,21 +1,21 @@
-//! What is still known of messages that left a history for want of room, and
-//! are in the journal.
+//! The ids and journal numbers of messages that were evicted from the history
+//! and are still in the journal.
 use std::collections::{HashMap, VecDeque};
 
 use crate::message::Id;
 
-/// What one takes, about: its place in the order and in the map.
+/// About how many bytes an entry takes: its place in the order and in the map.
 const ENTRY_SIZE: usize = 2 * (size_of::<Id>() + size_of::<u64>()) + 16;
 
-/// Messages that left, in their order: their ids, and how far in the journal
-/// who knows one of them has come.
+/// Evicted messages in their order: for each its id, and the journal number
+/// after which a client that has received it continues.
 #[derive(Debug, Default)]
 pub(crate) struct Gone {
     order: VecDeque<Left>,
-    /// By id: the place in the history, where the last one to leave stands
-    /// before the first that is retained.
+    /// By id: the place that the message had in the history. The last evicted
+    /// message has the place before the first retained one.
     places: HashMap<Id, u64>,
-    /// The place of the first in the order.
+    /// The place of the first entry in the order.
     first: u64,
     last: u64,
 }
@@ -28,8 +28,8 @@ struct Left {
 }
 
 impl Gone {
-    /// Notes that the message with this place in the history has left. One
-    /// without a number stands where the last one with a number does.
+    /// Notes that the message with this place in the history was evicted. A
+    /// message without a number gets the number of the one before it.
     pub(crate) fn push(&mut self, place: u64, time: f64, id: Id, number: u64) {
         if self.order.is_empty() {
             self.first = place;
@@ -45,18 +45,19 @@ impl Gone {
         self.places.get(id).copied()
     }
 
-    /// How far in the journal who knows this message has come.
+    /// The journal number after which a client that has received this message
+    /// continues.
     pub(crate) fn number(&self, id: &Id) -> Option<u64> {
         let index = usize::try_from(self.place(id)? - self.first).ok()?;
         Some(self.order.get(index)?.number)
     }
 
-    /// The greatest number that left.
+    /// The greatest number of an evicted message.
     pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
-    /// Forgets the oldest one; whether there was one.
+    /// Removes the oldest entry; returns whether there was one.
     pub(crate) fn pop(&mut self) -> bool {
         let Some(Left { id, .. }) = self.order.pop_front() else {
             return false;
@@ -73,14 +74,14 @@ impl Gone {
         true
     }
 
-    /// Forgets those that are older than `oldest`.
+    /// Removes the entries that are older than `oldest`.
     pub(crate) fn expire(&mut self, oldest: f64) {
         while self.order.front().is_some_and(|left| left.time < oldest) {
             self.pop();
         }
     }
 
-    /// How many bytes this takes, about.
+    /// About how many bytes this takes.
     pub(crate) fn bytes(&self) -> usize {
         self.order.len() * ENTRY_SIZE
     }
@@ -102,7 +103,7 @@ mod tests {
         }
         let number = |gone: &Gone, number| gone.number(&id(number));
         assert_eq!(number(&gone, 10), Some(10));
-        // It had no number.
+        // The message had no number.
         assert_eq!(number(&gone, 0), Some(10));
         assert_eq!((number(&gone, 12), gone.last()), (Some(12), 12));
         assert_eq!(gone.place(&id(0)), Some(6));

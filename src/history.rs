@@ -1,5 +1,5 @@
-//! The retained messages of one database: their order, where each channel
-//! and each id is in it, and the bounds in time and bytes.
+//! The retained messages of one database: their order, its indexes by channel
+//! and by id, and the limits in time and bytes.
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -9,37 +9,38 @@ use hashbrown::HashTable;
 use crate::gone::Gone;
 use crate::message::{Id, Message};
 
-/// What an entry of the order and its places in the two indexes take, beside
-/// the message itself.
+/// How many bytes an entry of the order and its places in the two indexes take,
+/// without the message itself.
 const ENTRY_SIZE: usize = size_of::<Entry>() + 2 * size_of::<u64>() + 16;
 
-/// Which part of the bytes what is known of messages that left may take.
+/// The entries of evicted messages may take the limit in bytes divided by this.
 const GONE_PART: usize = 4;
 
-/// How many messages are dropped in a row: all polls of the database wait for
-/// that. Those that are too old are not returned meanwhile.
+/// How many messages are dropped at a time, because all polls of the database
+/// wait for that. Expired messages that are not dropped yet are never returned.
 const SLICE: usize = 256;
 
 /// The messages of one database, in the order in which they arrived.
 ///
-/// Each has a number, one more than that of the message before. Neither the
-/// clock nor the configuration is known here: times are seconds on any clock
-/// that the caller keeps to.
+/// Each has a number, one more than that of the message before. The history
+/// reads no clock and no configuration. Times are seconds on the caller's
+/// clock.
 #[derive(Debug)]
 pub struct History {
     entries: VecDeque<Entry>,
-    /// The number of the first entry; also of the next one if there is none.
+    /// The number of the first entry, or of the next entry if the history is
+    /// empty.
     first: u64,
     /// The numbers of each channel's messages, rising. No list is empty.
     channels: HashMap<Arc<str>, VecDeque<u64>>,
-    /// The numbers of the messages, found by the hash of their ids: the ids
-    /// themselves are in the messages. Equal ids may occur.
+    /// The numbers of the messages, by the hash of their ids. The ids
+    /// themselves are in the messages. Several messages may have the same id.
     ids: HashTable<u64>,
     hasher: RandomState,
     bytes: usize,
-    /// What left for want of room, where there is a journal.
+    /// The evicted messages, where there is a journal.
     gone: Gone,
-    /// How many messages can't be asked for any more, for want of room.
+    /// How many messages were evicted, so that no poll can resume after them.
     evicted: u64,
     bounds: Bounds,
 }
@@ -53,13 +54,13 @@ struct Entry {
 /// How much is retained.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
-    /// For how many seconds a message is retained.
+    /// Seconds for which a message is retained.
     pub seconds: f64,
-    /// With a journal: for how many it is for those who name a message that
-    /// is known.
+    /// With a journal: seconds for which a message is retained for polls that
+    /// resume after a known message.
     pub journal: Option<f64>,
-    /// How many bytes the messages may take. The newest message is retained
-    /// however large it is.
+    /// The limit of bytes for the messages. The newest message is retained even
+    /// if it is larger.
     pub bytes: usize,
 }
 
@@ -89,10 +90,10 @@ impl History {
     pub fn append(&mut self, mut message: Message, now: f64) -> Arc<Message> {
         self.expire(now);
         let number = self.end();
-        // Minus the age of one that was published before it came here.
+        // Before this, `arrived` is minus the age of the message.
         let time = now + message.arrived();
-        // A clock that is set back must not make a message older than those
-        // before it, or they would hide that it expired.
+        // A message must not be older than those before it, even if the clock
+        // is set back. Otherwise they would hide that it has expired.
         let time = self.entries.back().map_or(time, |last| last.time.max(time));
         if let Some((name, _)) = self.channels.get_key_value(message.channel()) {
             *message.shared_channel() = name.clone();
@@ -119,9 +120,9 @@ impl History {
 
     /// The message after `last` in any of `channels`, at `now`.
     ///
-    /// Without `last`, or where it is not among the retained messages, that
-    /// is the oldest [recent](Self::recent) one in these channels. `last`
-    /// itself may be in another channel.
+    /// Without `last`, or if it is not retained, that is the oldest
+    /// [recent](Self::recent) message in these channels. `last` itself may be
+    /// in another channel.
     pub fn next<S: AsRef<str>>(
         &mut self,
         channels: &[S],
@@ -136,8 +137,8 @@ impl History {
         self.next_from(asked, now).map(|(_, message)| message)
     }
 
-    /// The first message at `now` in any of the channels that are asked for,
-    /// each from a number of its own on, with its number.
+    /// The first message at `now` in any of the channels, with its number. Each
+    /// channel has its own number from which on its messages count.
     pub fn next_from<'a>(
         &mut self,
         asked: impl IntoIterator<Item = (&'a str, u64)>,
@@ -150,7 +151,7 @@ impl History {
             .filter_map(|(channel, from)| {
                 let from = from.max(young);
                 let numbers = self.channels.get(channel)?;
-                // Most ask for the end, or for the very beginning.
+                // Most polls start at the end or at the very beginning.
                 if *numbers.back()? < from {
                     return None;
                 }
@@ -162,7 +163,7 @@ impl History {
         Some((next, self.message(next).clone()))
     }
 
-    /// Drops messages that are too old at `now`, a slice of them at a time;
+    /// Drops a slice of the messages that have expired at `now`; returns
     /// whether there are more.
     pub fn expire(&mut self, now: f64) -> bool {
         let oldest = self.oldest(now);
@@ -176,7 +177,7 @@ impl History {
         self.is_first_old(oldest)
     }
 
-    /// The time before which messages are too old at `now`.
+    /// Messages that arrived before this time have expired at `now`.
     fn oldest(&self, now: f64) -> f64 {
         let Bounds {
             seconds, journal, ..
@@ -189,7 +190,7 @@ impl History {
         first.is_some_and(|entry| entry.time < oldest)
     }
 
-    /// The number of the first message that is not too old at `now`.
+    /// The number of the first message that has not expired at `now`.
     fn young(&self, now: f64) -> u64 {
         let oldest = self.oldest(now);
         if !self.is_first_old(oldest) {
@@ -199,8 +200,8 @@ impl History {
         self.first + old as u64
     }
 
-    /// Drops all messages. What is returned takes a while to be freed, which
-    /// is to be done without a lock.
+    /// Removes all messages and returns them. Freeing them takes a while, so
+    /// the caller does it without a lock.
     #[must_use = "it is to be dropped without a lock"]
     pub fn clear(&mut self) -> impl Sized + use<> {
         self.first += self.entries.len() as u64;
@@ -213,13 +214,13 @@ impl History {
         )
     }
 
-    /// Forgets what left for want of room.
+    /// Removes the entries of evicted messages.
     pub(crate) fn forget_gone(&mut self) {
         self.gone = Gone::default();
     }
 
-    /// The number of the oldest message that is retained, or of the next one
-    /// if there is none.
+    /// The number of the oldest retained message, or of the next message if the
+    /// history is empty.
     #[must_use]
     pub fn first(&self) -> u64 {
         self.first
@@ -231,8 +232,8 @@ impl History {
         self.first + self.entries.len() as u64
     }
 
-    /// The number of the oldest message at `now` that is for those who name
-    /// no last message, or of the next one if there is none.
+    /// The number of the oldest message at `now` for polls without a last
+    /// message, or of the next message if there is none.
     #[must_use]
     pub fn recent(&self, now: f64) -> u64 {
         if self.bounds.journal.is_none() {
@@ -255,34 +256,35 @@ impl History {
         self.entries.is_empty()
     }
 
-    /// How many bytes the retained messages and their indexes take, about.
+    /// About how many bytes the retained messages and their indexes take.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes + self.gone.bytes()
     }
 
-    /// How many messages can't be asked for any more before their time, for
-    /// want of room: neither here nor in the journal.
+    /// How many messages were evicted for lack of memory, so that no poll can
+    /// resume after them.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// What left for want of room, and is in the journal.
+    /// The evicted messages that are in the journal.
     pub(crate) fn gone(&self) -> &Gone {
         &self.gone
     }
 
-    /// The number after which who has got the message with this id goes on,
-    /// be it that it left for want of room: what else did is for others to
-    /// find.
+    /// The position from which a client continues after message `id`, even if
+    /// that message was evicted. Finding other evicted messages is the caller's
+    /// job.
     pub(crate) fn resume<S: AsRef<str>>(&self, id: &Id, channels: &[S]) -> Option<u64> {
         let place = self.place(id, channels);
         place.or_else(|| self.gone.place(id))
     }
 
-    /// The number of the message with this id. Should several messages have it, the first
-    /// one in `channels` counts, as for trytond, else the first of all.
+    /// The number of the message with this id. If several messages have it, the
+    /// first one in `channels` counts, as for trytond, otherwise the first of
+    /// all.
     #[must_use]
     pub fn place<S: AsRef<str>>(&self, id: &Id, channels: &[S]) -> Option<u64> {
         let mut anywhere = None;
@@ -306,8 +308,8 @@ impl History {
         &entry(&self.entries, self.first, number).message
     }
 
-    /// Makes room: drops the first message, of which something is still known
-    /// if it is in the journal.
+    /// Evicts the first message. Its id and journal number are kept if it is in
+    /// the journal.
     fn evict_first(&mut self) {
         let first = self.entries.front();
         if let Some(Entry { time, message }) =
@@ -349,7 +351,7 @@ impl History {
         self.shrink();
     }
 
-    /// Gives the memory of a burst back once it is over.
+    /// Frees the memory of a burst after it is over.
     fn shrink(&mut self) {
         let (entries, channels) = (&mut self.entries, &mut self.channels);
         shrink(entries.len(), entries.capacity(), |to| {
@@ -365,8 +367,8 @@ impl History {
     }
 }
 
-/// Calls `shrink_to` when a collection of `capacity` is mostly empty; each
-/// such call is paid for by the removals that led to it.
+/// Calls `shrink_to` when a collection of `capacity` is mostly empty; the
+/// removals before each such call outweigh its cost.
 fn shrink(len: usize, capacity: usize, shrink_to: impl FnOnce(usize)) {
     if capacity > 64 && len < capacity / 8 {
         shrink_to(len * 2);
@@ -444,10 +446,10 @@ mod tests {
             (&["even", "odd"], Some(9), None),
             (&["even", "odd"], None, Some(0)),
             (&["odd"], None, Some(1)),
-            // The last message is in a channel that is no longer asked.
+            // The last message is in a channel that the poll no longer names.
             (&["odd"], Some(4), Some(5)),
             (&["even"], Some(9), None),
-            // It is unknown.
+            // The last message is unknown.
             (&["odd"], Some(99), Some(1)),
             (&["other"], None, None),
             (&["other"], Some(3), None),
@@ -593,7 +595,7 @@ mod tests {
         assert_eq!(next(&mut history, &["even"], Some(3), 0.0), Some(20));
     }
 
-    /// The rule in its simplest form: every retained message is looked at.
+    /// The rule in its simplest form, which examines every retained message.
     fn slow_next(
         all: &[(u8, u64, f64)],
         channels: &[u8],

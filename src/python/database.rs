@@ -149,7 +149,7 @@ impl PyDatabase {
 
     /// How many notifications at the beginning of a batch have a number, and
     /// the greatest of these numbers.
-    #[expect(clippy::needless_pass_by_value, reason = "pyo3 gives values")]
+    #[expect(clippy::needless_pass_by_value, reason = "pyo3 passes values")]
     #[staticmethod]
     fn hinted(notifications: Vec<(bool, Bound<'_, PyString>)>) -> (usize, u64) {
         let hints = notifications.iter().map_while(|(is_part, payload)| {

@@ -181,7 +181,7 @@ impl PyServer {
     }
 
     /// Tell the service manager that the server is ready.
-    #[expect(clippy::unused_self, reason = "it says that there is a server")]
+    #[expect(clippy::unused_self, reason = "only a running server has this method")]
     fn ready(&self) -> PyResult<()> {
         Ok(notify_ready()?)
     }
@@ -215,7 +215,7 @@ impl PyServer {
 
 /// Raise `ValueError` for a certificate and a key that can't be used.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "pyo3 gives values")]
+#[expect(clippy::needless_pass_by_value, reason = "pyo3 passes values")]
 pub(super) fn check_certificate(
     py: Python<'_>,
     certificate: PathBuf,
@@ -268,7 +268,7 @@ impl PySessionsRequest {
 
     /// Say of each what it is: 'valid', 'invalid', 'unknown' for one of an
     /// unknown database, or 'failed' where that can't be told.
-    #[expect(clippy::needless_pass_by_value, reason = "pyo3 gives values")]
+    #[expect(clippy::needless_pass_by_value, reason = "pyo3 passes values")]
     fn answer(&self, checks: Vec<PyBackedStr>) -> PyResult<()> {
         let checks = checks.iter().map(|check| match &**check {
             "valid" => Ok(Check::Valid),

@@ -47,7 +47,7 @@ impl PyLocks {
 pub(super) struct PyMessages;
 
 #[pymethods]
-#[expect(clippy::unused_self, reason = "Python calls methods with one")]
+#[expect(clippy::unused_self, reason = "Python methods take self")]
 impl PyMessages {
     fn __len__(&self) -> usize {
         registry::current().databases().len()
