@@ -219,7 +219,7 @@ def test_rows_are_deleted_where_no_process_listens(
     configure('bus', journal_timeout=1)
     publish(database, 'c', *({} for _ in range(2500)))
     wait_until(
-        lambda: not rows(postgresql, database), 20, "rows are left")
+        lambda: not rows(postgresql, database), message="rows are left")
 
 
 def test_rows_that_are_deleted_are_not_scanned_again(postgresql, database):
