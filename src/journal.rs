@@ -10,21 +10,21 @@ use crate::history::History;
 use crate::message::Message;
 use crate::waiter::Waiter;
 
-/// The first row in some channels, as somebody waits for it.
+/// A request of a poll for the first row in its channels.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// By which it is answered.
+    /// The key by which the request is answered.
     pub key: u64,
     /// The channels.
     pub channels: Vec<String>,
-    /// Its number is above this one.
+    /// The row's number is above this one.
     pub after: u64,
-    /// Its number is at most this one.
+    /// The row's number is at most this one.
     pub until: u64,
 }
 
-/// The row that was read last. Numbers mean the same as before for as long as
-/// this row is in the table.
+/// The last row that was read. As long as this row is in the table, numbers
+/// mean the same as before.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mark {
     /// Its number.
@@ -35,32 +35,32 @@ pub struct Mark {
 
 /// How far the journal of one database was read.
 ///
-/// Only rows move this on. The number in a notification says no more than that
-/// it is time to read: any role of the database may have sent it.
+/// Only rows advance it. The number in a NOTIFY is no more than a hint to read,
+/// because any role of the database may have sent it.
 #[derive(Debug)]
 pub(crate) struct Journal {
     /// None before the first row, and while all rows are read anew.
     mark: Option<Mark>,
     again: Option<Again>,
-    /// Those who wait for a row of their own, by key.
+    /// The requests of polls that wait for a row, by key.
     requests: BTreeMap<u64, (Request, Arc<Waiter>)>,
     next: u64,
 }
 
-/// What is known while rows are read that may have been read before.
+/// The state while rows are read that may have been read before.
 #[derive(Debug)]
 struct Again {
     before: Option<Mark>,
-    /// The place in the history of the first message that came since: those
-    /// before are not new if they are found in a row.
+    /// The place in the history of the first message that arrived since. A row
+    /// whose message is before that place is not new.
     known: u64,
     /// Whether a number that was used before belongs to a new message.
     is_back: bool,
 }
 
 impl Journal {
-    /// A journal that was read up to the mark. Messages that are in the history
-    /// may be in the rows that follow: they were sent without it meanwhile.
+    /// A journal that was read up to the mark. The rows that follow may contain
+    /// messages of the history that arrived while the journal was not used.
     pub(crate) fn new(mark: Option<Mark>, history: &History) -> Self {
         Self {
             mark,
@@ -74,8 +74,8 @@ impl Journal {
         }
     }
 
-    /// Whether a message is new. One without a number is; one of a row is
-    /// unless it was read before.
+    /// Whether a message is new. A message without a number always is. A
+    /// message of a row is new unless the row was read before.
     pub(crate) fn admits(&mut self, message: &Message, history: &History) -> bool {
         let number = message.number();
         if number == 0 {
@@ -99,7 +99,7 @@ impl Journal {
         self.mark = Some(mark);
     }
 
-    /// The row that was read last; none while all are read anew.
+    /// The last row that was read; none while all rows are read anew.
     pub(crate) fn mark(&self) -> Option<Mark> {
         self.mark
     }
@@ -110,8 +110,8 @@ impl Journal {
         self.mark.or_else(before).map_or(0, |mark| mark.number)
     }
 
-    /// Has all rows read anew: the mark is not in the table, so numbers may
-    /// mean something else. Messages in the history are not new.
+    /// Starts to read all rows anew. The mark is not in the table, so the
+    /// numbers may mean something else. Messages in the history are not new.
     pub(crate) fn rewind(&mut self, history: &History) {
         let again = self.again.take();
         let (before, is_back) =
@@ -128,8 +128,8 @@ impl Journal {
     pub(crate) fn end_rewind(&mut self, history: &mut History) -> Option<(u64, u64)> {
         let again = self.again.take()?;
         if self.mark.is_none() {
-            // An empty table says nothing: all rows were old, or were removed
-            // and may be restored.
+            // An empty table proves nothing, because all rows may have expired,
+            // or may be restored later.
             self.mark = again.before;
             self.again = Some(again);
             return None;
@@ -138,7 +138,7 @@ impl Journal {
         if !again.is_back && now >= before {
             return None;
         }
-        // Its numbers are those from before.
+        // The evicted messages have the old numbers.
         history.forget_gone();
         Some((before, now))
     }
@@ -181,7 +181,8 @@ impl Journal {
         requests.map(|(request, _)| request.clone()).collect()
     }
 
-    /// Takes out who waits for this row; returns up to which number it did.
+    /// Takes out the waiter of this request; returns it with the greatest
+    /// number of the request.
     pub(crate) fn take_request(&mut self, key: u64) -> Option<(Arc<Waiter>, u64)> {
         let (request, waiter) = self.requests.remove(&key)?;
         Some((waiter, request.until))
@@ -229,7 +230,7 @@ mod tests {
         bus.publish(messages, 0.0).iter().for_each(Wakeup::run);
     }
 
-    /// Reads these rows, all that there are.
+    /// Makes a look that finds these rows.
     fn look(bus: &Bus, messages: impl IntoIterator<Item = Message>) {
         bus.begin_look();
         read(bus, messages);
@@ -255,7 +256,7 @@ mod tests {
         bus.settle(&["a", "c"], last.as_ref(), settling, Signal::thread)
     }
 
-    /// What a poll has waited for so far: nothing.
+    /// A poll that has not waited yet.
     fn new() -> Settling {
         Settling::default()
     }
@@ -286,7 +287,7 @@ mod tests {
         let mut settling = new();
         let ticket = settle(&bus, Some(2), &mut settling).expect("not settled");
         bus.end_look().run();
-        // It has begun before the client came.
+        // The look began before the poll arrived.
         assert!(matches!(ticket.waiter().woken(), Some(Wake::Looked)));
         drop(ticket);
         let ticket = settle(&bus, Some(2), &mut settling).expect("not settled");
@@ -295,7 +296,7 @@ mod tests {
         assert!(ticket.waiter().woken().is_some());
         assert!(settle(&bus, Some(2), &mut settling).is_none());
         assert_eq!(next(&bus, Some(2)), Some(id(3)));
-        // One that nobody knows is unknown after a look.
+        // A message that no process has is unknown after a look.
         let mut settling = new();
         let ticket = settle(&bus, Some(9), &mut settling).expect("not settled");
         look(&bus, []);
@@ -309,7 +310,7 @@ mod tests {
         look(&bus, [message("c", 1), message("c", 3)]);
         publish(&bus, [message("c", 1), message("c", 3)]);
         read(&bus, [message("c", 4)]);
-        // Those of no number are always new.
+        // Messages without a number are always new.
         let live = Message::new("c", "{\"message_id\":3}").expect("a good message");
         publish(&bus, [live]);
         assert_eq!(bus.statistics().published, 4);
@@ -397,7 +398,7 @@ mod tests {
         let published = bus.statistics().published;
         look(&bus, rows(&log, 0..5));
         assert_eq!(bus.statistics().published, published);
-        // By now it is unknown: what comes then is what there is.
+        // The message is unknown now, so the poll gets the retained messages.
         let mut settling = new();
         assert!(settle(&bus, Some(3), &mut settling).is_some());
         look(&bus, []);
@@ -451,7 +452,7 @@ mod tests {
         assert!(bus.end_look().waiters.is_empty());
     }
 
-    /// A process: its bus, and up to which message it has been notified.
+    /// A process: its bus, and the number of messages that it was notified of.
     struct Process {
         bus: Bus,
         notified: usize,
@@ -461,12 +462,12 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Publish(u8),
-        /// So many notifications arrive at a process.
+        /// This number of notifications arrives at a process.
         Notify(prop::sample::Index, usize),
         Disconnect(prop::sample::Index),
         Connect(prop::sample::Index),
         Restart(prop::sample::Index),
-        /// A client polls a process, and waits for so many looks.
+        /// A client polls a process, and waits for this number of looks.
         Poll(prop::sample::Index, usize),
     }
 
@@ -514,7 +515,7 @@ mod tests {
         }
     }
 
-    /// A row, so large that many more ids than messages find room.
+    /// A row, so large that the memory holds many more ids than messages.
     fn row(log: &[u8], index: usize) -> Message {
         let (channel, number) = (channel(log, index), index as u64 + 1);
         let text = " ".repeat(10_000);
@@ -531,7 +532,7 @@ mod tests {
         range.map(|index| row(log, index)).collect()
     }
 
-    /// Polls once; nothing if the poll waits still.
+    /// Polls once; none if the poll still waits.
     fn poll(
         process: &Process,
         last: Option<u64>,
@@ -567,7 +568,7 @@ mod tests {
     /// The table of a journal, with a snapshot of it.
     #[derive(Clone, Debug, Default)]
     struct Table {
-        /// Number, time of the commit, id.
+        /// The number, the time of the commit, and the id of each row.
         rows: Vec<(u64, f64, u64)>,
         sequence: u64,
         snapshot: Vec<(u64, f64, u64)>,
@@ -615,7 +616,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Change {
         Commit(u8),
-        /// Numbers that no row has, after rollbacks.
+        /// Rollbacks leave numbers that no row has.
         Gap(u64),
         /// A notification with a number, which may be forged.
         Hint(u64),
@@ -625,8 +626,8 @@ mod tests {
         Truncate,
         SetSequence(u64),
         DeleteOld(usize),
-        /// The journal can't be used for a while, in which so many messages
-        /// are committed and received without it.
+        /// The journal can't be used for a while, and this number of messages
+        /// is published without it.
         Suspend(u8),
     }
 
@@ -648,9 +649,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens to the table, and whatever numbers are notified: a
-        /// row that is looked at is delivered, once, and rows that are
-        /// delivered by one look are in their order.
+        /// A row that a look finds is delivered once, and the rows of one look
+        /// are delivered in their order. This holds for any change of the table
+        /// and any notified number.
         #[test]
         fn numbers_may_go_back(changes in prop::collection::vec(change(), 1..60)) {
             let (bus, mut table) = (Bus::new(BOUNDS), Table::default());
@@ -681,7 +682,7 @@ mod tests {
                     }
                     Change::SetSequence(number) => table.sequence = number,
                     Change::DeleteOld(count) => {
-                        // They are as old where they are restored.
+                        // Restored rows keep their age.
                         let mut old =
                             table.rows.drain(..count.min(table.rows.len()));
                         let last = old.next_back().map_or(0, |row| row.0);
@@ -730,9 +731,9 @@ mod tests {
     }
 
     proptest! {
-        /// A client that polls any process each time gets all messages of
-        /// its channels, in their order and once, however few the processes
-        /// have room for.
+        /// A client that polls a random process each time gets all messages of
+        /// its channels, in their order and once, even if the processes have
+        /// memory for very few.
         #[test]
         fn client_may_poll_any_process(
             room in 3_usize..30,steps in prop::collection::vec(step(), 1..80)) {
@@ -774,7 +775,7 @@ mod tests {
             }
             let asked = log.iter().enumerate().filter(|(_, channel)| **channel != 1);
             let asked = asked.map(|(index, _)| index as u64 + 1);
-            // Who comes without a last message gets what there is room for.
+            // A poll without a last message gets only the retained messages.
             let first = got.first().copied().unwrap_or(u64::MAX);
             let asked: Vec<_> = asked.filter(|number| *number >= first).collect();
             prop_assert_eq!(got, asked);

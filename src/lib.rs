@@ -1,27 +1,28 @@
 //! A message bus for the Tryton server.
 //!
-//! The engine knows neither Python nor a clock nor a configuration; what
-//! ties it to trytond is the Python package around it.
+//! The engine knows neither Python nor a clock nor a configuration. The Python
+//! package around it ties it to trytond.
 //!
 //! # Layout
 //!
-//! - [`error`]: what can go wrong in the engine
+//! - [`error`]: the errors of the engine
 //! - [`json`]: writing JSON as Python does
 //! - [`message`]: a message, from a NOTIFY to a response
 //! - [`parts`]: payloads larger than a NOTIFY allows
-//! - [`poll`]: what a client asks for, and what it may see of it
-//! - [`access`]: which chats a user may follow, as far as trytond was asked
+//! - [`poll`]: the channels of a poll, and the rules for what its user may see
+//! - [`access`]: the cached answers about the chats that a user may follow
 //! - [`history`]: the retained messages of one database
 //! - [`waiter`]: a subscriber that waits, and how to wake it
-//! - [`waitlist`]: who waits on which channels
-//! - `gone`: what is known of messages that left it for want of room
+//! - [`waitlist`]: the waiters by channel
+//! - `gone`: the ids and journal numbers of evicted messages
 //! - `look`: looks into the database, and the polls that wait for one
 //! - `journal`: how far the journal of a database was read
-//! - `settle`: what a poll has to wait for before the history can answer it
-//! - [`alarm`]: wakes the thread that listens
+//! - `settle`: decides whether a poll needs a look or a row before the history
+//!   can answer it
+//! - [`alarm`]: wakes the listening thread
 //! - [`bus`]: one database's bus, history and waiters behind one lock
 //! - [`fanout`]: the threads that wake waiters
-//! - [`gate`]: lets a few threads at a time ask for Python's lock
+//! - [`gate`]: limits the threads that request Python's lock at a time
 //! - [`watchdog`]: a time limit for calls that can't be interrupted
 //! - [`registry`]: the buses of this process
 //! - [`server`]: the bus server, with the feature of that name

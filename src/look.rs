@@ -3,8 +3,8 @@
 //! A poll may name a message that this process has not received yet, because
 //! its client got it from another process. To treat it as unknown would show
 //! the client old messages again. Therefore the listener first makes a round
-//! trip to the database: a look. When it has ended, all that was committed
-//! before it began is on the bus.
+//! trip to the database: a look. When the look has ended, all messages that
+//! were committed before it began are on the bus.
 use std::sync::Arc;
 
 use crate::alarm::Bell;
@@ -17,10 +17,11 @@ const LOOK: &str = "look";
 /// The looks into one database.
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
-    /// The number of looks that were begun, and of those that have ended.
+    /// The number of the look that was begun last, and of the one that has
+    /// ended last.
     begun: u64,
     ended: u64,
-    /// Whether a poll waits for a look that was not begun.
+    /// Whether a poll waits for a look that has not begun.
     wanted: bool,
     waiting: Waitlist,
     /// Tells the listener that a look is wanted.
@@ -28,13 +29,13 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
-    /// A look begins: a poll that arrives from now on waits for the next one.
+    /// Begins a look. A poll that arrives from now on waits for the next one.
     pub(crate) fn begin(&mut self) {
         self.begun += 1;
         self.wanted = false;
     }
 
-    /// The look that was begun last has ended; returns the polls that waited.
+    /// Ends the look that was begun last; returns the polls that waited.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub(crate) fn end(&mut self) -> All {
         self.ended = self.begun;
@@ -162,7 +163,7 @@ mod tests {
                 .subscribe(&ASKED, last.as_ref(), settling, 0.0, Signal::thread)
         }
 
-        /// Polls, and gives up after so many looks.
+        /// Polls, and gives up after `looks` looks.
         fn poll(
             &mut self,
             log: &[bool],
@@ -209,7 +210,7 @@ mod tests {
         assert!(matches!(ticket.waiter().woken(), Some(Wake::Looked)));
         drop(ticket);
         assert_eq!(process.poll(&log, Some(1), 1), None);
-        // One that is not there after a look is unknown.
+        // A message that a look has not found is unknown.
         assert_eq!(process.poll(&log, Some(9), 1), Some(0));
     }
 
@@ -247,11 +248,12 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        /// A message, in a channel that is asked for or in another.
+        /// Publish a message, to a channel of the poll or to another one.
         Publish(bool),
-        /// A process receives some of the messages that it has not yet.
+        /// A process receives some of the messages that it does not have yet.
         Receive(prop::sample::Index, usize),
-        /// The client polls a process, which makes so many looks meanwhile.
+        /// The client polls a process, which makes this number of looks
+        /// meanwhile.
         Poll(prop::sample::Index, usize),
     }
 
@@ -265,8 +267,8 @@ mod tests {
     }
 
     proptest! {
-        /// A client gets each message of its channels once and in order,
-        /// whichever process it polls and however far that lags behind.
+        /// A client gets each message of its channels once and in order, even
+        /// if it polls a random process that lags behind.
         #[test]
         fn client_may_poll_any_process_that_lags(
             count in 2_usize..8, steps in prop::collection::vec(step(), 1..120)) {

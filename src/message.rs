@@ -1,5 +1,5 @@
-//! A message as it passes the bus: from the payload of a NOTIFY to the body
-//! of a response, without being decoded in between.
+//! A message on its way from the payload of a NOTIFY to the body of a response.
+//! It is never decoded in between.
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,21 +13,21 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::json;
 
-/// What a response is made of, around the message and its channel.
+/// The constant parts of a response, around the message and its channel.
 const BEFORE_MESSAGE: &str = "{\"message\":";
 const BEFORE_CHANNEL: &str = ",\"channel\":";
 
-/// The identifier of a message, any JSON value.
+/// The id of a message, any JSON value.
 ///
-/// Two are equal where Python's `==` says so of the decoded values.
+/// Two ids are equal if Python's `==` holds for the decoded values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Id(Repr);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Repr {
-    /// What `publish` sets, without an allocation of its own.
+    /// A UUID as `publish` sets it, without an allocation of its own.
     Uuid([u8; 16]),
-    /// Any other, in JSON that is the same for equal values.
+    /// Any other id, in JSON that is the same for equal values.
     Other(Box<str>),
 }
 
@@ -63,9 +63,10 @@ impl Id {
     }
 }
 
-/// Writes the JSON `value` such that values equal in Python are written alike:
-/// there 1, 1.0 and True are one, and so are dictionaries in any order.
-/// Integers are never read as numbers, since they may have any size.
+/// Writes the JSON `value` such that values that are equal in Python are
+/// written alike. For example 1, 1.0 and True are equal there, and dictionaries
+/// are equal in any order. Integers are never read as numbers, since they may
+/// have any size.
 fn push_canonical(out: &mut String, value: &str) -> serde_json::Result<()> {
     let value = value.trim_ascii();
     match value.as_bytes().first() {
@@ -110,8 +111,8 @@ fn push_canonical(out: &mut String, value: &str) -> serde_json::Result<()> {
     Ok(())
 }
 
-/// The number of the journal in a notification as the trigger sends it: a part
-/// that is nothing else, or the last key `seq` of a message.
+/// The journal number in a payload as the trigger sends it. It is the whole of
+/// a part, or the last key `seq` of a message.
 #[must_use]
 pub fn hint(is_part: bool, payload: &str) -> Option<u64> {
     let number = |text: &str| {
@@ -125,8 +126,9 @@ pub fn hint(is_part: bool, payload: &str) -> Option<u64> {
     last.strip_suffix('}').and_then(number)
 }
 
-/// Whether a channel may have this name. Control characters have no use there;
-/// PostgreSQL refuses the null character, and logs take no line breaks.
+/// Whether a channel may have this name. Control characters are refused:
+/// PostgreSQL does not accept the null character, and a line break would break
+/// log lines.
 #[must_use]
 pub fn is_channel(name: &str) -> bool {
     !name.chars().any(char::is_control)
@@ -138,13 +140,14 @@ pub struct Message {
     channel: Arc<str>,
     id: Id,
     /// The whole response: `{"message":…,"channel":"…"}`. The message's own
-    /// JSON is the part of it that `json_end` ends.
+    /// JSON ends in it at `json_end`.
     response: Box<str>,
     json_end: usize,
     is_notification: bool,
-    /// Its number in the journal; zero where it is not in there.
+    /// Its journal number; zero if it is not in the journal.
     number: u64,
-    /// When it came into the history; before that, minus its age then.
+    /// The time at which it was appended to the history; before that, minus its
+    /// age.
     arrived: f64,
 }
 
@@ -166,13 +169,14 @@ struct Content<'a> {
 
 impl Message {
     /// Reads the payload of a NOTIFY: `{"channel":"…","message":{…}}`, where
-    /// the message has a `message_id` of any type. Other keys are ignored.
+    /// the message has a `message_id` of any type. Other keys are ignored,
+    /// except the journal number.
     ///
     /// # Errors
     ///
-    /// When the payload is not JSON, or lacks one of these.
+    /// When the payload is not JSON, or lacks one of these keys.
     pub fn parse(payload: &str) -> Result<Self> {
-        // A derived struct would also be read from an array.
+        // A derived struct would accept an array as well.
         object(payload, "payload")?;
         let payload: Payload<'_> =
             serde_json::from_str(payload).map_err(Error::Payload)?;
@@ -198,7 +202,7 @@ impl Message {
         ))
     }
 
-    /// Makes a message of what somebody else has read in it, for JSON that
+    /// Makes a message of the values that Python has decoded, for JSON that
     /// Python accepts and [`Message::new`] refuses.
     #[must_use]
     pub fn from_trusted(
@@ -219,14 +223,14 @@ impl Message {
         }
     }
 
-    /// The same message with its number in the journal.
+    /// The same message with its journal number.
     #[must_use]
     pub fn numbered(mut self, number: u64) -> Self {
         self.number = number;
         self
     }
 
-    /// The same message when it was published so many seconds ago.
+    /// The same message, published `seconds` seconds ago.
     #[must_use]
     pub fn aged(mut self, seconds: f64) -> Self {
         self.arrived = -seconds;
@@ -239,7 +243,7 @@ impl Message {
         &self.channel
     }
 
-    /// The same, to be shared with an index of the channels.
+    /// The channel, to share it with an index of the channels.
     pub(crate) fn shared_channel(&mut self) -> &mut Arc<str> {
         &mut self.channel
     }
@@ -256,7 +260,7 @@ impl Message {
         &self.response[BEFORE_MESSAGE.len()..self.json_end]
     }
 
-    /// How many bytes of [`Message::response`] are the same on any channel.
+    /// How many bytes of [`Message::response`] do not depend on the channel.
     #[cfg(feature = "server")]
     pub(crate) fn shared_length(&self) -> usize {
         self.json_end
@@ -268,32 +272,33 @@ impl Message {
         &self.response
     }
 
-    /// Whether this is what `notify` publishes: of the type `notification`.
+    /// Whether this is a notification, as `notify` publishes it: of the type
+    /// `notification`.
     #[must_use]
     pub fn is_notification(&self) -> bool {
         self.is_notification
     }
 
-    /// Its number in the journal, where numbers rise in the order of the
-    /// commits; zero for a message that is not in there.
+    /// Its journal number; zero for a message that is not in the journal.
+    /// Numbers rise in the order of the commits.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// When the message came into the history, on the clock of that; before,
-    /// minus its age.
+    /// The time at which the message was appended to the history, on the
+    /// history's clock; before that, minus its age.
     #[must_use]
     pub fn arrived(&self) -> f64 {
         self.arrived
     }
 
-    /// Sets when the message comes into the history.
+    /// Sets the time at which the message is appended to the history.
     pub(crate) fn set_arrived(&mut self, now: f64) {
         self.arrived = now;
     }
 
-    /// How many bytes the message takes, its own allocations included.
+    /// How many bytes the message takes, including its own allocations.
     #[must_use]
     pub fn size(&self) -> usize {
         size_of::<Self>() + self.response.len() + self.channel.len()

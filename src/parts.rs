@@ -6,16 +6,17 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
-/// The most bytes that PostgreSQL takes as the payload of a NOTIFY.
+/// The most bytes that PostgreSQL accepts as the payload of a NOTIFY.
 pub const PAYLOAD_MAX: usize = 7999;
 
 /// The largest `<id> <index> <count> ` before the text of a part.
 const HEADER_MAX: usize = 36 + 3 + 2 * 10;
 
-/// Cuts `payload` into parts that a NOTIFY takes, each with an id that they
-/// share, its index and their count: `<uuid> <index> <count> <text>`.
+/// Cuts `payload` into parts that fit a NOTIFY: `<uuid> <index> <count>
+/// <text>`. All parts of a payload have the same id and count.
 ///
-/// PostgreSQL folds equal payloads of one transaction; none of these are.
+/// PostgreSQL sends equal payloads of one transaction only once. No two parts
+/// are equal.
 #[must_use]
 pub fn split(payload: &str) -> Vec<String> {
     let id = Uuid::new_v4();
@@ -42,8 +43,8 @@ pub fn split(payload: &str) -> Vec<String> {
 
 /// Puts parts together.
 ///
-/// The parts of a payload are sent by one statement, so that they arrive one
-/// after the other, but not always in one batch.
+/// The parts of a payload are sent by one statement. They arrive one after the
+/// other, but not always in one batch.
 #[derive(Debug, Default)]
 pub struct Assembly {
     id: String,
@@ -52,13 +53,13 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Takes the next part; returns the payload after its last one, of at
-    /// most `limit` bytes.
+    /// Takes the next part; returns the payload after its last one, of at most
+    /// `limit` bytes.
     ///
     /// # Errors
     ///
-    /// When this is no part, or does not follow the one before: the payload
-    /// is dropped, and the next first part begins anew.
+    /// When this is not a part, or does not follow the part before. The payload
+    /// is dropped then, and the next first part begins a new one.
     pub fn push(&mut self, part: &str, limit: usize) -> Result<Option<String>> {
         let pushed = self.try_push(part, limit);
         if pushed.is_err() {
@@ -67,8 +68,7 @@ impl Assembly {
         pushed
     }
 
-    /// Drops a payload of which only some parts have arrived; returns
-    /// whether there was one.
+    /// Drops an incomplete payload; returns whether there was one.
     pub fn clear(&mut self) -> bool {
         std::mem::take(self).received > 0
     }
@@ -88,7 +88,7 @@ impl Assembly {
         };
         let (index, count) = (number(index)?, number(count)?);
         if index == 0 {
-            // Whatever was begun before lacks its end for good.
+            // The end of an earlier payload can't arrive any more.
             self.clear();
             id.clone_into(&mut self.id);
         }

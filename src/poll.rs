@@ -1,4 +1,4 @@
-//! What a client asks for in a poll, and what it may and can see of it.
+//! The channels of a poll, and the rules for what its user may see.
 use std::sync::Arc;
 
 use crate::message::{Message, response};
@@ -6,7 +6,7 @@ use crate::message::{Message, response};
 /// The channels of one poll.
 #[derive(Clone, Debug)]
 pub struct Poll {
-    /// Shared with those who know who waits there.
+    /// Shared with the waitlist.
     channels: Box<[Arc<str>]>,
     /// The index of the one channel of the form `client:…`.
     client: Option<usize>,
@@ -15,10 +15,10 @@ pub struct Poll {
 impl Poll {
     /// A poll for `channels`, without those that belong to another user.
     ///
-    /// Who polls is told by the one `user:<id>` channel that trytond's route
-    /// adds, after it has dropped those that the client asked for: then only
-    /// `notification:<id>` with the same id is kept. Where no such channel
-    /// is there, or several, the user isn't known and nothing is dropped.
+    /// trytond's route drops any `user:<id>` channel that the client asked for,
+    /// and adds the one of the session's user. If there is exactly one, only
+    /// the `notification:<id>` with the same id is kept. Otherwise the user is
+    /// unknown and nothing is dropped.
     #[must_use]
     pub fn new(channels: impl IntoIterator<Item = Arc<str>>) -> Self {
         let mut channels: Vec<_> = channels.into_iter().collect();
@@ -40,19 +40,19 @@ impl Poll {
         }
     }
 
-    /// Who polls, if that is known.
+    /// The id of the user, if it is known.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         only(&self.channels, "user:").map(|(_, id)| id)
     }
 
-    /// The chats that are asked for.
+    /// The chats among the channels.
     pub fn chats(&self) -> impl Iterator<Item = &str> {
         let channels = self.channels.iter().map(AsRef::as_ref);
         channels.filter(|channel| is_chat(channel))
     }
 
-    /// Drops all chats but these.
+    /// Drops all chats except these.
     pub fn keep_chats(&mut self, mut chats: Vec<Box<str>>) {
         chats.sort_unstable();
         let is_kept = |channel: &Arc<str>| {
@@ -63,23 +63,23 @@ impl Poll {
         *self = Self::of(channels.filter(is_kept).collect());
     }
 
-    /// The channels that the client gets messages of.
+    /// The channels whose messages the client gets.
     #[must_use]
     pub fn channels(&self) -> &[Arc<str>] {
         &self.channels
     }
 
-    /// The one channel of the form `client:…`, if there is just one.
+    /// The channel of the form `client:…`, if there is exactly one.
     #[must_use]
     pub fn client(&self) -> Option<&str> {
         self.client.map(|index| &*self.channels[index])
     }
 
-    /// The client's own channel on which `message` has to be answered to be
-    /// shown, if that is another than its own.
+    /// The client's own channel, if `message` has to be answered there instead
+    /// of on its own channel.
     ///
-    /// From 7.6 on clients show a notification on their `client:` channel
-    /// only, so that one published to a user would never be seen.
+    /// From 7.6 on clients show a notification on their `client:` channel only.
+    /// They would never show a notification that was published to a user.
     #[must_use]
     pub fn relay(&self, message: &Message) -> Option<&str> {
         let client = &self.channels[self.client?];
@@ -138,7 +138,7 @@ mod tests {
                 &["user:1", "chat:res.user,2"],
                 &["user:1", "chat:res.user,2"],
             ),
-            // It is not known who asks.
+            // The user is unknown.
             (&["notification:2"], &["notification:2"]),
             (
                 &["user:1", "user:2", "notification:3"],

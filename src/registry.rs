@@ -1,4 +1,4 @@
-//! The buses of this process, and what they share.
+//! The buses of this process, and the threads that they share.
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,14 +20,14 @@ use crate::watchdog::Watchdog;
 
 /// The most threads that wake waiters.
 const WORKERS_MAX: usize = 4;
-/// How many woken threads ask for Python's lock at a time: one to have it, and
-/// some so that it is never free while another is on its way.
+/// How many woken threads request Python's lock at a time. One holds it, and
+/// the others keep it from being idle in between.
 const GATE_PLACES: usize = 4;
-/// For how long the exit waits for calls that are under way.
+/// How long the exit waits for running calls.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What belongs to this process. A forked child has one of its own: the
-/// parent's threads do not exist there, and its locks may be held by them.
+/// The state of this process. A forked child has its own, because the parent's
+/// threads do not exist there and may have held the locks.
 static PROCESS: Lazy<ArcSwap<Process>> =
     Lazy::new(|| ArcSwap::from_pointee(Process::new()));
 
@@ -41,23 +41,22 @@ pub struct Process {
     access: Access,
     fanout: OnceCell<Fanout>,
     watchdog: OnceCell<Watchdog>,
-    /// Before the lock of Python, for threads that were woken.
+    /// The gate in front of Python's lock, for woken threads.
     gate: Arc<Gate>,
     closed: AtomicBool,
-    /// How many calls into the engine are under way.
+    /// How many calls into the engine are running.
     visits: AtomicUsize,
 }
 
-/// The place of a database's bus.
+/// The bus of a database, and its last use.
 #[derive(Debug)]
 struct Place {
     bus: Bus,
-    /// When somebody asked for its messages last; none while nobody listens
-    /// to the database.
+    /// The time of the last poll; none while the database has no listener.
     asked: Option<f64>,
 }
 
-/// A call into the engine that is under way until this is dropped.
+/// A call into the engine, which runs until this is dropped.
 #[derive(Debug)]
 pub struct Visit(Arc<Process>);
 
@@ -71,14 +70,13 @@ pub fn current() -> Arc<Process> {
     renew(process)
 }
 
-/// Begins anew, as the child of a fork: to be called there before anything
-/// else, in case that its process id was an ancestor's before.
+/// Begins anew in the child of a fork. It must be the first call there, because
+/// the child may have the process id of a dead ancestor.
 pub fn forked() {
     renew(PROCESS.load_full());
 }
 
-/// Replaces the parent's state. It is left as it is, never locked and never
-/// dropped.
+/// Replaces the parent's state, which is never locked and never dropped.
 fn renew(parent: Arc<Process>) -> Arc<Process> {
     let fresh = Arc::new(Process::new());
     let replaced = PROCESS.compare_and_swap(&parent, fresh);
@@ -102,13 +100,13 @@ impl Process {
         }
     }
 
-    /// Seconds on a clock that is never set: that of the histories.
+    /// Seconds on a monotonic clock, which the histories use.
     #[must_use]
     pub fn now(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Which chats users may follow, as far as trytond was asked.
+    /// The cached answers about the chats that users may follow.
     #[must_use]
     pub fn access(&self) -> &Access {
         &self.access
@@ -122,8 +120,8 @@ impl Process {
             .map(|place| place.bus.clone())
     }
 
-    /// The bus of `database`, made if need be and with these bounds from now
-    /// on.
+    /// The bus of `database`, with these bounds from now on. It is made if it
+    /// does not exist.
     #[must_use]
     pub fn open(&self, database: &str, bounds: Bounds) -> Bus {
         let bus = lock(&self.buses)
@@ -141,23 +139,22 @@ impl Process {
         bus
     }
 
-    /// Notes that `database` is listened to from now on, as if somebody asked
-    /// for its messages; nothing where it has no bus.
+    /// Notes that `database` has a listener from now on, and counts as polled
+    /// now. Without a bus this does nothing.
     pub fn listen(&self, database: &str) {
         if let Some(place) = lock(&self.buses).get_mut(database) {
             place.asked = Some(self.now());
         }
     }
 
-    /// Notes that nobody listens to `database` any more.
+    /// Notes that `database` has no listener any more.
     pub fn abandon(&self, database: &str) {
         if let Some(place) = lock(&self.buses).get_mut(database) {
             place.asked = None;
         }
     }
 
-    /// The bus of `database` for somebody who asks for its messages, if it is
-    /// listened to.
+    /// The bus of `database` for a poll, if the database has a listener.
     #[must_use]
     pub fn ask(&self, database: &str) -> Option<Bus> {
         let mut buses = lock(&self.buses);
@@ -166,8 +163,8 @@ impl Process {
         Some(place.bus.clone())
     }
 
-    /// Whether nobody waits on the bus of `database`, nor has asked for its
-    /// messages for so many seconds.
+    /// Whether the bus of `database` has no waiter, and no poll arrived in the
+    /// last `seconds` seconds.
     #[must_use]
     pub fn is_idle(&self, database: &str, seconds: f64) -> bool {
         let mut buses = lock(&self.buses);
@@ -175,9 +172,9 @@ impl Process {
         place.is_none_or(|place| place.is_idle(seconds, self.now()))
     }
 
-    /// Forgets the bus of `database` if it is idle for so long; whether it
-    /// was. Whoever has just got it and is about to wait is told that it is
-    /// closed.
+    /// Removes the bus of `database` if it is idle for `seconds` seconds;
+    /// returns whether it was. A poll that has just got this bus and is about
+    /// to wait finds it closed.
     pub fn remove(&self, database: &str, seconds: f64) -> bool {
         let mut buses = lock(&self.buses);
         let place = buses.get_mut(database);
@@ -192,8 +189,8 @@ impl Process {
         true
     }
 
-    /// Forgets the bus of `database`, which does not exist any more: all
-    /// waits end.
+    /// Removes the bus of `database` and ends its waits, because the database
+    /// does not exist any more.
     pub fn forget(&self, database: &str) {
         let removed = lock(&self.buses).remove(database);
         if let Some(Place { bus, .. }) = removed {
@@ -207,12 +204,12 @@ impl Process {
         lock(&self.buses).keys().cloned().collect()
     }
 
-    /// Appends messages to a bus and has those woken who wait for them.
+    /// Appends messages to a bus and wakes their waiters.
     ///
     /// # Errors
     ///
-    /// When the threads that wake can't be started: the messages are
-    /// appended, and the waiters woken by this thread.
+    /// When the worker threads can't be started. The messages are appended
+    /// nevertheless, and this thread wakes the waiters.
     pub fn publish(&self, bus: &Bus, messages: Vec<Message>) -> Result<()> {
         let mut result = Ok(());
         bus.publish_to(messages, self.now(), |wakeup| {
@@ -223,8 +220,7 @@ impl Process {
         result
     }
 
-    /// Notes that a look into the journal has ended, and has those woken who
-    /// waited for it.
+    /// Notes that a look has ended, and wakes the polls that waited for it.
     ///
     /// # Errors
     ///
@@ -264,18 +260,18 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When it can't be started.
+    /// When the thread can't be started.
     pub fn watchdog(&self) -> Result<&Watchdog> {
         self.watchdog.get_or_try_init(Watchdog::start)
     }
 
-    /// The gate for threads that were woken and want to go on in Python.
+    /// The gate for woken threads that need Python's lock.
     #[must_use]
     pub fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }
 
-    /// Notes a call into the engine, which the exit waits for.
+    /// Notes a call into the engine. The exit waits for its end.
     #[must_use]
     pub fn visit(self: Arc<Self>) -> Visit {
         self.visits.fetch_add(1, Ordering::SeqCst);
@@ -288,7 +284,8 @@ impl Process {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Ends all waits, those to come as well: the process exits.
+    /// Ends all waits, and makes later waits end at once, because the process
+    /// exits.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         let buses: Vec<Bus> = lock(&self.buses)
@@ -303,7 +300,7 @@ impl Process {
         }
     }
 
-    /// Waits until no call is under way, at most a second.
+    /// Waits until no call is running, at most one second.
     pub fn wait_for_visits(&self) {
         let started = Instant::now();
         while self.visits.load(Ordering::SeqCst) > 0
@@ -315,8 +312,9 @@ impl Process {
 }
 
 impl Place {
-    /// Whether nobody waits, nor has asked or waited for so many seconds: a
-    /// wait that has ended since the last call counts as one that ends now.
+    /// Whether there is no waiter, and no poll arrived or waited in the last
+    /// `seconds` seconds. A wait that has ended since the last call counts as
+    /// one that ends now.
     fn is_idle(&mut self, seconds: f64, now: f64) -> bool {
         if self.bus.has_waited() {
             self.asked = self.asked.map(|_| now);

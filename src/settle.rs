@@ -1,4 +1,5 @@
-//! Decides what a poll has to wait for before the history can answer it.
+//! Decides whether a poll has to wait for a look or a row before the history
+//! can answer it.
 use std::sync::Arc;
 
 use crate::history::History;
@@ -7,17 +8,18 @@ use crate::look::Looks;
 use crate::message::Id;
 use crate::waiter::{Signal, Waiter, Wake};
 
-/// What a poll has waited for so far.
+/// The waits of a poll that have ended so far.
 #[derive(Debug, Default)]
 pub struct Settling {
-    /// The number of the look that it waits for, once it does.
+    /// The number of the look that the poll waits for; none before it waits for
+    /// one.
     look: Option<u64>,
-    /// The number up to which the journal was read for it.
+    /// The number up to which the journal was read for the poll.
     read: Option<u64>,
 }
 
 impl Settling {
-    /// Notes what has ended a wait.
+    /// Notes the end of a wait.
     pub fn woken(&mut self, wake: &Wake) {
         if let Wake::Read(number) = wake {
             self.read = Some(*number);
@@ -32,7 +34,7 @@ pub(crate) enum SettlingPlace {
     Request(u64),
 }
 
-/// What a poll has to wait for.
+/// The next wait of a poll.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Want {
     Nothing,
@@ -45,7 +47,7 @@ enum Want {
     },
 }
 
-/// The looks into a database, and its journal where it has one.
+/// The looks of a database, and its journal where it has one.
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
     pub(crate) looks: &'a mut Looks,
@@ -82,13 +84,12 @@ impl Sources<'_> {
         }
     }
 
-    /// Whether a poll after `last` has nothing to wait for.
+    /// Whether the history can answer a poll after `last` now.
     pub(crate) fn is_settled(&self, last: Option<&Id>) -> bool {
         self.want(last, &Settling::default()) == Want::Nothing
     }
 
-    /// Registers a waiter for what a poll has to wait for, if there is such;
-    /// returns it with its place.
+    /// Registers a waiter if the poll has to wait; returns it with its place.
     pub(crate) fn settle(
         self,
         last: Option<&Id>,

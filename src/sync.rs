@@ -1,5 +1,5 @@
-//! The locks of the core: those of the standard library, or loom's when the
-//! model checker runs them.
+//! The locks of the engine: those of the standard library, or loom's in the
+//! model checker.
 #[cfg(loom)]
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic::AtomicBool};
 use std::sync::PoisonError;
@@ -10,8 +10,9 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// Takes a lock.
 ///
-/// No code of ours panics while it holds one; should a bug do so, a bus that
-/// goes on with what it has is better than one that fails for ever.
+/// A poisoned lock is used as it is. Our code does not panic while it holds a
+/// lock, and after such a bug a bus that continues is better than a bus that
+/// fails for ever.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,19 +13,21 @@ use crate::sync::{AtomicBool, Condvar, Mutex, lock};
 pub enum Wake {
     /// A message arrived.
     Message(Arc<Message>),
-    /// The journal was looked into: the one who waits is to look again.
+    /// A look has ended, or the wait was cut short. The subscriber has to ask
+    /// the bus again.
     Looked,
-    /// It was read up to this number, and has nothing for the one who waits.
+    /// The journal was read up to this number, and has no message for the
+    /// subscriber.
     Read(u64),
-    /// There is nobody to get a message: the process exits, or the client has
-    /// gone.
+    /// No message can be delivered any more, because the process exits, the bus
+    /// was removed, or the client has closed its connection.
     Closed,
 }
 
 /// A subscriber that waits.
 #[derive(Debug)]
 pub struct Waiter {
-    /// Why it was woken; none as long as it waits.
+    /// The reason of its wake-up; none as long as it waits.
     woken: Mutex<Option<Wake>>,
     signal: Signal,
 }
@@ -33,12 +35,13 @@ pub struct Waiter {
 /// How a waiter learns that it was woken.
 #[derive(Debug)]
 pub enum Signal {
-    /// It is a thread that blocks in [`Waiter::wait`].
+    /// The waiter is a thread that blocks in [`Waiter::wait`].
     Thread(Condvar),
-    /// It is a task that looks by [`Waiter::poll`]: its waker then, and where
-    /// that is put to be woken.
+    /// The waiter is a task that calls [`Waiter::poll`]: its waker, and the
+    /// queue that the waker is put into.
     Task(Mutex<Option<Waker>>, Arc<WokenTasks>),
-    /// Its token is put into a queue, from which an event loop takes it.
+    /// The waiter's token is put into a queue, from which an event loop takes
+    /// it.
     Queue(Arc<WokenQueue>, u64),
 }
 
@@ -81,13 +84,13 @@ impl Waiter {
         }
     }
 
-    /// Why the wait was ended, once it was: for the task that waits.
+    /// The reason of the wake-up, for the task that waits.
     ///
-    /// Only for a waiter with the signal [`Signal::Task`]: the others would
-    /// not wake the task.
+    /// It is only for a waiter with the signal [`Signal::Task`], because the
+    /// other signals do not wake a task.
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<Wake> {
         if let Signal::Task(waker, _) = &self.signal {
-            // Before the look: who wakes it later finds the waker.
+            // Set before the check, so that a later wake-up finds the waker.
             let mut waker = lock(waker);
             match &mut *waker {
                 Some(waker) => waker.clone_from(context.waker()),
@@ -97,16 +100,16 @@ impl Waiter {
         self.woken().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Blocks this thread until the wait is ended, for at most `timeout`;
-    /// none when that has passed.
+    /// Blocks this thread until the wait is ended, for at most `timeout`; none
+    /// when that has passed.
     ///
-    /// Only for a waiter with the signal [`Signal::Thread`]: the others
-    /// would not be woken and wait for the whole of it.
+    /// It is only for a waiter with the signal [`Signal::Thread`]. With another
+    /// signal this always blocks for the whole timeout.
     pub fn wait(&self, timeout: Duration) -> Option<Wake> {
         let Signal::Thread(condvar) = &self.signal else {
             return self.woken();
         };
-        // None stands for a time beyond what the clock can tell.
+        // None stands for a time that the clock can't represent.
         let deadline = Instant::now().checked_add(timeout);
         let mut woken = lock(&self.woken);
         while woken.is_none() {
@@ -121,7 +124,7 @@ impl Waiter {
         woken.clone()
     }
 
-    /// Why the wait was ended, if it was.
+    /// The reason of the wake-up; none while it waits.
     pub fn woken(&self) -> Option<Wake> {
         lock(&self.woken).clone()
     }
@@ -139,8 +142,8 @@ fn wait<'a, T>(
         .0
 }
 
-/// In the model no time passes: a wake-up that is missing is a deadlock,
-/// which loom reports.
+/// In the model no time passes. A missing wake-up is a deadlock, which loom
+/// reports.
 #[cfg(loom)]
 fn wait<'a, T>(
     condvar: &Condvar,
@@ -152,17 +155,17 @@ fn wait<'a, T>(
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The waiters of one event loop that were woken and not yet taken by it.
+/// The woken waiters of one event loop that the loop has not taken yet.
 pub struct WokenQueue {
     tokens: Mutex<Vec<u64>>,
-    /// Whether the loop was told, and has not yet come for the tokens.
+    /// Whether the loop was signalled and has not taken the tokens yet.
     signalled: AtomicBool,
     signal: Box<dyn Fn() + Send + Sync>,
 }
 
 impl WokenQueue {
-    /// A queue whose loop is told by `signal`, from any thread, that there
-    /// is something to take.
+    /// A queue that calls `signal`, from any thread, when there are tokens to
+    /// take.
     pub fn new(signal: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             tokens: Mutex::new(Vec::new()),
@@ -178,10 +181,10 @@ impl WokenQueue {
         }
     }
 
-    /// Takes the tokens of all that were woken, in the order of that.
+    /// Takes the tokens of all woken waiters, in the order of their wake-ups.
     pub fn take(&self) -> Vec<u64> {
-        // First: a token that is pushed from here on signals anew, and is at
-        // worst already taken when the loop comes.
+        // This comes first, so that a token that is pushed from here on signals
+        // again. At worst the loop then finds nothing to take.
         self.signalled.store(false, Ordering::SeqCst);
         std::mem::take(&mut lock(&self.tokens))
     }
@@ -198,9 +201,9 @@ impl fmt::Debug for WokenQueue {
 
 /// The tasks of one runtime that are to be woken.
 ///
-/// A runtime is told of each task that another thread wakes, which costs more
-/// than all the rest. So the wakers are put here, and one of its own tasks,
-/// which alone is woken from outside, wakes the others.
+/// Waking a task from another thread signals the runtime, and that costs more
+/// than all the rest. Therefore the wakers are put here, and only one task of
+/// the runtime is woken from outside. This task wakes the others.
 #[derive(Debug, Default)]
 pub struct WokenTasks {
     state: Mutex<(Vec<Waker>, Option<Waker>)>,
@@ -215,8 +218,8 @@ impl WokenTasks {
         relay.into_iter().for_each(Waker::wake);
     }
 
-    /// Wakes the tasks that were put here so far; `context` is woken when
-    /// there are others.
+    /// Wakes the tasks that were put here so far. `context` is woken when more
+    /// are put here.
     pub fn poll(&self, context: &mut Context<'_>) {
         let mut state = lock(&self.state);
         let tasks = std::mem::take(&mut state.0);

@@ -1,5 +1,5 @@
-//! Who waits on which channels: found by channel, taken out of all of them
-//! at once.
+//! The waiters by channel. A waiter is found by any of its channels, and
+//! removed from all of them at once.
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use smallvec::SmallVec;
 
 use crate::waiter::Waiter;
 
-/// The name of a channel; one that is shared already is not copied.
+/// The name of a channel. A name that is already shared is not copied.
 pub trait Name: AsRef<str> + Clone + Into<Arc<str>> {}
 
 impl<S: AsRef<str> + Clone + Into<Arc<str>>> Name for S {}
 
 /// The waiters of one database by their channels.
 ///
-/// A waiter knows its place in the list of each of its channels, so that
-/// leaving costs the same however many others wait there. Most clients wait
-/// on two or three channels, most channels have one waiter: both lists have
-/// room for that without an allocation.
+/// A waiter knows its place in the list of each of its channels, so the cost of
+/// a removal does not depend on the number of other waiters. Most clients wait
+/// on two or three channels, and most channels have one waiter. Both lists hold
+/// that without an allocation.
 #[derive(Debug, Default)]
 pub struct Waitlist {
     waiters: Slab<Registered>,
@@ -42,8 +42,8 @@ struct Registered {
 struct Channel {
     name: Arc<str>,
     waiters: SmallVec<[Place; 2]>,
-    /// Whether its waiters are being taken: others wait in a channel of the
-    /// same name.
+    /// Whether its waiters are being taken. New waiters register in another
+    /// channel of the same name.
     is_taken: bool,
 }
 
@@ -51,12 +51,13 @@ struct Channel {
 #[derive(Debug)]
 pub struct Taken(u32);
 
-/// The place of something in the list of something else.
+/// The place of a waiter in the list of a channel, or of a channel in the list
+/// of a waiter.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// The other's key.
+    /// The key of the list's owner.
     key: u32,
-    /// The index in its list.
+    /// The index in the list.
     index: u32,
 }
 
@@ -99,7 +100,7 @@ impl Waitlist {
                 }
             };
             let list = &mut slab[index].waiters;
-            // A channel that is asked for twice counts once.
+            // A channel that is named twice counts once.
             if list.last().is_none_or(|last| last.key as usize != key) {
                 places.push(Place::new(index, list.len()));
                 list.push(Place::new(key, places.len() - 1));
@@ -109,10 +110,10 @@ impl Waitlist {
         key
     }
 
-    /// Takes the waiter with `key` out of all its channels.
+    /// Removes the waiter with `key` from all its channels.
     ///
-    /// It may have been taken out before, and the key be another's by now:
-    /// nothing happens unless it is `waiter`'s.
+    /// The waiter may have been taken before, and the key may belong to another
+    /// one now. Nothing happens unless the key is `waiter`'s.
     pub fn remove(&mut self, key: usize, waiter: &Arc<Waiter>) {
         let registered = self.waiters.get(key);
         if registered.is_some_and(|found| Arc::ptr_eq(&found.waiter, waiter)) {
@@ -121,9 +122,8 @@ impl Waitlist {
         }
     }
 
-    /// Begins to take the waiters of `channel`, which takes the same time
-    /// however many they are; none if there is no waiter. Those that register
-    /// from now on are not among them.
+    /// Begins to take the waiters of `channel`, in constant time; none if there
+    /// is no waiter. Waiters that register from now on are not included.
     pub fn take(&mut self, channel: &str) -> Option<Taken> {
         let (channels, hash) = (&self.channels, self.hasher.hash_one(channel));
         let found = self
@@ -135,8 +135,8 @@ impl Waitlist {
         Some(Taken(key))
     }
 
-    /// Takes waiters of a channel out of all their channels, at most so many;
-    /// and whether these were the last.
+    /// Removes at most `most` waiters of a channel from all their channels.
+    /// Returns them, and whether they were the last ones.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn take_some(
         &mut self,
@@ -145,7 +145,7 @@ impl Waitlist {
     ) -> (Vec<Arc<Waiter>>, bool) {
         let key = taken.0 as usize;
         let list = &mut self.channels[key].waiters;
-        // In the order of registration, if they all fit.
+        // The order is that of registration if all are taken.
         let rest = list.len().saturating_sub(most);
         let places: SmallVec<[Place; 2]> = list.drain(rest..).collect();
         let waiters = places
@@ -167,19 +167,19 @@ impl Waitlist {
         (waiters, rest == 0)
     }
 
-    /// Takes all waiters out, those that are being taken as well.
+    /// Takes all waiters, including those that are being taken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
     pub fn take_all(&mut self) -> All {
         All(std::mem::take(self))
     }
 
-    /// How many wait.
+    /// The number of waiters.
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiters.len()
     }
 
-    /// Whether nobody waits.
+    /// Whether there is no waiter.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiters.is_empty()
@@ -192,8 +192,8 @@ impl Waitlist {
         }
     }
 
-    /// Takes what is at `place` out of the list of its channel, where the
-    /// last of the list then takes its place.
+    /// Removes the entry at `place` from the list of its channel. The last
+    /// entry of the list moves to this place.
     fn leave(&mut self, place: Place) {
         let list = &mut self.channels[place.key as usize].waiters;
         list.swap_remove(place.index as usize);
@@ -213,7 +213,7 @@ impl Waitlist {
         }
     }
 
-    /// Gives the memory of a crowd back once it has gone.
+    /// Frees the memory of a crowd after its waits have ended.
     fn shrink(&mut self) {
         if self.waiters.is_empty() && self.taken == 0 && self.waiters.capacity() > 64 {
             *self = Self::default();
@@ -221,8 +221,8 @@ impl Waitlist {
     }
 }
 
-/// All waiters of a list. To free the rest of it takes a while, so it is to be
-/// done without a lock.
+/// All waiters of a list. Freeing the rest of the list takes a while, so it is
+/// dropped without a lock.
 #[derive(Debug)]
 pub struct All(Waitlist);
 
@@ -287,7 +287,8 @@ mod tests {
         let first = list.take("a").expect("waiters");
         let (some, is_last) = list.take_some(&first, 4);
         assert_eq!((some.len(), is_last), (4, false));
-        // One leaves, one comes, and those that are left are wanted by another.
+        // One waiter is removed, one registers, and the others are taken by
+        // another channel.
         list.remove(keys[0], &waiters[0]);
         let late = waiter();
         list.insert(&["a"], late.clone());
@@ -343,8 +344,8 @@ mod tests {
     }
 
     proptest! {
-        /// Each waiter is there until it is removed or one of its channels
-        /// is taken, and not a moment longer.
+        /// Each waiter is registered exactly until it is removed or one of its
+        /// channels is taken.
         #[test]
         fn list_agrees_with_a_plain_one(steps in prop::collection::vec(step(), 1..80)) {
             let mut list = Waitlist::default();

@@ -1,10 +1,10 @@
 //! A time limit for calls to PostgreSQL that nothing else can interrupt.
 //!
-//! When the peer of a connection is gone without a word, or frozen, a query
-//! blocks for as long as the kernel likes; the drivers have no limit of
-//! their own for that. Shutting the socket down from another thread ends the
-//! call at once, with an error. That thread must not need Python, whose lock
-//! or event loop the blocked call may hold.
+//! When the peer of a connection has vanished or frozen, a query blocks until
+//! the kernel gives up, because the drivers have no time limit for that.
+//! Shutting the socket down from another thread ends the call at once, with an
+//! error. That thread must not need Python, because the blocked call may hold
+//! Python's lock or event loop.
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread;
@@ -56,7 +56,7 @@ impl Watchdog {
     ///
     /// # Errors
     ///
-    /// When the system gives no thread.
+    /// When the system refuses to start a thread.
     pub fn start() -> Result<Self> {
         let shared = Arc::new(Shared {
             watched: Mutex::default(),
@@ -70,12 +70,12 @@ impl Watchdog {
         Ok(Self { shared })
     }
 
-    /// Shuts the socket with this descriptor down in both directions once
-    /// `limit` has passed, unless the guard is gone by then.
+    /// Shuts the socket with this descriptor down in both directions after
+    /// `limit`, unless the guard is dropped before.
     ///
-    /// The descriptor must be the caller's own, and open for as long as the
-    /// guard lives: a duplicate of the connection's, since a number that is
-    /// closed and used again would be another socket's.
+    /// The descriptor must be a duplicate that the caller keeps open for as
+    /// long as the guard lives. The connection's own number may be closed and
+    /// reused for another socket.
     #[must_use]
     pub fn watch(&self, socket: RawFd, limit: Duration) -> Guard {
         let mut watched = lock(&self.shared.watched);
@@ -133,8 +133,9 @@ impl Shared {
             for deadline in &mut watched.deadlines {
                 if !deadline.expired && deadline.at <= now {
                     deadline.expired = true;
-                    // The lock is held: the descriptor can't be closed yet.
-                    // That it fails means that the peer was faster.
+                    // The descriptor can't be closed yet, because the lock is
+                    // held. An error means that the peer has closed the
+                    // connection first.
                     let _ = shutdown(deadline.socket, Shutdown::Both);
                 }
             }
@@ -189,7 +190,7 @@ mod tests {
         let later = watchdog.watch(other.as_raw_fd(), Duration::from_millis(40));
         assert_eq!(there.read(&mut [0]).expect("the end"), 0);
         drop(later);
-        // The socket that was let go is open still.
+        // The socket whose guard was lifted is still open.
         here.set_nonblocking(true).expect("an open socket");
         assert!(here.read(&mut [0]).is_ok_and(|read| read == 0));
     }
