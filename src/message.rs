@@ -169,8 +169,7 @@ struct Content<'a> {
 
 impl Message {
     /// Reads the payload of a NOTIFY: `{"channel":"…","message":{…}}`, where
-    /// the message has a `message_id` of any type. Other keys are ignored,
-    /// except the journal number.
+    /// the message has a `message_id` of any type. Other keys are ignored.
     ///
     /// # Errors
     ///

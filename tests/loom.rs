@@ -1,8 +1,9 @@
-//! Models of what threads share: a subscriber that registers while others
-//! publish or read the journal, and the ways to wake it. loom runs every order
-//! in which their steps can interleave.
+//! Models of concurrent threads: a subscriber registers while others publish or
+//! read the journal, and is woken in each way. loom runs every order in which
+//! their steps can interleave.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom`
+//! `RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test
+//! loom`
 #![cfg(loom)]
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ fn publish(bus: &Bus, channel: &str, id: u8) {
     }
 }
 
-/// Waits for ever: in the model a wake-up that is missing is a deadlock.
+/// Waits for ever. In the model a missing wake-up is a deadlock.
 fn subscribe(bus: &Bus, last: Option<&Id>) -> Option<Id> {
     match bus.subscribe(
         &["a", "b"],
@@ -131,7 +132,7 @@ fn ticket_dropped_while_it_is_woken_leaves_nothing() {
     });
 }
 
-/// Reads the rows of the table above what was read, as the listener does.
+/// Reads the rows of the table that were not read yet, as the listener does.
 fn look(bus: &Bus, table: &Mutex<Vec<u64>>) {
     bus.begin_look();
     let rows = table.lock().expect("no panic").clone();
@@ -146,7 +147,7 @@ fn look(bus: &Bus, table: &Mutex<Vec<u64>>) {
     bus.end_look().run();
 }
 
-/// The client has the message 2 from another process, where it was committed.
+/// The client has received message 2 from another process, after its commit.
 #[test]
 fn poll_waits_for_a_look_that_begins_after_it_came() {
     loom::model(|| {
@@ -197,7 +198,7 @@ fn task_that_is_woken_by_another_thread_runs() {
             let waiter = waiter.clone();
             move || waiter.wake(Wake::Closed)
         });
-        // The task, and then the relay, of one runtime
+        // The task of a runtime, and then the runtime's relay
         let wake = block_on(poll_fn(|context| {
             let wake = waiter.poll(context);
             tasks.poll(context);

@@ -1,12 +1,12 @@
-//! Polls that ask for chats, as far as their user may read the records.
+//! Limits a poll to the chats of records that its user may read.
 use pyo3::prelude::*;
 
 use super::imports::{ACCESS_TIMEOUT, READABLE};
 use crate::poll::Poll;
 use crate::registry::Process;
 
-/// Drops the chats of records that the user may not read, or of whom that
-/// can't be told now. Where it is not known who polls all are kept.
+/// Drops the chats of records that the user may not read, and those that
+/// trytond can't decide on now. If the user is unknown, all chats are kept.
 pub(super) fn restrict(
     py: Python<'_>,
     process: &Process,
@@ -23,7 +23,7 @@ pub(super) fn restrict(
         return Ok(());
     };
     let mut readable = Vec::new();
-    // Nobody whose id is no number may read anything.
+    // A user whose id is not a number may read nothing.
     if let Ok(user) = user.parse() {
         let access = process.access();
         let known = access.known(database, user, poll, process.now());
@@ -38,7 +38,7 @@ pub(super) fn restrict(
     Ok(())
 }
 
-/// Asks trytond; none when it can't be told now.
+/// Asks trytond; none if it can't decide now.
 fn ask(
     py: Python<'_>,
     database: &str,

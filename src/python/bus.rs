@@ -42,13 +42,14 @@ impl PyBus {
         "bus"
     }
 
-    /// By process and database: the listener, and until when it listens.
+    /// By process and database: the listener, and the time until which it
+    /// listens.
     #[classattr]
     fn _queues(py: Python<'_>) -> Py<PyDict> {
         PyDict::new(py).unbind()
     }
 
-    /// By process: the lock to be held to change `_queues`.
+    /// By process: the lock that a change of `_queues` has to hold.
     #[classattr]
     fn _queues_lock(py: Python<'_>) -> PyLocks {
         PyLocks::new(py)
@@ -60,7 +61,7 @@ impl PyBus {
         PyMessages
     }
 
-    /// Send a message to a channel, once the transaction is committed.
+    /// Send a message to a channel when the transaction commits.
     #[classmethod]
     fn publish(
         cls: &Bound<'_, PyType>,
@@ -137,7 +138,8 @@ impl PyBus {
         Ok(response)
     }
 
-    /// As `subscribe`, in JSON: that of the message is as it was published.
+    /// As `subscribe`, but returns JSON. The JSON of the message is as
+    /// published.
     #[classmethod]
     #[pyo3(signature = (database, channels, last_message=None))]
     fn _subscribe_json(
@@ -159,10 +161,10 @@ impl PyBus {
 
 /// Notes a call that runs Python.
 ///
-/// Before Python 3.14 a daemon thread that runs when the interpreter exits is
-/// ended there by an unwinding that no function of Rust survives. So the exit
-/// waits for the calls under way, and daemons that come later stay here, as
-/// they would from 3.14 on.
+/// Before Python 3.14 the exit of the interpreter ends a running daemon thread
+/// by an unwinding that no Rust function survives. Therefore the exit waits for
+/// running calls, and daemon threads that call later block here, as they do in
+/// Python from 3.14 on.
 fn visit(py: Python<'_>) -> PyResult<Visit> {
     let process = registry::current();
     let visit = process.clone().visit();
@@ -207,7 +209,7 @@ fn wait(
     Ok((poll, message))
 }
 
-/// The bus of a database, which is listened to from now on.
+/// The bus of a database, which has a listener from now on.
 fn listened(
     process: &Process,
     cls: &Bound<'_, PyType>,
@@ -223,7 +225,8 @@ fn listened(
     })
 }
 
-/// The response of the class; made here where it would do the same.
+/// The response of the class. It is made here if the class does not override
+/// `create_response`.
 fn respond<'py>(
     cls: &Bound<'py, PyType>,
     channel: Bound<'py, PyAny>,
@@ -232,7 +235,7 @@ fn respond<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = cls.py();
     let create_response = cls.getattr(pyo3::intern!(py, "create_response"))?;
-    // One that somebody has put into the class is written in Python.
+    // A function that replaces ours in the class is written in Python.
     let ours = cls.is(py.get_type::<PyBus>())
         && create_response.is_instance_of::<PyCFunction>();
     if ours && !logged {
@@ -252,8 +255,8 @@ fn response<'py>(
     Ok(response)
 }
 
-/// A time-out in seconds: nothing for a negative one, and no end for what
-/// can't be told.
+/// A timeout in seconds. A negative one is zero, and one that a `Duration`
+/// can't represent has no end.
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
@@ -262,7 +265,7 @@ fn relay_user(py: Python<'_>) -> PyResult<bool> {
     RELAY_USER.get(py)?.call0()?.extract()
 }
 
-/// The transaction that is under way.
+/// The current transaction.
 ///
 /// # Errors
 ///

@@ -8,8 +8,7 @@ use pyo3::prelude::*;
 use super::imports::CURRENT_WAKER;
 use crate::waiter::{Signal, WokenQueue};
 
-/// The tokens of the greenlets that were woken and not yet resumed by their
-/// hub.
+/// The tokens of the woken greenlets that their hub has not resumed yet.
 #[pyclass(frozen, name = "WokenQueue", module = "trytond_fastbus._native")]
 #[derive(Debug)]
 pub(super) struct PyWokenQueue {
@@ -22,8 +21,8 @@ impl PyWokenQueue {
     #[new]
     fn new(send: Py<PyAny>) -> Self {
         let signal = move || {
-            // None: the interpreter exits. An error: the hub was destroyed.
-            // Nobody is left to be woken then.
+            // The result is none if the interpreter exits, and an error if the
+            // hub was destroyed. No greenlet has to be woken then.
             let _ = Python::try_attach(|py| send.call0(py).map(drop));
         };
         Self {
@@ -32,7 +31,7 @@ impl PyWokenQueue {
         }
     }
 
-    /// Take the tokens of all that were woken.
+    /// Take the tokens of all woken greenlets.
     fn take(&self, py: Python<'_>) -> Vec<u64> {
         py.detach(|| self.queue.take())
     }
@@ -47,7 +46,7 @@ pub(super) struct PyWaker<'py> {
 }
 
 impl<'py> PyWaker<'py> {
-    /// The waker of the running hub; none where threads wait.
+    /// The waker of the running hub; none if threads are not greenlets.
     pub(super) fn current(py: Python<'py>) -> PyResult<Option<Self>> {
         let waker = CURRENT_WAKER.get(py)?.call0()?;
         if waker.is_none() {
@@ -67,8 +66,8 @@ impl<'py> PyWaker<'py> {
         Signal::Queue(self.queue.clone(), self.token)
     }
 
-    /// Lets the hub run others until this wait is woken, or `timeout` has
-    /// passed.
+    /// Lets the hub run other greenlets until this wait is woken, or `timeout`
+    /// has passed.
     pub(super) fn wait(self, py: Python<'py>, timeout: Duration) -> PyResult<()> {
         let wait = pyo3::intern!(py, "wait");
         self.waker

@@ -1,4 +1,4 @@
-//! The bus of one database, as the code that listens to it sees it.
+//! The bus of one database, for its listener.
 use std::os::fd::{AsRawFd, RawFd};
 
 use pyo3::prelude::*;
@@ -27,7 +27,7 @@ pub(super) struct PyDatabase {
     bounds: Bounds,
 }
 
-/// Wakes the thread that listens.
+/// Wakes the listening thread.
 #[pyclass(frozen, name = "Alarm", module = "trytond_fastbus._native")]
 #[derive(Debug)]
 pub(super) struct PyAlarm(Alarm);
@@ -68,12 +68,12 @@ impl PyBell {
     }
 }
 
-/// What has become of a notification.
+/// The result of reading a payload.
 enum Received {
     Message(Message),
-    /// A part of a payload of which more are to come.
+    /// A part that does not complete its payload.
     Part,
-    /// Refused; the second chance is Python's.
+    /// The payload was refused. Python tries again to read it.
     Refused(Option<String>, Error),
 }
 
@@ -97,18 +97,19 @@ impl PyDatabase {
             bus,
             name,
             bounds,
-            // The newest message is retained even where it is larger than
-            // all that is to be retained. Another process may allow larger
-            // messages than this one.
+            // The newest message is retained even if it is larger than
+            // `cache_size`. Another process may allow larger messages than this
+            // one.
             payload_max: cache_size.max(message_size),
             assembly: Mutex::default(),
         }
     }
 
-    /// Put the notifications of a batch on the bus, in their order: each is
-    /// whether it is a part, and its payload. Where there is a journal it ends
-    /// before the first that has a number, for which rows are to be read.
-    /// Returns how many were dealt with, and why some of these were skipped.
+    /// Put the payloads of a batch on the bus, in their order. Each is a pair
+    /// of whether it is a part, and its text. With a journal this ends before
+    /// the first payload that has a number, because rows have to be read then.
+    /// Returns how many payloads were processed, and the reasons of those that
+    /// were skipped.
     fn receive(
         &self,
         py: Python<'_>,
@@ -147,8 +148,8 @@ impl PyDatabase {
         Ok((taken, self.publish(py, messages, reasons)?))
     }
 
-    /// How many notifications at the beginning of a batch have a number, and
-    /// the greatest of these numbers.
+    /// How many payloads at the beginning of a batch have a number, and the
+    /// greatest of these numbers.
     #[expect(clippy::needless_pass_by_value, reason = "pyo3 passes values")]
     #[staticmethod]
     fn hinted(notifications: Vec<(bool, Bound<'_, PyString>)>) -> (usize, u64) {
@@ -163,10 +164,11 @@ impl PyDatabase {
         })
     }
 
-    /// Put rows of the journal on the bus, in their order, but for those that
-    /// were read before: each is its number, when it was committed and how
-    /// long ago that is, in seconds, and its payload, none for a row that was
-    /// read before. Returns why others than messages were skipped.
+    /// Put rows of the journal on the bus, in their order, except those that
+    /// were read before. Each row is its number, the time of its commit and its
+    /// age, both in seconds, and its payload, none for a row that was read
+    /// before. Returns the reasons of the rows that were skipped because they
+    /// are not valid messages.
     fn replay(
         &self,
         py: Python<'_>,
@@ -176,8 +178,8 @@ impl PyDatabase {
             number: *number,
             created: *created,
         });
-        // The clock of the database may have been set: no row is younger than
-        // one that follows it, or than nothing.
+        // The clock of the database may have been set. No row counts as younger
+        // than the next one, or as younger than now.
         let mut youngest = 0.0;
         let mut ages: Vec<f64> = rows
             .iter()
@@ -219,21 +221,21 @@ impl PyDatabase {
         self.bus.has_journal()
     }
 
-    /// The number of the row that was read last; zero before the first, and
+    /// The number of the last row that was read; zero before the first row, and
     /// while all rows are read anew.
     #[getter]
     fn position(&self) -> u64 {
         self.bus.mark().map_or(0, |mark| mark.number)
     }
 
-    /// Whether this is the number of the row that was read last, and when that
-    /// was committed, in seconds.
+    /// Whether these are the number and the time of commit, in seconds, of the
+    /// last row that was read.
     fn is_mark(&self, number: u64, created: f64) -> bool {
         self.bus.mark() == Some(Mark { number, created })
     }
 
-    /// Have all rows of the journal read anew, but for the messages that are
-    /// known: the row that was read last is not among them.
+    /// Start to read all rows of the journal anew, because the last row that
+    /// was read is not in the table. Known messages are not published again.
     fn rewind(&self) {
         self.bus.rewind();
     }
@@ -244,12 +246,12 @@ impl PyDatabase {
         self.bus.end_rewind()
     }
 
-    /// Set the bell by which the listener is told that a look is wanted.
+    /// Set the bell that asks the listener for a look.
     fn set_bell(&self, bell: &PyBell) {
         self.bus.set_bell(bell.0.clone());
     }
 
-    /// Tell the listener that a look is wanted.
+    /// Ask the listener for a look.
     fn ring(&self) {
         self.bus.ring();
     }
@@ -260,20 +262,20 @@ impl PyDatabase {
         self.bus.is_look_awaited()
     }
 
-    /// Begin a look into the database.
+    /// Begin a look.
     fn begin_look(&self) {
         self.bus.begin_look();
     }
 
-    /// End the look: all that was found is on the bus.
+    /// End the look, whose messages are on the bus.
     fn end_look(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| registry::current().end_look(&self.bus))
             .map_err(|error| py_error(&error))
     }
 
-    /// The rows that polls wait for which know a message that left for want
-    /// of room, at most so many: the key of each, its channels, and the
-    /// numbers that it is above and up to.
+    /// The first `limit` rows that polls wait for, because their last message
+    /// was evicted. Each is a key, the channels, and two numbers: the row is
+    /// above the first and at most the second.
     fn requests(&self, limit: usize) -> Vec<(u64, Vec<String>, u64, u64)> {
         let requests = self.bus.requests(limit).into_iter();
         requests
@@ -283,8 +285,9 @@ impl PyDatabase {
             .collect()
     }
 
-    /// Answer the request with this key by the row that was found, if one
-    /// was. Returns why it was skipped where it is no message.
+    /// Answer the request with this key by the row that was found, or by none.
+    /// Returns the reason if the row was skipped because it is not a valid
+    /// message.
     fn answer(
         &self,
         py: Python<'_>,
@@ -306,7 +309,8 @@ impl PyDatabase {
         Ok(reason)
     }
 
-    /// Say whether there is a journal that can be read, where it is wanted.
+    /// Set whether there is a journal that can be read. It has no effect if the
+    /// journal is off.
     fn use_journal(&self, usable: bool) {
         let journal = self.bounds.journal.filter(|_| usable);
         let bounds = Bounds {
@@ -322,57 +326,61 @@ impl PyDatabase {
         self.bus.set_queue_usage(usage);
     }
 
-    /// Note that the connection was lost, and with it what was under way.
+    /// Note that the connection was lost, and drop an incomplete payload.
     fn disconnected(&self) {
         lock(&self.assembly).clear();
         self.bus.disconnected();
     }
 
-    /// Note that the database is listened to from now on.
+    /// Note that the connection is open.
     fn connected(&self) {
         self.bus.connected();
     }
 
-    /// Drop the messages that are too old.
+    /// Drop the messages that have expired.
     fn expire(&self, py: Python<'_>) {
         py.detach(|| self.bus.expire(registry::current().now()));
     }
 
-    /// How many messages can't be asked for any more before their time, for
-    /// want of room.
+    /// How many messages were evicted for lack of memory, so that no poll can
+    /// resume after them.
     #[getter]
     fn evicted(&self) -> u64 {
         self.bus.statistics().evicted
     }
 
-    /// Note that the database has a listener, and that somebody asked.
+    /// Note that the database has a listener, and counts as polled now.
     fn listen(&self) {
         registry::current().listen(&self.name);
     }
 
-    /// Note that it has none any more: the next poll starts another one.
+    /// Note that the database has no listener any more. The next poll starts
+    /// another one.
     fn abandon(&self) {
         registry::current().abandon(&self.name);
     }
 
-    /// Whether nobody waits, nor has asked for so many seconds.
+    /// Whether there is no waiter, and no poll arrived in the last `seconds`
+    /// seconds.
     fn is_idle(&self, seconds: f64) -> bool {
         registry::current().is_idle(&self.name, seconds)
     }
 
-    /// Forget the bus, whose database does not exist any more: all waits end.
+    /// Remove the bus and end its waits, because the database does not exist
+    /// any more.
     fn forget(&self, py: Python<'_>) {
         py.detach(|| registry::current().forget(&self.name));
     }
 
-    /// Forget the bus if it is idle for so long; whether it was.
+    /// Remove the bus if it is idle for `seconds` seconds; returns whether it
+    /// was.
     fn remove(&self, seconds: f64) -> bool {
         registry::current().remove(&self.name, seconds)
     }
 }
 
 impl PyDatabase {
-    /// Puts the messages on the bus, and counts those that were none.
+    /// Puts the messages on the bus, and counts the payloads that were skipped.
     fn publish(
         &self,
         py: Python<'_>,

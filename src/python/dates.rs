@@ -6,7 +6,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use super::encode::encode;
 use super::imports::JSON_ENCODER;
 
-/// The attributes that are written.
+/// The attributes that a serializer may write.
 const ATTRIBUTES: [&str; 7] = [
     "year",
     "month",
@@ -25,8 +25,8 @@ pub(super) struct Serializer {
 }
 
 impl Serializer {
-    /// The serializer that this function is, if it is one of them: a module
-    /// may have replaced it.
+    /// The serializer of this function; none if a module has replaced it by
+    /// another function.
     pub(super) fn of<'a>(function: &Bound<'a, PyAny>) -> PyResult<Option<&'a Self>> {
         static ALL: PyOnceLock<Vec<Serializer>> = PyOnceLock::new();
         let py = function.py();
@@ -34,8 +34,8 @@ impl Serializer {
         Ok(all.iter().find(|known| known.function.is(function)))
     }
 
-    /// Those that are registered now, are trytond's, and write in the series
-    /// that runs what is written here.
+    /// The registered serializers that are trytond's own and write the same as
+    /// this code in the running series.
     fn all(py: Python<'_>) -> PyResult<Vec<Self>> {
         let encoder = JSON_ENCODER.get(py)?;
         let module = encoder.getattr("__module__")?;
@@ -72,7 +72,7 @@ impl Serializer {
         Ok(all)
     }
 
-    /// Appends the JSON of what it makes of an object.
+    /// Appends the JSON of the serialized object.
     pub(super) fn push(
         &self,
         out: &mut String,

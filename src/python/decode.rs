@@ -12,8 +12,8 @@ use super::imports::{JSON_DECODER, JSON_LOADS};
 
 /// Decodes JSON.
 ///
-/// What `serde_json` refuses or reads otherwise than Python, such as `NaN`, a
-/// lone surrogate or an integer of any size, is left to Python.
+/// Python decodes the JSON that `serde_json` refuses or reads in another way,
+/// such as `NaN`, a lone surrogate or a large integer.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub(super) fn decode_with_python<'py>(
     JSON_LOADS.get(py)?.call((json,), Some(&options))
 }
 
-/// What makes dates and the like of the dictionaries that stand for them.
+/// The function that decodes dictionaries that stand for dates and other types.
 fn object_hook(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static DECODER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let decoder = DECODER.get_or_try_init(py, || {
@@ -52,7 +52,7 @@ struct Value<'py> {
 }
 
 impl<'py> Value<'py> {
-    /// A key of an object; those of most messages are there already.
+    /// A key of an object. The keys of most messages are interned.
     fn key(self, key: &str) -> Bound<'py, PyString> {
         let py = self.py;
         let known = match key {
@@ -102,7 +102,7 @@ impl<'de, 'py> Visitor<'de> for Value<'py> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
-        // It may have been an integer beyond 64 bits, or `-0`.
+        // The number may have been an integer beyond 64 bits, or `-0`.
         if value.fract() == 0.0 && (value == 0.0 || value.abs() >= 2_f64.powi(63)) {
             return Err(E::custom("perhaps an integer"));
         }

@@ -11,17 +11,17 @@ use super::dates::Serializer;
 use super::imports::{ESCAPE_STRING, JSON_ENCODER};
 use crate::json;
 
-/// How deep containers may be nested: about as deep as Python's own encoder
-/// goes, and no deeper than its decoder does.
+/// The limit of nested containers. It is about that of Python's own encoder,
+/// and not above that of its decoder.
 const DEPTH_MAX: usize = 900;
 
 /// Appends the JSON of `object`, in pure ASCII.
 ///
 /// # Errors
 ///
-/// `TypeError` for an object, or the key of a dictionary, of a type that
-/// can't be encoded; `ValueError` for a container that contains itself;
-/// `RecursionError` for one that is nested too deeply.
+/// `TypeError` for an object or a dictionary key of a type that can't be
+/// encoded; `ValueError` for a container that contains itself; `RecursionError`
+/// for one that is nested too deeply.
 pub(super) fn encode(out: &mut String, object: &Bound<'_, PyAny>) -> PyResult<()> {
     Encoder {
         out,
@@ -38,7 +38,8 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     fn value(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        // In the order of Python's own encoder: a bool is an int as well.
+        // The order is that of Python's own encoder, because a bool is an int
+        // as well.
         if let Ok(text) = value.cast::<PyString>() {
             self.string(text)
         } else if value.is_none() {
@@ -60,7 +61,7 @@ impl Encoder<'_> {
             self.nested(value, |encoder| encoder.items(tuple.iter()))
         } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>()
         {
-            // A subclass may iterate over something else.
+            // A subclass may override `__iter__`.
             let items: Vec<_> = value.try_iter()?.collect::<PyResult<_>>()?;
             self.nested(value, |encoder| encoder.items(items.into_iter()))
         } else {
@@ -72,7 +73,7 @@ impl Encoder<'_> {
         if let Ok(text) = text.to_str() {
             json::push_string(self.out, text);
         } else {
-            // It has a lone surrogate, which Rust knows no text for.
+            // The text has a lone surrogate, which a Rust string can't contain.
             let escaped = ESCAPE_STRING.get(text.py())?.call1((text,))?;
             self.out.push_str(escaped.cast::<PyString>()?.to_str()?);
         }
@@ -84,7 +85,7 @@ impl Encoder<'_> {
             write!(self.out, "{number}").expect("text takes all");
             return Ok(());
         }
-        // As it is written for an int: a subclass may have another repr.
+        // Written as an int, because a subclass may override `__repr__`.
         self.repr_as::<PyInt>(number)
     }
 
@@ -113,7 +114,8 @@ impl Encoder<'_> {
 
     fn dict(&mut self, dict: &Bound<'_, PyDict>) -> PyResult<()> {
         self.out.push('{');
-        // A copy: the encoder of a value may be any Python, and change it.
+        // Iterates over a copy, because encoding a value may run Python code
+        // that changes the dictionary.
         for (index, item) in items_of(dict)?.into_iter().enumerate() {
             if index > 0 {
                 self.out.push(',');
@@ -163,11 +165,11 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// What trytond's encoder makes of an object of any other type.
+    /// Appends an object of any other type as trytond's encoder writes it.
     fn other(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = value.py();
         let encoder = JSON_ENCODER.get(py)?;
-        // Where its method `default` looks first.
+        // The encoder's method `default` looks there first.
         let serializers = encoder.getattr(pyo3::intern!(py, "serializers"))?;
         let other = match serializers.cast::<PyDict>()?.get_item(value.get_type())? {
             Some(function) => {
@@ -204,7 +206,7 @@ impl Encoder<'_> {
     }
 }
 
-/// The items of `dict`: a subclass may have other ones, unless it is empty.
+/// The items of `dict`. A subclass that is not empty may override `items`.
 fn items_of<'py>(dict: &Bound<'py, PyDict>) -> PyResult<Vec<Bound<'py, PyAny>>> {
     if dict.is_exact_instance_of::<PyDict>() || dict.is_empty() {
         return Ok(dict.items().iter().collect());

@@ -1,5 +1,6 @@
-//! The Python objects that the engine uses, each imported when it is first
-//! needed: trytond must not be imported before its configuration is read.
+//! The Python objects that the engine uses. Each is imported when it is first
+//! needed, because trytond must not be imported before its configuration is
+//! read.
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 

@@ -10,9 +10,9 @@ pub(super) const DEBUG: u8 = 10;
 /// `logging.INFO`
 pub(super) const INFO: u8 = 20;
 
-/// Whether what has this level is logged; if not, nothing of a lower one is.
+/// Whether this level is logged. If it is not, lower levels are not either.
 pub(super) fn is_logged(py: Python<'_>, level: u8) -> PyResult<bool> {
-    // The bound method, as each poll asks for it.
+    // The bound method is kept, because each poll calls it.
     static IS_ENABLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let is_enabled = IS_ENABLED.get_or_try_init(py, || {
         let method = logger(py)?.getattr(pyo3::intern!(py, "isEnabledFor"))?;
@@ -21,7 +21,8 @@ pub(super) fn is_logged(py: Python<'_>, level: u8) -> PyResult<bool> {
     is_enabled.bind(py).call1((level,))?.is_truthy()
 }
 
-/// Logs a format with its values, which are only made where it is logged.
+/// Logs a format with its values. The values are made only if the level is
+/// logged.
 pub(super) fn log<'py>(
     py: Python<'py>,
     level: u8,

@@ -1,4 +1,4 @@
-//! What this process counts where it answers the polls itself.
+//! The metrics of a process that answers the polls itself (class mode).
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
@@ -11,27 +11,27 @@ use crate::server::exposition::Exposition;
 use crate::server::metrics::describe;
 use crate::waiter::Wake;
 
-/// Polls that waited, by the reason of their end. No lock, which a fork could
-/// break.
+/// Polls that waited, by the reason of their end. Atomics, because a fork could
+/// break a lock.
 static MESSAGE: AtomicU64 = AtomicU64::new(0);
 static TIMEOUT: AtomicU64 = AtomicU64::new(0);
 static CLIENT_GONE: AtomicU64 = AtomicU64::new(0);
 static DRAIN: AtomicU64 = AtomicU64::new(0);
 
-/// Counts a poll by what has ended its wait; none is the time-out.
+/// Counts a poll by the reason of its end; none is the timeout.
 pub(super) fn ended(wake: Option<&Wake>, is_closed: bool) {
     let counter = match wake {
         Some(Wake::Message(_)) => &MESSAGE,
         Some(Wake::Closed) if is_closed => &DRAIN,
         Some(Wake::Closed) => &CLIENT_GONE,
         None => &TIMEOUT,
-        // It goes on.
+        // The poll continues.
         Some(_) => return,
     };
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What this process counts, in the format of Prometheus.
+/// The metrics of this process, in the format of Prometheus.
 #[pyfunction]
 pub(super) fn metrics(py: Python<'_>) -> String {
     py.detach(|| {
@@ -48,7 +48,7 @@ pub(super) fn metrics(py: Python<'_>) -> String {
             let waiting = waiting.sum::<usize>();
             polls.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         }
-        // A Vec takes all, and the names are good.
+        // Writing to a Vec can't fail, and the names are valid.
         let _ = TextEncoder::new().encode(&registry.gather(), &mut text);
         let mut text = String::from_utf8_lossy(&text).into_owned();
         Exposition::default().write(&mut text, &buses);

@@ -1,8 +1,8 @@
 //! The native module `trytond_fastbus._native`.
 //!
-//! It ties the engine to Python; what ties it to trytond is the Python
-//! package around it, which these call where they need a transaction, a
-//! configuration or a connection.
+//! It ties the engine to Python. The Python package around it ties it to
+//! trytond: these modules call the package for a transaction, a configuration
+//! or a connection.
 mod access;
 mod bus;
 mod coroutine;

@@ -5,16 +5,16 @@ use pyo3::types::PyDict;
 
 use super::bus::transaction;
 
-/// The priorities that the clients know, from low to urgent.
+/// The priorities that clients accept, from low to urgent.
 const PRIORITIES: std::ops::RangeInclusive<i64> = 0..=3;
 
 /// Send a text message to a user's client, to be shown as a popup.
 ///
-/// It goes to the client `client`, else to all clients of the user `user`,
-/// else to the client of the transaction's context, else to all clients of
-/// the current user: the transaction's or, where that is root, the one that
-/// root acts for (`set_user(0, set_context=True)`). Root itself never logs
-/// in, so without any other user nothing is sent.
+/// It goes to the first of these that is set: the client `client`, all clients
+/// of the user `user`, the client in the transaction's context, all clients of
+/// the current user. The current user is the transaction's. If that is root, it
+/// is the user for which root acts (`set_user(0, set_context=True)`). Root
+/// itself never logs in, so nothing is sent if there is no other user.
 #[pyfunction]
 #[pyo3(signature = (title, body=None, priority=1, user=None, client=None))]
 pub(super) fn notify<'py>(
@@ -58,8 +58,8 @@ fn own_channel(py: Python<'_>) -> PyResult<Option<String>> {
     }
     let mut user = transaction.getattr("user")?;
     if !user.is_truthy()? {
-        // `set_user(0, set_context=True)` keeps the user there, which is the
-        // current user for trytond.
+        // `set_user(0, set_context=True)` stores there the user that trytond
+        // takes as the current one.
         user = context.call_method1("get", ("user", &user))?;
     }
     Ok(user.is_truthy()?.then(|| format!("user:{user}")))

@@ -11,7 +11,7 @@ pub(super) fn split(payload: &str) -> Vec<String> {
     parts::split(payload)
 }
 
-/// Puts parts together again.
+/// Assembles parts.
 #[derive(Debug)]
 #[pyclass(name = "Assembly", frozen, module = "trytond_fastbus._native")]
 pub(super) struct PyAssembly(Mutex<Assembly>);
@@ -23,7 +23,7 @@ impl PyAssembly {
         Self(Mutex::new(Assembly::default()))
     }
 
-    /// Take the next part; the payload after its last one.
+    /// Take the next part; returns the payload after its last part.
     fn push(&self, part: &str, limit: usize) -> PyResult<Option<String>> {
         lock(&self.0)
             .push(part, limit)

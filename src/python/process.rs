@@ -26,20 +26,21 @@ pub(super) fn forked() {
     registry::forked();
 }
 
-/// End all waits, those to come as well: the interpreter exits.
+/// End all waits, and make later waits end at once, because the interpreter
+/// exits.
 #[pyfunction]
 pub(super) fn close(py: Python<'_>) -> PyResult<()> {
     let process = registry::current();
-    // The threads that wake greenlets need Python to end.
+    // The threads that wake greenlets need Python in order to end.
     py.detach(|| process.close());
-    // Greenlets can't leave while this waits in their thread.
+    // Greenlets can't return while this blocks their thread.
     if !IS_PATCHED.get(py)?.call0()?.is_truthy()? {
         py.detach(|| process.wait_for_visits());
     }
     Ok(())
 }
 
-/// What is on the buses of this process, and what has happened there.
+/// The state and the counters of the buses of this process.
 #[pyfunction]
 pub(super) fn statistics(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let process = registry::current();
@@ -70,19 +71,19 @@ pub(super) fn statistics(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 #[pyclass(frozen, name = "Deadline", module = "trytond_fastbus._native")]
 #[derive(Debug)]
 pub(super) struct PyDeadline {
-    /// None once it is lifted.
+    /// None after it was lifted.
     guard: Mutex<Option<Guard>>,
 }
 
 #[pymethods]
 impl PyDeadline {
-    /// Lift the deadline; whether it had passed.
+    /// Lift the deadline; returns whether it had passed.
     fn lift(&self, py: Python<'_>) -> bool {
         py.detach(|| lock(&self.guard).take().is_some_and(Guard::lift))
     }
 }
 
-/// Shut the socket with this descriptor down once some seconds have passed.
+/// Shut the socket with this descriptor down after `seconds` seconds.
 ///
 /// The descriptor must stay open until the deadline is lifted.
 #[pyfunction]

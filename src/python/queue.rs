@@ -17,12 +17,12 @@ pub(super) struct PyMessageQueue {
     clock: Clock,
 }
 
-/// What a queue counts its seconds with.
+/// The clock of a queue.
 #[derive(Debug)]
 enum Clock {
-    /// `time.time`, looked up at each call: trytond's tests replace it.
+    /// `time.time`, looked up at each call because trytond's tests replace it.
     Wall,
-    /// That of the registry.
+    /// The clock of the registry.
     Process,
 }
 
@@ -81,7 +81,7 @@ impl PyMessageQueue {
 }
 
 impl PyMessageQueue {
-    /// The queue of a bus that is in use.
+    /// The queue of a bus in the registry.
     pub(super) fn live(bus: Bus) -> Self {
         Self {
             bus,

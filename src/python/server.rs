@@ -1,7 +1,7 @@
-//! The bus server, and the sessions that it asks for.
+//! The bus server, and its questions to trytond.
 //!
-//! The server runs on threads of its own that never call Python; threads of
-//! Python take what it asks for, and answer.
+//! The server runs on threads of its own that never call Python. Python threads
+//! take its questions and answer them.
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::server::{
 };
 use crate::sync::{Mutex, lock};
 
-/// How many chats may wait to be asked for.
+/// The limit of chats that wait for an answer.
 const CHATS_MAX: usize = 10_000;
 
 /// The configuration, from a dictionary. Times are in seconds.
@@ -70,14 +70,14 @@ struct Options {
 pub(super) struct PyServer {
     server: Server,
     requests: Receiver<Request>,
-    /// What it listens on, as text.
+    /// The addresses that it listens on, as text.
     addresses: Vec<String>,
     descriptors: u64,
-    /// None where it does not speak TLS.
+    /// None without TLS.
     tls: Option<Arc<Tls>>,
 }
 
-/// A question of the server, of the type that says what it is.
+/// A question of the server, with a type for each kind.
 #[derive(Debug, IntoPyObject)]
 pub(super) enum Request {
     Databases(PyDatabasesRequest),
@@ -112,7 +112,7 @@ pub(super) struct PyAccessRequest {
     _counted: Counted,
 }
 
-/// A database that is to be listened to.
+/// A database that needs a listener.
 #[pyclass(frozen, name = "ListenerRequest", module = "trytond_fastbus._native")]
 #[derive(Debug)]
 pub(super) struct PyListenerRequest {
@@ -137,24 +137,24 @@ impl Drop for Counted {
     }
 }
 
-/// trytond behind the threads of Python that take the questions.
+/// trytond, reached through the Python threads that take the questions.
 struct Threads {
     requests: Sender<Request>,
-    /// How many chats wait to be asked for.
+    /// How many chats wait for an answer.
     chats: Arc<AtomicUsize>,
 }
 
 #[pymethods]
 impl PyServer {
-    /// Start to serve, with these options.
+    /// Start the server with these options.
     #[new]
     fn new(py: Python<'_>, options: Options) -> PyResult<Self> {
-        // A second try fails, which is all right.
+        // A second call fails, which does no harm.
         let _ = pyo3_log::try_init();
         py.detach(|| options.start())
     }
 
-    /// What is to be answered next, or None after some seconds.
+    /// The next question, or None after `timeout` seconds.
     fn next_request(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<Request>> {
         let timeout = seconds("timeout", timeout)?;
         let until = Instant::now() + timeout;
@@ -168,7 +168,7 @@ impl PyServer {
         }))
     }
 
-    /// What the server listens on, such as `127.0.0.1:8001`.
+    /// The addresses that the server listens on, such as `127.0.0.1:8001`.
     #[getter]
     fn addresses(&self) -> Vec<String> {
         self.addresses.clone()
@@ -186,7 +186,7 @@ impl PyServer {
         Ok(notify_ready()?)
     }
 
-    /// Read the certificate and its key again; whether there are any.
+    /// Read the certificate and its key again; returns whether there are any.
     fn reload(&self, py: Python<'_>) -> PyResult<bool> {
         let Some(tls) = &self.tls else {
             return Ok(false);
@@ -196,14 +196,14 @@ impl PyServer {
         Ok(true)
     }
 
-    /// Begin to answer the waiting polls, and then end.
+    /// Begin to drain: answer the waiting polls, and then end.
     fn drain(&self) -> PyResult<()> {
         self.server.drain();
         Ok(notify_stopping()?)
     }
 
-    /// Wait for the end of the server, for at most some seconds; whether it
-    /// has ended.
+    /// Wait for the end of the server for at most `timeout` seconds; returns
+    /// whether it has ended.
     fn wait(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
         let timeout = seconds("timeout", timeout)?;
         match py.detach(|| self.server.wait(timeout)) {
@@ -226,7 +226,8 @@ pub(super) fn check_certificate(
         .map_err(|error| ssl_error(&error))
 }
 
-/// Raise `ValueError` for the text of an address that can't be listened on.
+/// Raise `ValueError` for the text of an address that the server can't listen
+/// on.
 #[pyfunction]
 pub(super) fn check_address(address: &str) -> PyResult<()> {
     let address = address.parse::<Address>();
@@ -240,7 +241,8 @@ impl PyDatabasesRequest {
         self.names.iter().map(AsRef::as_ref).collect()
     }
 
-    /// Say of each whether it exists, or None where that can't be told.
+    /// Answer with a bool per database, or with None if the databases can't be
+    /// listed now.
     fn answer(&self, exist: Option<Vec<bool>>) {
         self.answer.give(exist);
     }
@@ -253,8 +255,8 @@ impl PySessionsRequest {
         &self.database
     }
 
-    /// Of each the id of the user, the token, the address if it is known, and
-    /// whether the connection is of this host.
+    /// Each session as the user's id, the token, the address if it is known,
+    /// and whether the connection comes from this host.
     #[getter]
     fn sessions(&self) -> Vec<(u32, &str, Option<&str>, bool)> {
         self.sessions
@@ -266,8 +268,8 @@ impl PySessionsRequest {
             .collect()
     }
 
-    /// Say of each what it is: 'valid', 'invalid', 'unknown' for one of an
-    /// unknown database, or 'failed' where that can't be told.
+    /// Answer with one result per session: 'valid', 'invalid', 'unknown' if the
+    /// database is unknown, or 'failed' if the session can't be checked now.
     #[expect(clippy::needless_pass_by_value, reason = "pyo3 passes values")]
     fn answer(&self, checks: Vec<PyBackedStr>) -> PyResult<()> {
         let checks = checks.iter().map(|check| match &**check {
@@ -301,8 +303,8 @@ impl PyAccessRequest {
         self.asked.chats.iter().map(AsRef::as_ref).collect()
     }
 
-    /// Say which of them the user may follow, or None where that can't be
-    /// told.
+    /// Answer with the chats that the user may follow, or with None if trytond
+    /// can't decide now.
     fn answer(&self, channels: Option<Vec<String>>) {
         let names = |names: Vec<String>| names.into_iter().map(Into::into);
         let channels = channels.map(|channels| names(channels).collect());
@@ -323,8 +325,8 @@ impl Request {
 }
 
 impl<T: Send + 'static> Answer<T> {
-    /// An answer, and the future that waits for it: `otherwise` if there will
-    /// be none.
+    /// An answer, and the future that waits for it. The future gives
+    /// `otherwise` if the answer is dropped.
     fn new(otherwise: T) -> (Self, Answered<T>) {
         let (sender, receiver) = oneshot::channel();
         let future = Box::pin(async { receiver.await.unwrap_or(otherwise) });
@@ -340,7 +342,7 @@ impl<T: Send + 'static> Answer<T> {
     /// Only the first answer counts.
     fn give(&self, with: T) {
         if let Some(answer) = lock(&self.0).take() {
-            // It may not be wanted any more.
+            // The receiver may be dropped already.
             let _ = answer.send(with);
         }
     }
@@ -437,8 +439,8 @@ impl Options {
 
 impl Threads {
     fn ask(&self, request: Request) {
-        // If the server is about to end, no thread takes it. The sender in it
-        // is dropped then, which is an answer as well.
+        // If the server is about to end, no thread takes the question. The
+        // sender in it is dropped then, which is an answer as well.
         let _ = self.requests.send(request);
     }
 }
@@ -471,7 +473,7 @@ impl Trytond for Threads {
             number,
             all: self.chats.clone(),
         };
-        // One poll is always taken, however much it asks for.
+        // One poll is always accepted, even if it has more chats.
         if waiting > 0 && waiting + number > CHATS_MAX {
             return Box::pin(async { None });
         }

@@ -1,5 +1,5 @@
-//! The attributes of `Bus` that hold its state, which trytond's own tests
-//! reach into.
+//! The attributes of `Bus` that hold its state. trytond's own tests access
+//! them.
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -8,7 +8,8 @@ use super::imports::LOCK;
 use super::queue::PyMessageQueue;
 use crate::registry;
 
-/// A lock for each process, by its id: a child must not touch its parent's.
+/// A lock for each process, by its id, because a child must not use its
+/// parent's lock.
 #[pyclass(frozen, mapping, name = "_Locks", module = "trytond_fastbus._native")]
 #[derive(Debug)]
 pub(super) struct PyLocks {
@@ -22,7 +23,7 @@ impl PyLocks {
         let locks = self.locks.bind(py);
         match locks.get_item(&pid)? {
             Some(lock) => Ok(lock),
-            // Atomic, should two threads come here for the first time.
+            // Atomic, because two threads may make the first call at once.
             None => locks.call_method1("setdefault", (pid, LOCK.get(py)?.call0()?)),
         }
     }

@@ -1,4 +1,4 @@
-//! Waiting for a message: in a thread, in the main thread, in a greenlet.
+//! Waiting for a message in a thread, in the main thread or in a greenlet.
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,16 @@ use crate::poll::Poll;
 use crate::registry::Process;
 use crate::waiter::{Signal, Waiter, Wake};
 
-/// How often the main thread looks for signals such as Ctrl-C.
+/// How often the main thread checks for signals such as Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
-/// Waits for the message after `last`, for as long as `timeout` says; none
-/// when that has passed, or the process exits.
+/// Waits at most `timeout` for the message after `last`; none if that has
+/// passed, or the process exits.
 ///
 /// # Errors
 ///
-/// Whatever ends the wait from outside: an exception of a signal handler or
-/// one that is raised in the greenlet.
+/// An exception that ends the wait from outside, raised by a signal handler or
+/// in the greenlet.
 pub(super) fn next_message(
     py: Python<'_>,
     process: &Process,
@@ -31,7 +31,7 @@ pub(super) fn next_message(
     last: Option<&Id>,
     timeout: impl FnOnce() -> PyResult<Duration>,
 ) -> PyResult<Option<Arc<Message>>> {
-    // Most polls of a client that catches up end here.
+    // Most polls of a client that resumes end here.
     if let Some(message) = bus.next(poll.channels(), last, process.now()) {
         return Ok(Some(message));
     }
@@ -61,8 +61,8 @@ pub(super) fn next_message(
     }
 }
 
-/// Waits until the one whose place this is is woken, as a greenlet where it
-/// has a waker, else as a thread.
+/// Waits until the waiter of this ticket is woken, as a greenlet if there is a
+/// waker, else as a thread.
 fn wait(
     py: Python<'_>,
     process: &Process,
@@ -82,14 +82,14 @@ fn wait(
     wake
 }
 
-/// Has the wait ended when its client goes away, as far as that is told;
-/// returns what ends the watch, or None.
+/// Ends the wait when its client closes the connection, where the WSGI server
+/// makes that visible. Returns the function that ends the watch, or None.
 fn watch_client<'py>(py: Python<'py>, ticket: &Ticket) -> PyResult<Bound<'py, PyAny>> {
     let hang_up = PyHangUp(ticket.waiter().clone());
     WATCH_CLIENT.get(py)?.call1((hang_up,))
 }
 
-/// Ends a wait whose client has gone.
+/// Ends a wait whose client has closed the connection.
 #[pyclass(frozen, name = "HangUp", module = "trytond_fastbus._native")]
 #[derive(Debug)]
 struct PyHangUp(Arc<Waiter>);
@@ -112,7 +112,7 @@ fn wait_in_thread(
             let wake = ticket.waiter().wait(timeout);
             (wake, process.gate().pass())
         });
-        // Only now that this thread has Python's lock again.
+        // Dropped only now, when this thread has Python's lock again.
         drop(pass);
         return Ok(wake);
     }

@@ -1,4 +1,4 @@
-//! What comes from outside: channels, ids and payloads of any shape.
+//! Input from outside: channels, ids and payloads of any shape.
 use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
@@ -10,10 +10,10 @@ use super::encode::encode;
 use crate::error::Result;
 use crate::message::{Id, Message, is_channel};
 
-/// The channels that a subscriber asks for.
+/// The channels that a subscriber names.
 ///
-/// One that is no Unicode text, or has control characters, is left out:
-/// nothing is ever published there.
+/// A channel that is not Unicode text, or has control characters, is skipped,
+/// because no message is ever published there.
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ pub(super) fn channels(channels: &Bound<'_, PyAny>) -> PyResult<Vec<Arc<str>>> {
     Ok(names)
 }
 
-/// The id that a subscriber names; none where nothing can have it.
+/// The id that a subscriber names; none if no message can have it.
 pub(super) fn id(id: &Bound<'_, PyAny>) -> Option<Id> {
     if let Some(text) = id.cast::<PyString>().ok().and_then(|id| id.to_str().ok()) {
         return Some(Id::from_text(text));
@@ -58,7 +58,7 @@ pub(super) fn id(id: &Bound<'_, PyAny>) -> Option<Id> {
 ///
 /// # Errors
 ///
-/// When it is no message.
+/// When it is not a valid message.
 pub(super) fn payload(py: Python<'_>, payload: &str) -> Result<Message> {
     Message::parse(payload).or_else(|refused| {
         let lenient = || {
@@ -77,7 +77,7 @@ pub(super) fn payload(py: Python<'_>, payload: &str) -> Result<Message> {
 ///
 /// # Errors
 ///
-/// When it is no message.
+/// When it is not a valid message.
 pub(super) fn message(py: Python<'_>, channel: &str, json: &str) -> Result<Message> {
     Message::new(channel, json).or_else(|refused| {
         let lenient = || {
