@@ -18,18 +18,19 @@ LongPollingBus = Bus
 
 
 def _listen(cls, database):
-    "Listen to a database for as long as it is subscribed to"
+    "Listen to a database as long as clients subscribe to it"
     from .listener import listen
     listen(cls, database)
 
 
-# In Python, since the thread of the listener is still there when the
-# interpreter ends it, which a function of Rust does not survive before 3.14.
+# Written in Python, because the exit of the interpreter ends the thread of the
+# listener, and before 3.14 a Rust function does not survive that.
 Bus._listen = classmethod(_listen)
 os.register_at_fork(after_in_child=_native.forked)
-# Waiting threads that are no daemons would hold the exit until their
-# time-out: atexit comes after they are joined, and this private hook before.
-# The last registered is the first called, so after that of the executors.
+# Waiting threads that are not daemons would delay the exit until their
+# timeout. atexit runs after they are joined, and this private hook runs
+# before. The hook that is registered last is called first, so this comes after
+# the hook of the executors.
 if hasattr(threading, '_register_atexit'):
     threading._register_atexit(_native.close)
 
@@ -37,10 +38,10 @@ if hasattr(threading, '_register_atexit'):
 def install():
     """Put trytond_fastbus.bus in place of the module trytond.bus.
 
-    It is executed when it is first used, as trytond.bus would be, so that
-    this may be called before the configuration is read.
+    The module is executed when it is first used, as trytond.bus would be.
+    Therefore install() may be called before the configuration is read.
 
-    Raises RuntimeError when trytond.bus is imported already.
+    Raises RuntimeError if trytond.bus is already imported.
     """
     name = __name__ + '.bus'
     installed = sys.modules.get('trytond.bus')

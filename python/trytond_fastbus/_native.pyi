@@ -11,14 +11,14 @@ __all__ = [
     'check_address', 'check_certificate', 'close', 'forked', 'metrics',
     'notify', 'split', 'statistics', 'watch']
 
-# The most bytes that PostgreSQL takes as the payload of a NOTIFY
+# The most bytes that PostgreSQL accepts as the payload of a NOTIFY
 PAYLOAD_MAX: int
 
 class Bus:
     """The message bus, in place of trytond's `LongPollingBus`.
 
-    All methods are of the class, and call each other through it, so that a
-    subclass may override them.
+    All methods are class methods and call each other through the class, so
+    that a subclass may override them.
     """
 
     _channel: ClassVar[str]
@@ -29,16 +29,16 @@ class Bus:
     def __new__(cls) -> Bus: ...
     @classmethod
     def publish(cls, channel: str, message: dict[Any, Any]) -> None:
-        """Send a message to a channel, once the transaction is committed.
+        """Send a message to a channel when the transaction commits.
 
         It must be called in a transaction of trytond. The message is encoded
         at once, as trytond's JSON-RPC does; its key `message_id` is set to a
         new uuid4, as text.
 
-        Raises TypeError for a channel that is no string, a message that is no
-        dictionary and what can't be encoded; ValueError for a message that
-        contains itself or is larger than `[bus] message_size` bytes;
-        RuntimeError outside of a transaction. Nothing is sent then.
+        Raises TypeError for a channel that is not a string, a message that is
+        not a dictionary, and a value that can't be encoded; ValueError for a
+        message that contains itself or is larger than `[bus] message_size`
+        bytes; RuntimeError outside of a transaction. Nothing is sent then.
         """
     @classmethod
     def subscribe(
@@ -47,18 +47,19 @@ class Bus:
         """Wait for the next message in any of the channels.
 
         `last_message` is the id of the last message that the client has
-        received: what follows it is returned. Without it, or when it is not
-        (any more) known, that is the oldest retained message.
+        received. The next message after it is returned. Without
+        `last_message`, or if it is unknown, the oldest retained message is
+        returned.
 
-        Returns what `create_response` makes of the message, or of None after
-        `[bus] long_polling_timeout` seconds. Where the channels have exactly
-        one `user:<id>`, other users' `notification:<id>` are left out, and,
-        unless `[bus] check_access` is off, the `chat:<model>,<id>` of records
-        that this user may not read. A notification to the user is returned on
-        the client's channel, where the channels have exactly one
+        Returns the result of `create_response` for the message, or for None
+        after `[bus] long_polling_timeout` seconds. If the channels have
+        exactly one `user:<id>`, other users' `notification:<id>` are ignored,
+        and, unless `[bus] check_access` is off, also the `chat:<model>,<id>`
+        of records that this user may not read. A notification to the user is
+        returned on the client's channel if the channels have exactly one
         `client:<id>`.
 
-        Raises TypeError for channels that are no strings.
+        Raises TypeError for channels that are not strings.
         """
     @classmethod
     def create_response(
@@ -69,7 +70,7 @@ class Bus:
     def _subscribe_json(
             cls, database: str, channels: Iterable[str],
             last_message: Any = None) -> str:
-        """As `subscribe`, in JSON: that of the message is as it was
+        """As `subscribe`, but returns JSON. The JSON of the message is as
         published."""
     @classmethod
     def _listen(cls, database: str) -> None:
@@ -80,39 +81,49 @@ def notify(
         client: Any = None) -> Any:
     """Send a text message to a user's client, to be shown as a popup.
 
-    It goes to the client with the id `client`; else to all clients of the
-    user with the id `user`; else to the client in the context of the
-    transaction; else to all clients of the current user: the transaction's
-    or, where that is root, the one that root acts for
-    (`set_user(0, set_context=True)`). Root itself never logs in, so without
-    any other user nothing is sent.
+    It goes to the first of these that is set: the client with the id `client`,
+    all clients of the user with the id `user`, the client in the transaction's
+    context, all clients of the current user. The current user is the
+    transaction's. If that is root, it is the user for which root acts
+    (`set_user(0, set_context=True)`). Root itself never logs in, so nothing is
+    sent if there is no other user.
 
-    `title` is a line that sums it up, `body` a short text without markup,
-    `priority` goes from 0 (low) to 3 (urgent): ValueError for others.
+    `title` is one line. `body` is a short text without markup. `priority` goes
+    from 0 (low) to 3 (urgent). Raises ValueError for another priority.
     """
 
 def metrics() -> str:
-    """What this process counts, in the format of Prometheus, with the names
-    that the bus server has."""
+    """The metrics of this process, in the format of Prometheus, with the names
+    of the bus server's metrics."""
 
 def statistics() -> dict[str, dict[str, int]]:
-    """What is on the buses of this process, by database.
+    """The state and the counters of the buses of this process, by database.
 
-    `retained`: messages; `bytes`: what they take, about; `waiting`:
-    subscribers. Since the bus was first subscribed to: `published`: messages;
-    `evicted`: those of them that can't be asked for any more before their
-    time, for want of room; `skipped`: payloads that are no messages; `gaps`:
-    times that messages may have been lost with the connection. `listening`:
-    whether there is one. `number`: the greatest number of the journal that was
-    read. `rewinds`: times that the numbers went back, so that all of the
-    journal was read anew.
+    The state:
+
+    - `retained`: the retained messages
+    - `bytes`: about how many bytes they take
+    - `waiting`: the waiting subscribers
+    - `listening`: whether the connection is open
+    - `number`: the greatest journal number that was read
+
+    The counters since the first subscription:
+
+    - `published`: messages
+    - `evicted`: messages evicted for lack of memory, so that no poll can
+      resume after them
+    - `skipped`: payloads that are not valid messages
+    - `gaps`: connections lost without a journal, when messages may have been
+      lost
+    - `rewinds`: times that journal numbers went back, so that the whole
+      journal was read anew
     """
 
 @final
 class _MessageQueue:
     """The retained messages of a database, under trytond's name.
 
-    `timeout`: for how many seconds a message is retained, by `time.time`.
+    A message is retained for `timeout` seconds, by `time.time`.
     """
 
     def __new__(cls, timeout: float) -> _MessageQueue: ...
@@ -144,7 +155,7 @@ class _Messages:
 
 @final
 class Alarm:
-    """Wakes the thread that listens."""
+    """Wakes the listening thread."""
 
     def __new__(cls) -> Alarm: ...
     def fileno(self) -> int:
@@ -168,79 +179,81 @@ class DatabaseBus:
     def __new__(
             cls, name: str, cache_timeout: float, cache_size: int,
             message_size: int, journal_timeout: float | None) -> DatabaseBus:
-        """`journal_timeout` is None where there is no journal."""
+        """`journal_timeout` is None if the journal is off."""
     def receive(
             self,
             notifications: list[tuple[bool, str]]) -> tuple[int, list[str]]:
-        """Put the notifications of a batch on the bus, in their order: each
-        is whether it is a part, and its payload. Where there is a journal it
-        ends before the first that has a number, for which rows are to be
-        read. Returns how many were dealt with, and why some of these were
-        skipped."""
+        """Put the payloads of a batch on the bus, in their order. Each is a
+        pair of whether it is a part, and its text. With a journal this ends
+        before the first payload that has a number, because rows have to be
+        read then. Returns how many payloads were processed, and the reasons of
+        those that were skipped."""
     @staticmethod
     def hinted(notifications: list[tuple[bool, str]]) -> tuple[int, int]:
-        """How many notifications at the beginning of a batch have a number,
-        and the greatest of these numbers."""
+        """How many payloads at the beginning of a batch have a number, and the
+        greatest of these numbers."""
     def replay(
             self,
             rows: list[tuple[int, float, float, str | None]]) -> list[str]:
-        """Put rows of the journal on the bus, in their order, but for those
-        that were read before: each is its number, when it was committed and
-        how long ago that is, in seconds, and its payload, None for a row that
-        was read before. Returns why others than messages were skipped."""
+        """Put rows of the journal on the bus, in their order, except those
+        that were read before. Each row is its number, the time of its commit
+        and its age, both in seconds, and its payload, None for a row that was
+        read before. Returns the reasons of the rows that were skipped because
+        they are not valid messages."""
     @property
     def has_journal(self) -> bool:
         """Whether there is a journal that can be read."""
     def use_journal(self, usable: bool) -> None:
-        """Say whether there is a journal that can be read, where it is
-        wanted."""
+        """Set whether there is a journal that can be read. It has no effect if
+        the journal is off."""
     @property
     def position(self) -> int:
-        """The number of the row that was read last; 0 before the first, and
-        while all rows are read anew."""
+        """The number of the last row that was read; 0 before the first row,
+        and while all rows are read anew."""
     def is_mark(self, number: int, created: float) -> bool:
-        """Whether this is the number of the row that was read last, and when
-        that was committed, in seconds."""
+        """Whether these are the number and the time of commit, in seconds, of
+        the last row that was read."""
     def rewind(self) -> None:
-        """Have all rows of the journal read anew, but for the messages that
-        are known: the row that was read last is not among them."""
+        """Start to read all rows of the journal anew, because the last row
+        that was read is not in the table. Known messages are not published
+        again."""
     def end_rewind(self) -> tuple[int, int] | None:
         """Note that all rows were read. Returns the greatest numbers before
         and now if numbers went back."""
     def set_bell(self, bell: Bell) -> None:
-        """Set the bell by which the listener is told that a look is
-        wanted."""
+        """Set the bell that asks the listener for a look."""
     def ring(self) -> None:
-        """Tell the listener that a look is wanted."""
+        """Ask the listener for a look."""
     def begin_look(self) -> None:
-        """Begin a look into the database."""
+        """Begin a look."""
     def end_look(self) -> None:
-        """End the look: all that was found is on the bus."""
+        """End the look, whose messages are on the bus."""
     def requests(
             self, limit: int) -> list[tuple[int, list[str], int, int]]:
-        """The rows that polls wait for which know a message that left for
-        want of room, at most so many: the key of each, its channels, and the
-        numbers that it is above and up to."""
+        """The first `limit` rows that polls wait for, because their last
+        message was evicted. Each is a key, the channels, and two numbers: the
+        row is above the first and at most the second."""
     def answer(
             self, key: int, row: tuple[int, float, str] | None) -> str | None:
-        """Answer the request with this key by the row that was found, if one
-        was. Returns why it was skipped where it is no message."""
+        """Answer the request with this key by the row that was found, or by
+        none. Returns the reason if the row was skipped because it is not a
+        valid message."""
     @property
     def evicted(self) -> int:
-        """How many messages can't be asked for any more before their time, for
-        want of room."""
+        """How many messages were evicted for lack of memory, so that no poll
+        can resume after them."""
     def connected(self) -> None:
-        """Note that the database is listened to from now on."""
+        """Note that the connection is open."""
     def disconnected(self) -> None:
-        """Note that the connection was lost, and with it what was under
-        way."""
+        """Note that the connection was lost; drop an incomplete payload.
+        """
     def expire(self) -> None:
-        """Drop the messages that are too old."""
+        """Drop the messages that have expired."""
     def listen(self) -> None:
-        """Note that the database has a listener, and that somebody asked."""
+        """Note that the database has a listener, and counts as polled now."""
     def abandon(self) -> None:
-        """Note that it has none any more: the next poll starts another
-        one."""
+        """Note that the database has no listener any more. The next poll
+        starts another one."""
     @property
     def is_look_awaited(self) -> bool:
         """Whether a poll waits for a look."""
@@ -248,27 +261,30 @@ class DatabaseBus:
         """Note the part of PostgreSQL's queue of notifications that is in
         use, from 0 to 1."""
     def is_idle(self, seconds: float) -> bool:
-        """Whether nobody waits, nor has asked for so many seconds."""
+        """Whether there is no waiter, and no poll arrived in the last
+        `seconds` seconds."""
     def forget(self) -> None:
-        """Forget the bus, whose database does not exist any more: all waits
-        end."""
+        """Remove the bus and end its waits, because the database does not
+        exist any more."""
     def remove(self, seconds: float) -> bool:
-        """Forget the bus if it is idle for so long; whether it was."""
+        """Remove the bus if it is idle for `seconds` seconds; returns whether
+        it was."""
 
 @final
 class BusServer:
-    """The bus server, which answers on threads of its own.
+    """The bus server, which runs on threads of its own.
 
     `options` has the keys that `trytond_fastbus.settings.server` returns.
 
-    Raises ValueError for an address that can't be read and a certificate or
-    key that can't be used, OSError for an address that can't be listened on.
+    Raises ValueError for an invalid address and for a certificate or key that
+    can't be used, and OSError for an address that can't be listened on.
     """
 
     def __new__(cls, options: dict[str, Any]) -> BusServer: ...
     @property
     def addresses(self) -> list[str]:
-        """What the server listens on, such as `127.0.0.1:8001`."""
+        """The addresses that it listens on, such as `127.0.0.1:8001`.
+        """
     @property
     def descriptors(self) -> int:
         """How many descriptors this process may have open."""
@@ -276,18 +292,19 @@ class BusServer:
             self, timeout: float) -> (
                 DatabasesRequest | SessionsRequest | AccessRequest
                 | ListenerRequest | None):
-        """What is to be answered next, or None after `timeout` seconds."""
+        """The next question, or None after `timeout` seconds."""
     def ready(self) -> None:
         """Tell the service manager that the server is ready."""
     def reload(self) -> bool:
-        """Read the certificate and its key again, for the connections to
-        come; whether there are any. Raises ValueError where they can't be
-        used: the old ones stay."""
+        """Read the certificate and its key again, for later connections;
+        returns whether there are any. Raises ValueError if they can't be used.
+        The old ones stay in use then."""
     def drain(self) -> None:
-        """Begin to answer the waiting polls, and then end."""
+        """Begin to drain: answer the waiting polls, and then end."""
     def wait(self, timeout: float) -> bool:
-        """Wait for the end of the server, for at most `timeout` seconds;
-        whether it has ended. Raises OSError where it has failed."""
+        """Wait for the end of the server for at most `timeout` seconds;
+        returns whether it has ended. Raises OSError if it has failed.
+        """
 
 @final
 class DatabasesRequest:
@@ -296,8 +313,8 @@ class DatabasesRequest:
     @property
     def names(self) -> list[str]: ...
     def answer(self, exist: list[bool] | None) -> None:
-        """Say of each whether it exists, or None where that can't be told.
-        Only the first answer counts."""
+        """Answer with a bool per database, or with None if the databases can't
+        be listed now. Only the first answer counts."""
 
 @final
 class SessionsRequest:
@@ -307,14 +324,15 @@ class SessionsRequest:
     def database(self) -> str: ...
     @property
     def sessions(self) -> list[tuple[int, str, str | None, bool]]:
-        """Of each the id of the user, the token, the address of the client if
-        it is known, and whether the connection comes from this host, and not
-        through a proxy that is counted. What a proxy has added may be no
+        """Each session as the user's id, the token, the address of the client
+        if it is known, and whether the connection comes from this host and not
+        through a proxy of `num_proxies`. A proxy may add a text that is not an
         address."""
     def answer(self, checks: list[str]) -> None:
-        """Say of each what it is: 'valid', 'invalid', 'unknown' for one of an
-        unknown database, or 'failed' where that can't be told. Raises
-        ValueError for anything else. Only the first answer counts."""
+        """Answer with one result per session: 'valid', 'invalid', 'unknown' if
+        the database is unknown, or 'failed' if the session can't be checked
+        now. Raises ValueError for another text. Only the first answer counts.
+        """
 
 @final
 class AccessRequest:
@@ -328,49 +346,48 @@ class AccessRequest:
     @property
     def channels(self) -> list[str]: ...
     def answer(self, channels: list[str] | None) -> None:
-        """Say which of them the user may follow, or None where that can't be
-        told. Only the first answer counts."""
+        """Answer with the chats that the user may follow, or with None if
+        trytond can't decide now. Only the first answer counts."""
 
 @final
 class ListenerRequest:
-    "A database that is to be listened to."
+    "A database that needs a listener."
 
     @property
     def database(self) -> str: ...
 
 @final
 class WokenQueue:
-    """The tokens of the greenlets that were woken and not yet resumed by
-    their hub."""
+    """The tokens of the woken greenlets that their hub has not resumed yet."""
 
     def __new__(cls, send: Callable[[], object]) -> WokenQueue: ...
     def take(self) -> list[int]:
-        """Take the tokens of all that were woken."""
+        """Take the tokens of all woken greenlets."""
 
 @final
 class Deadline:
     """A deadline at which a socket is shut down."""
 
     def lift(self) -> bool:
-        """Lift the deadline; whether it had passed."""
+        """Lift the deadline; returns whether it had passed."""
 
 def watch(fd: int, seconds: float) -> Deadline:
-    """Shut the socket with this descriptor down once some seconds have
-    passed. The descriptor must stay open until the deadline is lifted."""
+    """Shut the socket with this descriptor down after `seconds` seconds. The
+    descriptor must stay open until the deadline is lifted."""
 
 def split(payload: str) -> list[str]:
     """Cut a payload that is too large for a NOTIFY into parts."""
 
 @final
 class Assembly:
-    """Puts parts together again."""
+    """Assembles parts."""
 
     def __new__(cls) -> Assembly: ...
     def push(self, part: str, limit: int) -> str | None:
-        """Take the next part; returns the payload after its last one.
+        """Take the next part; returns the payload after its last part.
 
-        Raises ValueError for what is no part or does not follow the one
-        before, and for a payload of more than `limit` bytes.
+        Raises ValueError for a text that is not a part or does not follow the
+        part before, and for a payload of more than `limit` bytes.
         """
 
 def check_address(address: str) -> None:
@@ -387,4 +404,5 @@ def forked() -> None:
     """Begin anew in the child of a fork."""
 
 def close() -> None:
-    """End all waits, those to come as well: the interpreter exits."""
+    """End all waits, and make later waits end at once, because the interpreter
+    exits."""

@@ -1,4 +1,4 @@
-"""Which chats a user may follow: those of the records that he may read."""
+"""The chats that a user may follow: those of the records that he may read."""
 import logging
 import time
 from collections import defaultdict
@@ -13,23 +13,23 @@ from . import settings
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
-# Seconds in which a database that fails is logged once
+# Seconds between two log lines about a database that fails
 LOG_EVERY = 60
 
 _logged = {}
 
 
 def timeout():
-    """Seconds for which an answer is remembered, or None where polls that
-    trytond serves may follow any chat"""
+    """Seconds for which an answer is cached, or None if polls that trytond
+    serves may follow any chat"""
     if settings.check_access(True):
         return settings.session_cache()
     return None
 
 
 def readable(database, user, channels):
-    """Return those of the channels `chat:<model>,<id>` that belong to a record
-    which the user may read, or None if that can't be told now"""
+    """Return the channels `chat:<model>,<id>` whose record the user may read,
+    or None if that can't be decided now"""
     try:
         load(database)
         retry = settings.read('retry', 'database')
@@ -41,7 +41,7 @@ def readable(database, user, channels):
                     if not count:
                         raise
     except UserError:
-        # There is no such user, or no more.
+        # The user does not exist (any more).
         return []
     except Exception as error:
         _log(database, error)
@@ -55,9 +55,9 @@ def _readable(channels):
         ids[model].append(int(id_))
     pool = Pool()
     transaction = Transaction()
-    # As clients send it: rules may depend on it.
+    # The context as clients send it, because rules may depend on it.
     context = pool.get('res.user').get_preferences(context_only=True)
-    # An inactive record may be read as well.
+    # A user may read an inactive record as well.
     with transaction.set_context(
             context, _check_access=True, active_test=False):
         for model in ids.keys() & dict(pool.iterobject()).keys():
@@ -67,7 +67,7 @@ def _readable(channels):
 
 def _records(Model, ids):
     "The records with these ids that the user may read"
-    # It is there with the modules, and takes memory without them.
+    # The modules have imported it already. Without them it takes memory.
     from trytond.model import ModelStorage
     Channel = Pool().get('ir.chat.channel')
     if not issubclass(Model, ModelStorage):
@@ -77,7 +77,7 @@ def _records(Model, ids):
     except UserError:
         return
     for record in records:
-        # Whatever trytond itself asks for, which may be more one day.
+        # trytond's own check, which may require more one day.
         try:
             Channel.check_access(record)
         except UserError:
@@ -86,19 +86,19 @@ def _records(Model, ids):
 
 
 def load(database):
-    "Load the modules of the database, unless they are"
+    "Load the modules of the database, unless they are loaded"
     if _is_loaded(database):
         return
     try:
         Pool(database).init()
     except BaseException:
-        # trytond would take them for loaded.
+        # Otherwise trytond would treat them as loaded.
         Pool.stop(database)
         raise
 
 
 def _is_loaded(database):
-    # A transaction is enough for trytond to list it.
+    # trytond lists a database after any transaction in it.
     if database not in Pool.database_list():
         return False
     try:

@@ -1,9 +1,9 @@
-"""The addresses of clients, which trytond from 7.8 on binds sessions to.
+"""The addresses of clients, to which trytond binds sessions from 7.8 on.
 
 They are compared as addresses, not as texts: a socket of both families has
-192.0.2.1 as ::ffff:192.0.2.1. And trytond may see another address of the same
-host than the bus server, where a client or a proxy reaches both by
-`localhost`, or one of them by a unix socket.
+192.0.2.1 as ::ffff:192.0.2.1. trytond and the bus server may see different
+addresses of the same host, if a client or a proxy reaches both by `localhost`,
+or one of them by a unix socket.
 """
 from ipaddress import ip_address
 
@@ -12,11 +12,11 @@ LOCAL = [None, '127.0.0.1', '::1', '::ffff:127.0.0.1']
 
 
 def is_same(opened, address, is_local):
-    """Whether a session that was opened from an address, or None, belongs to
-    a client at another one. is_local says that the client's connection comes
-    from this host, and not through a proxy that is counted.
+    """Whether a session that was opened from one address, or from None,
+    belongs to a client at another address. is_local is whether the client's
+    connection comes from this host and not through a proxy of num_proxies.
 
-    Raises ValueError where the address of the client is none.
+    Raises ValueError if the address of the client is invalid.
     """
     address = _read(address)
     opened = _read(opened)
@@ -27,7 +27,7 @@ def is_same(opened, address, is_local):
 def candidates(address, is_local):
     """The addresses by which trytond may know a client.
 
-    Raises ValueError where its address is none.
+    Raises ValueError if its address is invalid.
     """
     read = _read(address)
     texts = [address]

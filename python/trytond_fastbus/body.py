@@ -1,7 +1,7 @@
 """The body of a poll, which trytond's own route does not check.
 
-There a body that is no JSON object, or channels that are no list, are an
-error of the server: 500, with a traceback in the log.
+The route answers a body that is not a JSON object, or channels that are not a
+list, with 500 and logs a traceback.
 """
 import io
 import json
@@ -12,14 +12,14 @@ from werkzeug.exceptions import BadRequest
 
 POLL = re.compile('/[^/]+/+bus')
 
-# A longer body is left to trytond, in bytes: no client sends one.
+# The limit in bytes. trytond handles a longer body, which no client sends.
 LENGTH_MAX = 1024 * 1024
 
 
 def asked(data):
-    """Return the channels and the last message that a body asks for.
+    """Return the channels and the last message of a poll's body.
 
-    Raises BadRequest where it is not that of a poll.
+    Raises BadRequest if it is not the body of a poll.
     """
     if not isinstance(data, dict):
         raise BadRequest("The body must be a JSON object")
@@ -33,9 +33,9 @@ def asked(data):
 
 
 def check(environ):
-    """Raise BadRequest for a poll whose body is none.
+    """Raise BadRequest for a poll with an invalid body.
 
-    The body is read, and put back.
+    The body is read and put back.
     """
     if (environ['REQUEST_METHOD'] != 'POST'
             or not POLL.fullmatch(environ.get('PATH_INFO', ''))

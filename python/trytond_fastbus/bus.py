@@ -1,7 +1,7 @@
-"""The stand-in for the module trytond.bus, its route included.
+"""The replacement of the module trytond.bus, including its route.
 
-`trytond_fastbus.install()` puts it in place of that module, and it has that
-module's names.
+`trytond_fastbus.install()` puts it in place of that module. It has the same
+names.
 """
 import json
 import logging
@@ -32,8 +32,8 @@ if config.get('bus', 'class'):
 else:
     Bus = LongPollingBus
 
-# From 7.8 on a session is valid for one address, the client learns where the
-# bus is when it logs in, and the configuration is read at each call.
+# From 7.8 on a session is valid for one address, the login tells the client
+# the address of the bus, and the configuration is read at each call.
 _FROM_7_8 = hasattr(app, 'session_valid')
 if _FROM_7_8:
     session_valid = app.session_valid
@@ -55,13 +55,14 @@ def subscribe(request, database_name):
     allow_subscribe, url_host = _access()
     if not allow_subscribe:
         raise exceptions.NotImplemented
-    # Stock compares the last slash as well, and is never asked then.
+    # Stock compares the last slash as well, and then never serves a poll.
     if url_host and url_host.rstrip('/') != request.host_url.rstrip('/'):
         return _elsewhere(request, url_host)
     userid, username = _user(request)
     channels, last_message = body.asked(
         getattr(request, 'parsed_data', None))
-    # The user's own channel is the only one that tells who asks.
+    # The user's own channel, which is added below, is the only one that
+    # identifies the user.
     channels = {c for c in channels if not c.startswith('user:')}
     channels.add('user:%s' % userid)
     logger.info(
@@ -85,7 +86,8 @@ def _elsewhere(request, url_host):
         raise exceptions.Unauthorized
     response = redirect(
         urljoin(url_host, request.path), HTTPStatus.PERMANENT_REDIRECT)
-    # The administrator may change it one day.
+    # Cached for a limited time only, because the administrator may change the
+    # URL.
     response.headers['Cache-Control'] = (
         'private, max-age=%s' % _web_cache_timeout)
     return response
@@ -113,7 +115,7 @@ def _response(database_name, channels, last_message):
 
 
 def _answers_with_ours():
-    "Whether the configured class makes its responses as ours does"
+    "Whether the configured class makes its responses as our class does"
     def defined_by(name):
         return next((c for c in Bus.__mro__ if name in vars(c)), None)
     return all(

@@ -1,4 +1,4 @@
-"""The certificate of the bus server, and its end."""
+"""The certificate of the bus server, and its expiry."""
 import logging
 import ssl
 import time
@@ -7,12 +7,12 @@ logger = logging.getLogger('trytond.bus')
 
 DAY = 24 * 60 * 60
 
-# Days before its end at which a certificate should have been renewed
+# Days before its expiry when a certificate should have been renewed
 RENEWED = 14
 
 
 def warn(path, key):
-    "Log that clients refuse the certificate, or will soon"
+    "Log that the certificate has expired, or will soon"
     try:
         days, date = end(read(path, key))
     except ssl.SSLError as error:
@@ -26,12 +26,12 @@ def warn(path, key):
 
 
 def read(path, key):
-    "Read a certificate by a handshake with itself, as ssl has no other way"
+    "Read a certificate by a handshake in memory, as ssl has no other way"
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(path, key)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
-    # It is trusted whoever has signed it.
+    # Trusted regardless of its issuer.
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     client.load_verify_locations(path)
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -46,7 +46,7 @@ def read(path, key):
 
 
 def end(certificate):
-    "Return the days until the end of a certificate, and its date"
+    "Return the days until a certificate expires, and the date"
     seconds = ssl.cert_time_to_seconds(certificate['notAfter'])
     return int((seconds - time.time()) // DAY), time.strftime(
         '%Y-%m-%d', time.gmtime(seconds))

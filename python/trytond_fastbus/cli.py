@@ -1,4 +1,4 @@
-"""The command trytond-bus: the bus server, and what helps to run it."""
+"""The command trytond-bus: the bus server, and the commands around it."""
 import logging
 import os
 import sys
@@ -9,7 +9,7 @@ logger = logging.getLogger('trytond.bus')
 
 
 def main(args=None):
-    "Do what the arguments ask for, and exit with its status"
+    "Run the command in the arguments, and exit with its status"
     sys.exit(_run(sys.argv[1:] if args is None else args))
 
 
@@ -17,7 +17,7 @@ def _run(args):
     program = 'trytond-bus'
     try:
         sources.check_environment()
-        # It imports trytond, which reads the environment and TRYTOND_CONFIG.
+        # This imports trytond, which reads the environment and TRYTOND_CONFIG.
         from . import commands
         options = commands.parse(args)
         program = options.parser.prog
@@ -25,8 +25,8 @@ def _run(args):
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of the output has closed it: the interpreter would fail
-        # to flush at its exit.
+        # The reader has closed the output. Without this the interpreter would
+        # fail to flush it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

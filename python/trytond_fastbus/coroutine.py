@@ -1,4 +1,4 @@
-"""Waiting under gevent: a greenlet waits, its hub never does."""
+"""Waiting under gevent. A greenlet waits, and its hub never does."""
 import os
 import sys
 import threading
@@ -9,31 +9,31 @@ from ._native import WokenQueue
 
 _staying = []
 _wakers = weakref.WeakKeyDictionary()
-# The parent's greenlets wait for what the child will never hear of.
+# The parent's greenlets wait for events that never reach the child.
 os.register_at_fork(after_in_child=_wakers.clear)
 
 
 def ends_at_exit():
-    "Whether the running thread is one that the interpreter's exit ends"
+    "Whether the interpreter's exit ends the running thread"
     return not is_patched() and threading.current_thread().daemon
 
 
 def stay_in_child(parent):
-    """Never let the running greenlet go on in the child of a fork.
+    """Never let the running greenlet continue in the child of a fork.
 
-    Unlike a thread it would, with connections that are the parent's: they
-    must not even be closed there.
+    Unlike a thread it would continue, with the parent's connections, which
+    must not even be closed in the child.
     """
     if os.getpid() == parent:
         return
     import gevent
-    # One that nobody knows is ended.
+    # A greenlet without a reference would be ended.
     _staying.append(gevent.getcurrent())
     gevent.get_hub().switch()
 
 
 def current_waker():
-    "The waker of the running hub, None where threads are threads"
+    "The waker of the running hub, None if threads are not greenlets"
     if not is_patched():
         return None
     import gevent
@@ -45,16 +45,16 @@ def current_waker():
 
 
 def is_patched():
-    "Whether what looks like a thread is a greenlet"
+    "Whether gevent has replaced threads by greenlets"
     monkey = sys.modules.get('gevent.monkey')
     return monkey is not None and monkey.is_module_patched('threading')
 
 
 @contextmanager
 def time_limit(seconds):
-    """Have what a greenlet does end after some seconds, with TimeoutError
+    """Raise TimeoutError in a greenlet after this number of seconds.
 
-    What a thread does goes on.
+    In a thread it has no effect.
     """
     if not is_patched():
         yield
@@ -68,8 +68,8 @@ def time_limit(seconds):
 class _Waker:
     """Resumes the waiting greenlets of a hub.
 
-    Any thread may put the token of one of them into the queue, which then
-    signals the watcher; the rest happens in the hub's thread.
+    Any thread may put the token of a greenlet into the queue. The queue then
+    signals the watcher, and the rest happens in the hub's thread.
     """
 
     def __init__(self, hub):
@@ -85,7 +85,8 @@ class _Waker:
         waiter = Waiter(self._hub())
         timer = self._loop.timer(timeout)
         if not self._switches:
-            # Only then: it would keep a hub alive that nobody waits in.
+            # Started only now, because it would keep a hub without waits
+            # alive.
             self._watcher.start(self._resume)
         self._switches[token] = waiter.switch
         try:
@@ -101,7 +102,8 @@ class _Waker:
 
     def _resume(self):
         for token in self.queue.take():
-            # One that has timed out is gone.
+            # A wait that has timed out has no entry.
             if switch := self._switches.get(token):
-                # Not at once: a crowd would stall the hub.
+                # Resumed later, because resuming a crowd at once would stall
+                # the hub.
                 self._loop.run_callback(switch, None)

@@ -1,9 +1,9 @@
 """Ending the wait of a client that has closed its connection, and of all
 clients when the WSGI server's process is to end.
 
-A WSGI server does not tell when a client goes away, so that a poll that
-nobody will read keeps its thread until the time-out. Some servers hand the
-connection's socket to the application: there the wait ends at once.
+A WSGI server does not tell when a client closes its connection, so its poll
+occupies a thread until the timeout. Some servers pass the connection's socket
+to the application. With these the wait ends at once.
 """
 import os
 import select
@@ -16,21 +16,21 @@ from werkzeug.exceptions import HTTPException
 
 from . import _native, body
 
-# Seconds between two looks whether a worker of gunicorn is to end
+# Seconds between two checks whether a worker of gunicorn has to end
 LOOK_EVERY = .25
 
-# By process and thread. Not of the context, which a thread that answers a
-# request hands on to those that it starts, in free-threaded Python: the client
-# is not theirs.
+# By process and thread. A context variable would be wrong, because in
+# free-threaded Python a thread passes its context to the threads that it
+# starts, and the client is not theirs.
 _sockets = {}
 _watchers = {}
-# The processes whose end is watched
+# The processes that have a thread which watches for their end
 _workers = set()
 
 
 class Middleware:
-    """Ends the waits of clients that have gone, in all that app answers, and
-    refuses polls whose body is none"""
+    """Ends the waits of clients that have closed their connection, in all
+    requests of app, and refuses polls with an invalid body"""
 
     def __init__(self, app):
         self.app = app
@@ -46,7 +46,7 @@ class Middleware:
 
 @contextmanager
 def serving(environ):
-    "In this thread it is the client of this request that waits"
+    "Within the block, this thread serves the client of this request"
     key = _key()
     before = _sockets.get(key)
     _sockets[key] = (
@@ -65,12 +65,12 @@ def _key():
 
 
 def watch(hang_up):
-    """Call hang_up when the client of the request goes away.
+    """Call hang_up when the client of the request closes its connection.
 
     Returns a function that ends the watch, or None when nothing is watched.
     """
     socket = _sockets.get(_key())
-    # Where gevent has patched it away a wait costs no thread.
+    # gevent removes epoll, but there a wait occupies no thread.
     if socket is None or not hasattr(select, 'epoll'):
         return None
     pid = os.getpid()
@@ -81,12 +81,12 @@ def watch(hang_up):
 
 
 def end_with_worker():
-    """Have all waits of this process end when gunicorn tells it to.
+    """End all waits of this process when gunicorn tells it to end.
 
-    On SIGTERM, also that of a reload, a worker waits for its requests to end,
-    for graceful_timeout, and kills them then. It has no hook for that, and
-    only the main thread may handle signals. But any thread can tell which
-    object does.
+    On SIGTERM, for example of a reload, a worker waits up to graceful_timeout
+    for its requests and then kills them. It has no hook for that, and only the
+    main thread may handle signals. But any thread can find the object that
+    handles them.
     """
     handler = signal.getsignal(signal.SIGTERM)
     worker = getattr(handler, '__self__', None)
@@ -106,7 +106,7 @@ def _end_with(worker):
 
 
 class _Watcher:
-    "A thread that waits for the end of any connection"
+    "A thread that waits until any of the connections is closed"
 
     def __init__(self):
         self._epoll = select.epoll()
@@ -123,8 +123,8 @@ class _Watcher:
             self._watched[fd] = hang_up
 
         def end():
-            # The thread that ends the watch is the one that closes the
-            # socket later: the number can not be another's yet.
+            # The thread that ends the watch closes the socket later, so the
+            # number can't belong to another socket yet.
             with self._lock:
                 with suppress(OSError):
                     self._epoll.unregister(fd)
@@ -136,7 +136,7 @@ class _Watcher:
             for fd, _ in self._epoll.poll():
                 with self._lock:
                     hang_up = self._watched.get(fd)
-                    # Meanwhile the number may be that of another socket.
+                    # By now the number may belong to another socket.
                     gone = hang_up and _has_gone(fd)
                 if gone:
                     hang_up()

@@ -1,4 +1,4 @@
-"""Listening to what is published in the databases of this process.
+"""The listeners of the databases of this process.
 
 A database has a listener from its first subscription until `[database]
 timeout` seconds after the last one. The thread of the loop calls all of them.
@@ -19,25 +19,25 @@ from .source.driver import CONNECT_TIMEOUT
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
-# That of the module belongs to the programs, which may set its seed.
+# Not the module's generator, because a program may set its seed.
 _random = random.SystemRandom()
 
 # Seconds between two attempts to connect
 RETRY_MIN, RETRY_MAX = .1, 1
 
-# How many databases without a connection try to connect in a second. The
-# first that succeeds has all others try at once.
+# How many databases without a connection try to connect in a second. After the
+# first success all others try at once.
 RETRIES = 20
 
 
 def ensure(bus, database):
-    "Have the database listened to from now on"
+    "Start a listener of the database, unless there is one"
     pid = os.getpid()
     lock = bus._queues_lock[pid]
     with lock:
         queue = bus._queues.get((pid, database))
         if not queue:
-            # What is wrong with it is said here, rather than in the thread.
+            # An invalid value is reported here, rather than in the thread.
             settings.database_timeout()
             native = _native.DatabaseBus(
                 database,
@@ -50,20 +50,20 @@ def ensure(bus, database):
             queue['listener'] = Listener(
                 bus, database, queue, running, open_source)
             bus._queues[pid, database] = queue
-        # When somebody asked last is known to the bus. Others may set an
+        # The bus knows the time of the last poll. Other code may set an
         # earlier end, as trytond's tests do.
         queue['timeout'] = math.inf
         queue['bus'].listen()
 
 
 def part_channel(bus):
-    """The channel of payloads that are too large for one NOTIFY: their parts,
-    or the number that they have in the journal"""
+    """The channel for payloads that are too large for one NOTIFY. It carries
+    their parts, or their journal number"""
     return bus._channel + '.part'
 
 
 def deliver(bus, database, payloads):
-    "Put payloads on the bus of this process, if it is subscribed to"
+    "Put payloads on the bus of this process, if it has subscribers"
     key = os.getpid(), database
     queue = bus._queues.get(key)
     if queue and not _ended(bus, key, queue):
@@ -72,14 +72,14 @@ def deliver(bus, database, payloads):
 
 
 def ring(bus, database):
-    "Have the database looked into, if this process subscribes to it"
+    "Ask for a look, if this process subscribes to the database"
     queue = bus._queues.get((os.getpid(), database))
     if queue:
         queue['bus'].ring()
 
 
 def listen(bus, database):
-    "Listen to the database until nobody subscribes"
+    "Listen to the database until it has no subscribers"
     ensure(bus, database)
     if queue := bus._queues.get((os.getpid(), database)):
         queue['listener'].join()
@@ -96,8 +96,8 @@ class Listener:
     - waiting: it connects again at its deadline
     - ended
 
-    What begins with on_ is called by the loop, the rest of its methods that
-    are not private by any thread.
+    The loop calls the methods on_*. Any thread may call the other methods that
+    are not private.
     """
 
     def __init__(self, bus, name, queue, running, open_source):
@@ -113,7 +113,7 @@ class Listener:
         self._state = 'connecting'
         self._is_rung = False
         self._retries = 0
-        # When the connection was lost, None while it is there
+        # The time at which the connection was lost, None while it is open
         self._lost = None
         self.key = self.bell = self.due = None
         if running:
@@ -136,7 +136,7 @@ class Listener:
         self._connect()
 
     def on_readable(self):
-        # A bell that rang at the same moment may have begun a look.
+        # A bell that rang at the same time may have begun a look.
         if self._state != 'listening' or self._ends():
             return
         try:
@@ -171,7 +171,7 @@ class Listener:
                 self._set_due()
 
     def on_end(self):
-        "The loop dies: the next subscription starts another one"
+        "The loop has failed. The next subscription starts another one"
         with self._bus._queues_lock[self._place[0]]:
             if self._bus._queues.get(self._place) is self._queue:
                 del self._bus._queues[self._place]
@@ -190,7 +190,7 @@ class Listener:
             self._loop.set_due(self, 0)
 
     def look_soon(self):
-        "Look whether the connection is there, since another one was lost"
+        "Check the connection, because that of another database was lost"
         if self._state == 'listening':
             soon = time.monotonic() + _random.uniform(
                 0, settings.select_timeout())
@@ -202,7 +202,7 @@ class Listener:
 
     def _connect(self):
         self._state = 'connecting'
-        # Some may take longer, for a server that is slow.
+        # Every fourth attempt may take longer, for a slow server.
         limit = None if self._retries % 4 == 0 else CONNECT_TIMEOUT
         channels = self._bus._channel, part_channel(self._bus)
         self._submit(
@@ -224,7 +224,7 @@ class Listener:
         self._listen()
 
     def _listen(self):
-        "Wait for what is sent, unless it ends"
+        "Wait for notifications, unless the listener has to end"
         self._state = 'looking'
         if self._ends():
             return
@@ -270,7 +270,7 @@ class Listener:
             self._source = None
 
     def _fail(self, error):
-        "Connect again after a while"
+        "Connect again after the back-off"
         try:
             self._close()
         except Exception:
@@ -308,7 +308,7 @@ class Listener:
             min(RETRY_MIN * 2 ** min(self._retries, 9), RETRY_MAX),
             lost / RETRIES)
         self._retries += 1
-        # At random so that many processes do not all come at once
+        # Random, so that many processes do not connect at the same time
         self._loop.set_due(
             self, time.monotonic() + pause * _random.uniform(.5, 1))
 
@@ -333,7 +333,7 @@ class Listener:
         self._finish()
 
     def _ends(self):
-        "End if nobody has subscribed for the time-out"
+        "End if there was no subscription for the timeout"
         if not _ended(self._bus, self._place, self._queue):
             return False
         self._close()
@@ -354,16 +354,16 @@ def _timeout(queue):
 
 
 def _ended(bus, key, queue):
-    "Forget the queue if nobody has subscribed for the time-out"
+    "Remove the queue if there was no subscription for the timeout"
     if (bus._queues.get(key) is queue
             and not queue['bus'].is_idle(_timeout(queue))):
         return False
     with bus._queues_lock[key[0]]:
         if bus._queues.get(key) is not queue:
-            # Somebody has dropped it, and another listener may be there.
+            # The queue was removed, and another listener may exist.
             queue['bus'].abandon()
             return True
-        # A subscription may have arrived in between.
+        # A subscription may have arrived in the meantime.
         if not queue['bus'].remove(_timeout(queue)):
             return False
         del bus._queues[key]

@@ -1,4 +1,4 @@
-"""What trytond-bus logs, and at which level."""
+"""The logging of trytond-bus, and its levels."""
 import importlib.metadata
 import logging
 import os
@@ -14,8 +14,8 @@ life = logging.getLogger('trytond.bus.server')
 
 def configure(options):
     """Log a line at the start of a server and at its end, unless the
-    administrator has chosen what is logged, and none of the pool of
-    connections"""
+    administrator has configured logging, and drop the lines of the connection
+    pool"""
     logging.getLogger('psycopg.pool').addFilter(_is_wanted)
     if not (options.verbose or options.logconf
             or 'TRYTOND_LOGGING_LEVEL' in os.environ):
@@ -23,8 +23,8 @@ def configure(options):
 
 
 def _is_wanted(record):
-    """Whether a line of the pool of connections is logged: it has one for
-    each attempt to connect, where the bus has one for each loss"""
+    """Whether a line of the connection pool is logged. The pool logs each
+    attempt to connect, and the bus logs each lost connection"""
     return (
         record.levelno >= logging.ERROR
         or logger.isEnabledFor(logging.DEBUG))
@@ -70,14 +70,14 @@ class Life:
 
 
 def version():
-    "The versions of what runs, such as '0.1.0 (trytond 8.2.3)'"
+    "The running versions, such as '0.1.0 (trytond 8.2.3)'"
     return "%s (trytond %s)" % (
         importlib.metadata.version('trytond-fastbus'),
         importlib.metadata.version('trytond'))
 
 
 def in_short(names, most=5):
-    "Names with commas between them, of many the first and how many more"
+    "Names separated by commas; of many, the first ones and a count"
     names = list(names)
     text = ', '.join(names[:most])
     if len(names) > most:

@@ -1,5 +1,5 @@
-"""The thread that waits for the databases of this process: for what they
-send, for bells and for deadlines."""
+"""The thread that waits for the notifications, bells and deadlines of all
+databases of this process."""
 import heapq
 import itertools
 import logging
@@ -21,11 +21,11 @@ _loops = {}
 
 
 def current(lock):
-    """The loop of this process, started where there is none.
+    """The loop of this process, which is started if there is none.
 
-    lock must be held: the loop takes it before it ends.
+    lock must be held, because the loop takes it before it ends.
 
-    Raises RuntimeError where no thread can be started.
+    Raises RuntimeError if no thread can be started.
     """
     pid = os.getpid()
     loop = _loops.get(pid)
@@ -41,10 +41,10 @@ def current(lock):
 
 
 class Loop:
-    """Calls those that wait, in one thread, which must never block.
+    """Calls its waiters in one thread, which must never block.
 
-    A waiter has the methods on_start, on_readable, on_ring, on_due and on_end,
-    and the attributes key and bell, which this sets, and due: a moment of
+    A waiter has the methods on_start, on_readable, on_ring, on_due and on_end.
+    The loop sets its attributes key and bell. Its attribute due is a time of
     time.monotonic, or None.
     """
 
@@ -55,7 +55,7 @@ class Loop:
         self._bell = self._alarm.bell(0)
         # By the key of their bell
         self._waiters = {}
-        # What other threads want to be called here
+        # The functions that other threads want to have called here
         self._calls = deque()
         self._deadlines = []
         self._order = itertools.count(1)
@@ -63,26 +63,26 @@ class Loop:
         self._workers = Workers()
 
     def add(self, waiter):
-        "Have a waiter called from now on; the lock must be held"
+        "Call a waiter from now on; the lock must be held"
         waiter.key = key = next(self._order)
         waiter.bell = self._alarm.bell(key)
         self._waiters[key] = waiter
         self.call(waiter.on_start)
 
     def remove(self, waiter):
-        "Have a waiter called no more"
+        "Call a waiter no more"
         waiter.due = None
         del self._waiters[waiter.key]
 
     def watch(self, waiter, fd):
-        "Have on_readable called while the descriptor is readable"
+        "Call on_readable while the descriptor is readable"
         self._selector.register(fd, selectors.EVENT_READ, waiter.on_readable)
 
     def unwatch(self, fd):
         self._selector.unregister(fd)
 
     def set_due(self, waiter, due):
-        "Have on_due called at a moment, instead of any before"
+        "Call on_due at this time, which replaces an earlier one"
         waiter.due = due
         heapq.heappush(self._deadlines, (due, next(self._order), waiter))
 
@@ -103,16 +103,16 @@ class Loop:
         self._workers.submit(call)
 
     def call(self, function):
-        "Have a function called in the thread of the loop"
+        "Call a function in the thread of the loop"
         self._calls.append(function)
         self._bell.ring()
 
     def waiters(self):
-        "The waiters there are"
+        "The current waiters"
         return list(self._waiters.values())
 
     def run(self):
-        "Call those that wait until there are none"
+        "Call the waiters until there are none"
         try:
             with selectors.DefaultSelector() as self._selector:
                 self._selector.register(
@@ -124,7 +124,8 @@ class Loop:
                     coroutine.stay_in_child(self._pid)
                     self._call_due()
         except BaseException:
-            # Should it be killed, the next subscriptions start another one.
+            # If the thread is killed, the next subscription starts another
+            # one.
             with self._lock:
                 _loops.pop(self._pid, None)
             for waiter in self.waiters():
@@ -143,7 +144,7 @@ class Loop:
         try:
             function()
         except Exception:
-            # The other databases go on.
+            # The other databases continue.
             logger.exception("the bus listener failed")
 
     def _left(self):
