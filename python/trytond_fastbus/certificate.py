@@ -12,7 +12,7 @@ RENEWED = 14
 
 
 def warn(path, key):
-    "Log that the certificate has expired, or will soon"
+    "Log that clients refuse the certificate, or that it expires soon"
     try:
         days, date = end(read(path, key))
     except ssl.SSLError as error:

@@ -1,11 +1,12 @@
-"""The metrics of a trytond that answers the polls itself."""
+"""The metrics of class mode."""
 from . import _native
 
 
 class Middleware:
-    """Answers a path with the metrics of this process, for Prometheus
+    """Serves the metrics of this process at a path, for Prometheus.
 
-    It asks for no session. Each process of the WSGI server counts for itself.
+    It requires no session. Each process of the WSGI server has its own
+    counters.
     """
 
     def __init__(self, app, path='/trytond-bus/metrics'):

@@ -1,8 +1,8 @@
 """The options of the configuration: one entry for each.
 
-`settings` reads by this table, `trytond-bus check` and the start of the bus
-server refuse by it, and the documentation prints it
-(`python python/trytond_fastbus/options.py`).
+`settings` reads values by this table. `trytond-bus check` and the start of the
+bus server refuse invalid values by it. The documentation prints it (`python
+python/trytond_fastbus/options.py`).
 """
 from typing import NamedTuple
 
@@ -23,8 +23,8 @@ class Option(NamedTuple):
     """A key of the configuration.
 
     kind is 'int', 'bool', 'choice', 'uri', 'url', 'origins', 'addresses' or
-    'class'. Only an int has least and greatest, and a unit unless it is a
-    count; only a choice has choices.
+    'class'. Only an int has least and greatest, and it has a unit unless it is
+    a count. Only a choice has choices.
     """
 
     name: str
@@ -86,7 +86,7 @@ def _bytes(name, default, least, greatest, side, help):
 
 
 OPTIONS = [
-    # trytond's own
+    # The keys of trytond
     _text('class', 'class', None, TRYTOND,
         "class of the bus: trytond_fastbus.Bus"),
     _flag('allow_subscribe', False, BOTH,
@@ -173,7 +173,7 @@ OPTIONS = [
         "connections; while there are this many no other is accepted"),
     _seconds('hold_time', 20, 1, HOUR, SERVER,
         "time for which a poll is held that can't be served now"),
-    # Of other sections, which are trytond's
+    # Keys of other sections, which belong to trytond
     _text('uri', 'uri', 'sqlite://', BOTH,
         "address of the database server", section='database'),
     _count('maxconn', 64, 1, 100_000, BOTH,

@@ -1,4 +1,4 @@
-"""Sending a message in the transaction."""
+"""Publishing a message in the transaction."""
 import json
 
 from . import _native, journal, settings
@@ -6,9 +6,9 @@ from .listener import deliver, part_channel, ring
 
 
 def send(bus, transaction, channel, message):
-    """Send a message, in JSON of ASCII, once the transaction is committed.
+    """Send a message, in ASCII JSON, when the transaction commits.
 
-    Raises ValueError when it is larger than [bus] message_size.
+    Raises ValueError if it is larger than [bus] message_size.
     """
     payload = '{"channel":%s,"message":%s}' % (json.dumps(channel), message)
     limit = settings.message_size()
@@ -35,26 +35,27 @@ def send(bus, transaction, channel, message):
 
 
 def _write(bus, transaction, channel, message):
-    "Write the message to the journal; whether that could be done"
+    "Write the message to the journal; return whether that succeeded"
     table = journal.of(transaction.database.name, bus._channel)
     if not table or not table.insert(transaction, channel, message):
         return False
     if not transaction.database.has_channel():
-        # Those who wait in this process need not wait for the next look.
+        # The waiters of this process need not wait for the next look.
         _finish(bus, transaction, journaled=True)
     return True
 
 
 def _finish(bus, transaction, payloads=(), journaled=False):
-    """Tell the subscribers of this process once trytond has committed.
+    """Inform the subscribers of this process after trytond's commit.
 
-    What the database can't carry to the others (SQLite) reaches those here.
+    SQLite has no NOTIFY, so without a journal its messages reach only this
+    process.
     """
     manager = transaction.join(
         _LocalDataManager(bus, transaction.database.name))
     manager.payloads.extend(payloads)
     manager.journaled |= journaled
-    # None stands for autocommit, on SQLite.
+    # On SQLite, None stands for autocommit.
     if getattr(transaction.connection, 'isolation_level', '') is None:
         manager.tpc_finish(transaction)
 
@@ -68,7 +69,7 @@ class _LocalDataManager:
         self.tpc_abort(None)
 
     def __eq__(self, other):
-        # There is one for each transaction, found by join.
+        # All are equal, so that join finds the one of the transaction.
         return isinstance(other, _LocalDataManager)
 
     __hash__ = None

@@ -1,4 +1,4 @@
-"""The threads that answer what the bus server asks."""
+"""The threads that answer the questions of the bus server."""
 import logging
 import threading
 import time
@@ -11,19 +11,19 @@ from .sessions import Sessions
 
 logger = logging.getLogger('trytond.bus')
 
-# Seconds for which a thread waits before it looks whether it is to end
+# Seconds for which a thread waits before it checks whether it has to end
 LOOK_EVERY = .5
 
-# Seconds without work after which a thread that is one too many ends
+# Seconds without work after which a surplus thread ends
 IDLE = 10
 
-# The most threads: those that wait for databases which do not answer, and
-# some for the others
+# The limit of threads, including those that wait for databases which do not
+# answer
 THREADS_MAX = 32
 
 
 class Questions:
-    "Answers what the bus server asks"
+    "Answers the questions of the bus server"
 
     def __init__(self, server, bus, databases):
         self._server = server
@@ -43,7 +43,7 @@ class Questions:
 
     @contextmanager
     def threads(self, number):
-        """Answer in so many threads, and in more while these wait for
+        """Answer in this number of threads, and in more while these wait for
         databases"""
         if settings.check_access(False) or (
                 # Before 7.8 trytond can't check a session without modules.
@@ -59,14 +59,15 @@ class Questions:
             yield
         finally:
             self._ended.set()
-            # One that waits for a database must not hold the exit for long.
+            # A thread that waits for a database must not delay the exit for
+            # long.
             end = time.monotonic() + 4 * LOOK_EVERY
             for thread in list(self._threads):
                 thread.join(max(end - time.monotonic(), 0))
             self._sessions.close()
 
     def _load(self):
-        "Load the modules of the databases that are named"
+        "Load the modules of the named databases"
         for database in self._named:
             try:
                 access.load(database)
@@ -83,7 +84,7 @@ class Questions:
         try:
             thread.start()
         except RuntimeError as error:
-            # Those that run do what there is to do.
+            # The running threads do the work.
             with self._lock:
                 self._threads.discard(thread)
             logger.warning("no further thread can be started: %s", error)
@@ -102,7 +103,7 @@ class Questions:
                 self._threads.discard(thread)
 
     def _next(self):
-        "The next request, or None after a while without one"
+        "The next question, or None after a while without one"
         end = time.monotonic() + IDLE
         with self._lock:
             self._idle += 1
@@ -116,12 +117,12 @@ class Questions:
             self._idle -= 1
             is_last = not self._idle and len(self._threads) < THREADS_MAX
         if request and is_last:
-            # This one may wait for a database: another takes its place.
+            # This thread may wait for a database, so another one replaces it.
             self._start()
         return request
 
     def _is_spare(self, thread):
-        "Whether the thread is one too many; it is not counted any more then"
+        "Whether the thread is surplus; if so, it is not counted any more"
         with self._lock:
             is_spare = len(self._threads) > self._least and self._idle > 0
             if is_spare:
@@ -132,7 +133,7 @@ class Questions:
         try:
             self._answers[type(request)](request)
         except Exception:
-            # The request counts as failed once it is dropped.
+            # The question counts as failed when it is dropped.
             logger.exception("a question of the bus server has failed")
 
     def _databases(self, request):

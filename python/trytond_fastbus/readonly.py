@@ -1,7 +1,7 @@
 """Connections that only read, outside of trytond's pools.
 
-None waits for long: neither for a place in a pool, nor for a database that
-does not answer, so that one database never holds up another.
+A wait is always short, for a place in a pool and for a database that does not
+answer, so that one database never delays another.
 """
 import json
 import os
@@ -15,37 +15,38 @@ from trytond import backend
 
 from . import _native, settings
 
-# Seconds in which a connection has to be there, and a query to be answered
+# Time limits in seconds for connecting and for a query
 CONNECT_TIMEOUT = 2
 QUERY_TIMEOUT = 2
 
-# How many connections are kept without work, and for how many seconds
+# The limit of idle connections, and the seconds for which they are kept
 KEEP = 8
 KEEP_TIME = 60
 
-# The key of the connection that looks for databases
+# The key of the connection that lists databases
 CATALOGUE = None
 
 
 class NoDatabase(Exception):
-    "There is no Tryton database of this name"
+    "There is no Tryton database with this name"
 
 
 class Connections:
     """Connections to databases, each for one thread at a time.
 
-    Its methods raise DatabaseOperationalError where a database can't be
-    reached, and NoDatabase where it has none of trytond's tables.
+    Its methods raise DatabaseOperationalError if a database can't be reached,
+    and NoDatabase if it does not have trytond's tables.
     """
 
     def __init__(self):
         self._is_postgresql = hasattr(backend.Database, '_connection_params')
-        # By database, with the time of its last use, the oldest first
+        # By database: a connection with the time of its last use, the oldest
+        # first
         self._kept = {}
         self._lock = threading.Lock()
 
     def exist(self, names):
-        "Return the set of those names that a database has"
+        "Return the set of the names for which a database exists"
         if not self._is_postgresql:
             return {name for name in names if _path(name)}
         return self._use(CATALOGUE, lambda connection: connection.exist(names))
@@ -64,7 +65,8 @@ class Connections:
             try:
                 return self._query(database, connection, query)
             except backend.DatabaseOperationalError:
-                # It may have been closed since; another one tells.
+                # The server may have closed it since. A new connection shows
+                # that.
                 pass
         return self._query(database, PostgreSQL(database), query)
 
@@ -94,7 +96,7 @@ class Connections:
             connection.close()
 
     def tick(self):
-        "Close connections that have had no work for a while"
+        "Close connections that are idle for too long"
         then = time.monotonic() - KEEP_TIME
         with self._lock:
             old = [
@@ -111,7 +113,7 @@ class Connections:
 
 
 class PostgreSQL:
-    "A connection with the parameters that trytond has"
+    "A connection with trytond's parameters"
 
     def __init__(self, database):
         name = database
@@ -126,8 +128,9 @@ class PostgreSQL:
         self._connection = driver.connect(**parameters)
         self._fd = None
         try:
-            # One that the driver does not close: its number may become that
-            # of another connection, which the watchdog would shut down.
+            # A duplicate that the driver does not close. Otherwise the number
+            # may be reused for another connection, which the watchdog would
+            # shut down.
             self._fd = os.dup(self._connection.fileno())
             self._connection.autocommit = True
             if hasattr(self._connection, 'prepare_threshold'):
@@ -165,10 +168,12 @@ class PostgreSQL:
     @contextmanager
     def _transaction(self):
         cursor = self._connection.cursor()
-        # What a pooler or the network swallows is no matter of PostgreSQL's.
+        # PostgreSQL's timeout has no effect when a pooler or the network drops
+        # the query or the answer.
         deadline = _native.watch(self._fd, QUERY_TIMEOUT + 1)
         try:
-            # Of the transaction only: a pooler gives the connection to others.
+            # Only for the transaction, because a pooler gives the connection
+            # to others.
             cursor.execute(
                 "BEGIN READ ONLY; SET LOCAL statement_timeout = %d"
                 % (QUERY_TIMEOUT * 1000))
@@ -194,7 +199,7 @@ def _path(name):
 
 
 def _sessions_of_sqlite(database, keys):
-    # It is opened each time, as the file may be another one.
+    # It is opened each time, because the file may have been replaced.
     if not _path(database):
         raise NoDatabase(database)
     connection = sqlite3.connect(

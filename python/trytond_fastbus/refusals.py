@@ -1,14 +1,14 @@
-"""Log lines of sessions that are refused, few of them whatever comes."""
+"""Log lines of refused sessions, at a limited rate."""
 import logging
 import threading
 import time
 
 logger = logging.getLogger('trytond.bus')
 
-# Seconds in which there is one line for an address
+# Seconds between two lines for an address
 LOG_EVERY = 10
 
-# How many addresses have lines of their own
+# The limit of addresses with lines of their own
 ADDRESSES_MAX = 1000
 
 
@@ -31,14 +31,14 @@ class Refusals:
                 refused[1] += 1
                 return
             self._addresses[address] = [time.monotonic() + LOG_EVERY, 0]
-        # trytond's own words, for what looks for them
+        # trytond's own words, for tools that match them
         logger.log(
             logging.INFO if reason == 'expired' else logging.ERROR,
             "session %s for '%s' from '%s' on database '%s'%s",
             reason, user, address, database, detail and ': ' + detail)
 
     def tick(self, everything=False):
-        "Log how many more there were from addresses whose time has come"
+        "Log the number of further refusals of the addresses that are due"
         now = time.monotonic()
         lines = []
         with self._lock:

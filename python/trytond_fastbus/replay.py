@@ -13,25 +13,25 @@ from .journal.purger import Deletion
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
-# How many polls are read for at a time, whose last message has left the
-# memory
+# How many polls whose last message was evicted are served at a time
 REQUESTS = 100
 
 # Seconds after which a table that could not be used is tried again
 RETRY = 10
 
-# Seconds that a page of rows takes, as the next one is made larger or smaller
+# Seconds that a page of rows should take; the size of the next page is
+# adjusted to that
 PAGE_TIME = .5
 
 
 class Replay:
     """The journal of a database, read into its bus.
 
-    Rows are the only source of its messages. The number in a notification is
-    a hint that there are new ones, which any role of the database can give.
+    Rows are the only source of its messages. The number in a NOTIFY is only a
+    hint that there are new rows, because any role of the database can send it.
 
-    limit makes the context manager that breaks the connection when it does
-    not answer in time.
+    limit returns a context manager that breaks the connection if it does not
+    answer in time.
     """
 
     def __init__(self, journal, connection, name, bus, limit=nullcontext):
@@ -43,19 +43,19 @@ class Replay:
         self._evicted = bus.evicted
         self._deletion = Deletion(journal)
         self._size = BYTES_MIN
-        # While the table can't be used: when that is tried again
+        # While the table can't be used: the time of the next attempt
         self._retry_at = 0
 
     @classmethod
     def start(cls, *args, **kwargs):
-        "Read the rows that were committed until now and were not read before"
+        "Read the rows that were committed until now and not read yet"
         self = cls(*args, **kwargs)
         self.look()
         return self
 
     def look(self, then=lambda: None):
-        """Read the new rows, do something, and let those polls go on that
-        wait for what other processes may have got before"""
+        """Read the new rows, call then, and wake the polls that wait for the
+        look"""
         self._bus.begin_look()
         with self._using_journal(tries=True) as usable:
             if usable:
@@ -68,11 +68,11 @@ class Replay:
                     self._answer(*request)
 
     def receive(self, notifications):
-        """Put notifications on the bus: of each whether it is a part, and its
-        payload.
+        """Put notifications on the bus, each a pair of whether it is a part,
+        and its payload.
 
-        Returns the last of them, from the first on for which rows have to be
-        read.
+        Returns the rest of them, from the first one on for which rows have to
+        be read.
         """
         taken, reasons = self._bus.receive(notifications)
         for reason in reasons:
@@ -82,7 +82,8 @@ class Replay:
         return notifications[taken:]
 
     def receive_slowly(self, notifications):
-        "Put those on the bus of which the first needs rows to be read"
+        """Put notifications on the bus, the first of which needs rows to be
+        read"""
         while notifications:
             count, number = self._bus.hinted(notifications)
             with self._using_journal() as usable:
@@ -95,7 +96,7 @@ class Replay:
         "Read the new rows up to this number"
         while True:
             position = self._bus.position
-            # What is older can't be asked for.
+            # Older rows have expired.
             after = position or self._ask(
                 self._journal.old, settings.journal_timeout())
             started = time.monotonic()
@@ -103,8 +104,9 @@ class Replay:
                 self._journal.read, after, self._size, max(until, after))
             if position:
                 if not rows or not self._bus.is_mark(*rows[0][:2]):
-                    # The row that was read last is not there: it was deleted
-                    # with all before it, or the numbers mean something else.
+                    # The last row that was read is missing. It was deleted
+                    # with all rows before it, or the numbers mean something
+                    # else.
                     self._bus.rewind()
                     until = NUMBER_MAX
                     continue
@@ -133,7 +135,8 @@ class Replay:
         except Exception as error:
             if getattr(self._connection, 'closed', False):
                 raise
-            # Refused for this poll, which gets what is in the memory
+            # The query is refused. This poll gets the messages that are in
+            # memory.
             logger.error(
                 "bus listener on '%s' can not read the journal for the "
                 "channels %r: %s", self._name, channels, str(error).strip())
@@ -143,7 +146,7 @@ class Replay:
 
     @contextmanager
     def _using_journal(self, tries=False):
-        "Whether the journal can be used; it is not if the block finds so"
+        "Whether the journal can be used; an error in the block suspends it"
         try:
             yield self._can_use_journal(tries)
         except Unusable as error:
@@ -167,7 +170,7 @@ class Replay:
         return True
 
     def _suspend(self, error):
-        "Go without the journal for a while"
+        "Continue without the journal for a while"
         if not self._retry_at:
             logger.error(
                 "bus listener on '%s' goes without the journal: %s",
@@ -176,7 +179,8 @@ class Replay:
         self._bus.use_journal(False)
 
     def _fit_size(self, seconds):
-        "Choose the bytes of the next page: no page is to reach the time limit"
+        """Choose the size of the next page, so that no page reaches the time
+        limit"""
         if seconds > PAGE_TIME:
             self._size = max(self._size // 2, BYTES_MIN)
         else:
@@ -203,7 +207,7 @@ class Replay:
 
 
 def put(database, bus, notifications):
-    "Put notifications on the bus: of each whether it is a part, its payload"
+    "Put notifications, pairs of is_part and payload, on the bus"
     _, reasons = bus.receive(notifications)
     for reason in reasons:
         logger.error(

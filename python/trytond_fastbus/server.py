@@ -14,30 +14,30 @@ logger = logging.getLogger('trytond.bus')
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
-# Seconds for which the main thread waits for a signal before it looks
-# whether the server is still there
+# Seconds for which the main thread waits for a signal before it checks whether
+# the server still runs
 LOOK_EVERY = .2
 
-# Seconds for which the start waits for databases that do not answer
+# Seconds for which the start waits for a database that does not answer
 PREPARE_TIMEOUT = 5
 
-# Seconds after which the databases that are named are listened to anew,
-# should nobody have polled them
+# Seconds between two calls that keep the listeners of the named databases
+# running without polls
 LISTEN_EVERY = 60
 
 
 def serve(databases=(), listen=None, admin_listen=None):
     """Serve until SIGTERM or SIGINT, and return the exit status of the
-    process. SIGHUP has it read its certificate again.
+    process. SIGHUP makes it read its certificate again.
 
-    databases are listened to from the beginning, the others from the first
-    poll on. listen and admin_listen, of addresses with commas between them,
-    take the place of the options of that name in the configuration.
+    The named databases have a listener from the beginning, the others from the
+    first poll on. listen and admin_listen, addresses separated by commas,
+    replace the options of that name in the configuration.
 
-    Raises ValueError for a configuration that can't be used, such as a
-    certificate, OSError for an
-    address that can't be listened on and RuntimeError where messages can't
-    reach the server: without a journal the database backend needs channels.
+    Raises ValueError for a configuration that can't be used, for example a
+    certificate; OSError for an address that can't be listened on; RuntimeError
+    if messages can't reach the server, because without a journal the database
+    backend needs channels.
     """
     options = settings.server()
     bus = bus_class()
@@ -53,7 +53,7 @@ def serve(databases=(), listen=None, admin_listen=None):
     if options['ssl']:
         _native.check_certificate(*options['ssl'])
         certificate.warn(*options['ssl'])
-    # Nothing is made for a configuration that can't be used.
+    # The tables are made only after the configuration is validated.
     _prepare(databases)
     signals = queue.SimpleQueue()
     for number in SIGNALS:
@@ -69,9 +69,9 @@ def serve(databases=(), listen=None, admin_listen=None):
 
 
 def _prepare(databases):
-    """Make the journals that are missing, of those databases that answer now.
+    """Make the missing journals of the databases that answer now.
 
-    Raises RuntimeError for one that can't be made.
+    Raises RuntimeError for a journal that can't be made.
     """
     failures = queue.SimpleQueue()
     threads = [
@@ -98,13 +98,14 @@ def _prepare_one(name, failures):
     except RuntimeError as error:
         failures.put(error)
     except backend.DatabaseOperationalError as error:
-        # The listener waits for it.
+        # The listener tries again.
         logger.warning(
             "no connection to '%s': %s", name, str(error).strip())
 
 
 def bus_class():
-    "The class of the bus: the configured one if it is ours, else ours"
+    """The class of the bus: the configured class if it is a subclass of ours,
+    else our class"""
     name = settings.read('class')
     if name:
         from trytond.tools import resolve

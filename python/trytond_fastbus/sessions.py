@@ -1,4 +1,4 @@
-"""The sessions that the bus server asks for, many by one query."""
+"""The session checks of the bus server, many in one query."""
 import datetime as dt
 import logging
 import math
@@ -16,13 +16,13 @@ from .refusals import Refusals
 
 logger = logging.getLogger('trytond.bus')
 
-# The longest token that is looked for, in characters: those of trytond have 64
+# The longest token that is looked up, in characters; trytond's have 64
 TOKEN_MAX = 1024
 
 # The greatest id that a user may have
 USER_MAX = 2 ** 31 - 1
 
-# Seconds in which the failure of a database is logged once
+# Seconds between two log lines about a database that fails
 LOG_EVERY = 60
 
 NO_ADDRESS = (
@@ -32,7 +32,7 @@ OTHER_ADDRESS = (
 
 
 class Sessions:
-    """Says which sessions are valid, as `ir.session.check` of trytond does.
+    """Checks sessions as `ir.session.check` of trytond does.
 
     No session is deleted, and no module is loaded.
     """
@@ -41,7 +41,7 @@ class Sessions:
         self._named = set(named)
         self._connections = Connections()
         self._refusals = Refusals()
-        # When the failure of a database was logged
+        # By database: the time at which its failure was logged
         self._failures = {}
 
     def close(self):
@@ -49,13 +49,13 @@ class Sessions:
         self._connections.close()
 
     def tick(self):
-        "To be called every second or so"
+        "Do the periodic work; called about every second"
         self._refusals.tick()
         self._connections.tick()
 
     def exist(self, names):
-        """Say of each database whether it exists; None where that can't be
-        told now"""
+        """Return for each database whether it exists; None if that can't be
+        checked now"""
         asked = [name for name in names if name not in self._named]
         try:
             found = self._connections.exist(asked) if asked else ()
@@ -65,9 +65,9 @@ class Sessions:
         return [name in self._named or name in found for name in names]
 
     def check(self, database, sessions):
-        """Say of each (user, token, address, is_local) of a database whether
-        it is 'valid' or 'invalid', its database 'unknown', or whether that
-        can't be told now ('failed')"""
+        """Return for each (user, token, address, is_local) of a database
+        'valid', 'invalid', 'unknown' if the database is unknown, or 'failed'
+        if the session can't be checked now"""
         if settings.session_check() == 'trytond':
             return [
                 self._check_by_trytond(database, *session)
@@ -118,19 +118,18 @@ class Sessions:
         return found
 
     def _check_by_trytond(self, database, user, token, address, is_local):
-        # As in a transaction, of which security.check may do without.
+        # As a transaction does; security.check may run without one.
         Flavor.set(backend.Database.flavor)
         if not _is_token(token) or user > USER_MAX:
             self._refusals.add(database, user, address, 'failed')
             return 'invalid'
         try:
-            # Where it has a pool it needs the modules, as it always does
-            # before 7.8.
+            # With a pool it needs the modules. Before 7.8 it always does.
             if not settings.MODULE or database in Pool.database_list():
                 access.load(database)
             remote_addrs = addresses.candidates(address, is_local)
             if not settings.MODULE:
-                # There a session has no address.
+                # In this series a session has no address.
                 del remote_addrs[1:]
             is_valid = any(
                 security.check(
@@ -157,7 +156,7 @@ def _is_token(token):
 
 
 def _refusal(rows, user, address, is_local, after, before):
-    """Why a session is refused, with what is found by its token: None, or a
+    """The reason to refuse a session, by the rows of its token: None, or a
     reason and a detail for the log"""
     refusal = 'failed', ''
     for owner, date, *opened in rows:

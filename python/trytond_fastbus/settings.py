@@ -25,20 +25,20 @@ ORIGIN = re.compile(r'[a-z][a-z0-9+.-]*://[^/\s]+|\*|null')
 
 
 class Invalid(ValueError):
-    """One or several values of the configuration that are not allowed, with
-    a line for each."""
+    """One or several invalid values of the configuration, with a line for
+    each."""
 
     def __init__(self, problems, nearest=None):
         super().__init__('\n'.join(problems))
         self.problems = problems
-        # The number that is allowed, for one out of its bounds
+        # The nearest allowed number, for a number out of its bounds
         self.nearest = nearest
 
 
 def read(name, section='bus', default=None):
     """Return the value of an option.
 
-    Raises Invalid where it is not allowed.
+    Raises Invalid if the value is not allowed.
     """
     text = _of_trytond_bus(section, name) or config.get(section, name)
     if text is None:
@@ -49,9 +49,9 @@ def read(name, section='bus', default=None):
 def used(name, section='bus', default=None):
     """Return the value of an option as trytond's process uses it.
 
-    A number out of its bounds is logged once and the nearest one that is
-    allowed is used, since trytond does not refuse to start for it. Raises
-    Invalid for a text that has no value.
+    A number out of its bounds is logged once, and the nearest allowed number
+    is used, because trytond starts nevertheless. Raises Invalid for a text
+    that has no value.
     """
     try:
         return read(name, section, default)
@@ -68,10 +68,11 @@ def _log(text):
 
 
 def _of_trytond_bus(section, name):
-    "The text of what trytond.bus has read when it was imported, before 7.8"
+    """The text of the value that trytond.bus read when it was imported (before
+    7.8)"""
     if MODULE or BY_NAME[section, name].kind != 'int':
         return None
-    # The tests of trytond set it there.
+    # trytond's tests set the value there.
     name = ('_db_' if section == 'database' else '_') + name
     value = getattr(sys.modules.get('trytond.bus'), name, None)
     return None if value is None else str(value)
@@ -95,17 +96,17 @@ def problem(name, section, text, reason):
     "The line about a value that is not allowed"
     shown = ' '.join(text.split())
     if BY_NAME[section, name].kind == 'uri':
-        # It may have a password.
+        # The URI may contain a password.
         shown = '%s:…' % shown.partition(':')[0]
     return "%s: [%s] %s = %s: it %s" % (
         sources.origin(section, name, text), section, name, shown, reason)
 
 
-# Each returns the value of a text, or raises ValueError that says what is
-# allowed.
+# Each function returns the value of a text, or raises ValueError with the
+# allowed values.
 
 def _int(option, text):
-    # Python's own limit of digits is far beyond any bound.
+    # Python's own limit of digits is far above any bound.
     if not re.fullmatch(r'[+-]?[0-9]{1,30}', text):
         raise ValueError(option.allowed)
     return int(text)
@@ -171,17 +172,17 @@ PARSERS = {
     'url': _url,
     'addresses': _addresses,
     'origins': _origins,
-    # It is imported where it is used.
+    # The class is imported at its use.
     'class': lambda option, text: text or None,
     }
 
 
 def addresses(text):
-    "The addresses in a text with commas between them"
+    "The addresses in a text, separated by commas"
     return list(filter(None, map(str.strip, text.split(','))))
 
 
-# What trytond's process uses; times are in seconds, sizes in bytes
+# The values that trytond's process uses; times are in seconds, sizes in bytes
 database_timeout = functools.partial(used, 'timeout', 'database')
 long_polling_timeout = functools.partial(used, 'long_polling_timeout')
 cache_timeout = functools.partial(used, 'cache_timeout')
@@ -197,15 +198,15 @@ session_check = functools.partial(used, 'session_check')
 
 
 def check_access(default):
-    """Whether a user gets the chats only of records that he may read; always
-    False where records have no chats"""
+    """Whether a user gets only the chats of records that he may read; always
+    False in a series without chats"""
     return used('check_access', default=default) and has_chat()
 
 
 @functools.cache
 def has_chat():
     "Whether records have chats in this series"
-    # Not imported, as trytond.ir may import trytond.bus.
+    # Not imported, because trytond.ir may import trytond.bus.
     directories = [os.path.join(path, 'ir') for path in trytond.__path__]
     return PathFinder.find_spec('trytond.ir.chat', directories) is not None
 
@@ -214,8 +215,8 @@ def server():
     """The options of the bus server, by name; times in seconds, sizes in
     bytes.
 
-    Raises Invalid for all that are not allowed, those that only trytond reads
-    among them.
+    Raises Invalid for all values that are not allowed, including those that
+    only trytond reads.
     """
     options, problems = {}, []
     for option in OPTIONS:
@@ -231,13 +232,13 @@ def server():
     except Invalid as error:
         problems += error.problems
     if problems:
-        # That of [ssl] has that of [bus] ssl as well.
+        # The problems of [ssl] include those of [bus] ssl.
         raise Invalid(list(dict.fromkeys(problems)))
     for name in ['listen', 'admin_listen']:
         if isinstance(options[name], str):
             options[name] = addresses(options[name])
     if options['num_proxies'] is None:
-        # Where trytond itself is behind the same proxies
+        # The default is that of trytond, which is behind the same proxies.
         options['num_proxies'] = read('num_proxies', 'web')
     options['cors'] = read('cors', 'web') or []
     options['check_access'] = check_access(False)
@@ -250,7 +251,7 @@ def ssl():
     """The paths of the certificate and of its private key with which the bus
     server speaks TLS, or None.
 
-    Raises Invalid where there is the path of the key only.
+    Raises Invalid if only the path of the key is set.
     """
     certificate, privatekey = map(_path_of_ssl, ['certificate', 'privatekey'])
     is_on = read('ssl')
@@ -269,12 +270,11 @@ def ssl():
 
 def _path_of_ssl(option):
     text = config.get('ssl', option)
-    # trytond takes a boolean for TLS that a proxy speaks.
+    # In trytond a boolean says that a proxy speaks TLS.
     return None if not text or text.lower() in BOOLEANS else text
 
 
 def descriptors(options, databases=0):
-    """How many files a bus server with these options may have to open, for
-    some databases: each has a connection that listens and one that checks
-    sessions"""
+    """How many files a bus server with these options may open. Each of the
+    databases has a connection that listens and one that checks sessions"""
     return options['max_connections'] + 100 + 2 * databases

@@ -1,4 +1,4 @@
-"""Where the configuration comes from: its files, and the environment."""
+"""The sources of the configuration: its files, and the environment."""
 import configparser
 import difflib
 import os
@@ -15,12 +15,12 @@ SECTIONS = {
     'attachment', 'bus', 'cache', 'database', 'email', 'html', 'password',
     'queue', 'report', 'request', 'session', 'ssl', 'web', 'wsgi middleware'}
 
-# The files that a command was given, in place of the environment's
+# The files in the options of a command, which replace those of the environment
 files = []
 
 
 class Value(NamedTuple):
-    "A text of the configuration, and the file or the variable that has it"
+    "A text of the configuration, and its file or variable"
 
     text: str
     origin: str
@@ -40,7 +40,7 @@ def check_environment():
 
 
 def paths():
-    "The paths of the files, of which a later one prevails"
+    "The paths of the files; a later file prevails"
     found = files or [os.environ.get(PREFIX + 'CONFIG')]
     return [os.path.expanduser(path) for path in found if path]
 
@@ -59,7 +59,7 @@ def variables():
 
 
 def values():
-    """Return {(section, key): Value} of all that is configured: as for
+    """Return {(section, key): Value} of the whole configuration. As for
     trytond, a file prevails over the environment.
 
     Raises OSError, ValueError or configparser.Error for a file that can't be
@@ -82,7 +82,7 @@ def values():
 
 
 def reasons(error):
-    "Return the lines that say what went wrong"
+    "Return the lines of an error's message"
     source = getattr(error, 'source', None)
     if isinstance(error, configparser.DuplicateOptionError):
         return ["%s, line %s: [%s] %s is given twice" % (
@@ -103,24 +103,24 @@ def reasons(error):
     if not lines or not isinstance(
             error, OSError | RuntimeError | ValueError) and (
             type(error).__module__.partition('.')[0] != __package__):
-        # Such as a KeyError says too little by itself.
+        # Some messages, such as that of a KeyError, say too little.
         return [' '.join([type(error).__name__ + ':', *lines])]
     return lines
 
 
 def origin(section, key, text):
-    "Return the file or the variable that this text comes from"
+    "Return the file or the variable that contains this text"
     try:
         found = values().get((section, key))
     except (OSError, ValueError, configparser.Error):
         found = None
-    # It may have been set by a program.
+    # A program may have set the value.
     return found.origin if found and found.text == text else "configuration"
 
 
 def unknown():
-    """Return a line for each key of [bus] that nothing reads, and for each
-    section and variable that was meant for [bus] and has no effect"""
+    """Return a line for each unknown key of [bus], and for each section and
+    variable that was meant for [bus] and has no effect"""
     found, lines, strays = values(), [], {}
     for (section, key), value in sorted(found.items()):
         if section == 'bus' and key not in KNOWN:

@@ -1,4 +1,4 @@
-"""What helps to test modules that publish on the bus."""
+"""Helpers to test modules that publish on the bus."""
 from contextlib import contextmanager
 from typing import NamedTuple
 from unittest.mock import patch
@@ -15,23 +15,23 @@ class Published(NamedTuple):
 
 @contextmanager
 def published():
-    """Record what is published within the block, `trytond.bus.notify`
-    included; gives a list of Published, which are tuples.
+    """Record the messages that are published within the block, including
+    those of `trytond.bus.notify`; gives a list of Published, which are tuples.
 
         with published() as messages:
             Party.browse([1])[0].remind()
         self.assertEqual(messages, [('user:1', {'type': 'reminder'})])
 
-    Messages are recorded when they are published, so that a transaction that
-    is never committed, such as trytond's with_transaction, has them as well,
-    and one that is rolled back later, too. It works with any class of the
-    bus, stock's included.
+    Messages are recorded when they are published. The list also has those of
+    a transaction that is never committed, such as in trytond's
+    with_transaction, or that is rolled back later. It works with any class of
+    the bus, including stock's.
     """
     from trytond.bus import Bus
     publish, messages = Bus.publish, []
 
     def record(cls, channel, message):
-        # It adds the id to the message.
+        # publish adds the id to the message.
         found = Published(channel, dict(message))
         publish(channel, message)
         messages.append(found)

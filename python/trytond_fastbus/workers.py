@@ -1,4 +1,4 @@
-"""Threads for calls that may block: connecting, and queries."""
+"""Threads for calls that may block, such as connecting and queries."""
 import os
 import threading
 from collections import deque
@@ -13,7 +13,7 @@ IDLE = 10
 
 
 class Workers:
-    "Runs calls in a few threads, which are started as they are needed"
+    "Runs calls in a few threads, which are started on demand"
 
     def __init__(self):
         self._pid = os.getpid()
@@ -22,9 +22,9 @@ class Workers:
         self._changed = threading.Condition()
 
     def submit(self, call):
-        """Have a thread run the call, which must not raise.
+        """Run the call, which must not raise, in a thread.
 
-        Raises RuntimeError where no thread can be started.
+        Raises RuntimeError if no thread can be started.
         """
         with self._changed:
             self._calls.append(call)
