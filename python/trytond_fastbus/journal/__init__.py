@@ -1,9 +1,9 @@
 """The journal: the messages of a database as rows of a table in it.
 
-A row is written in the transaction of its message. Its number is the place of
-that transaction among all: numbers rise in the order of the commits, with
-gaps. On PostgreSQL a trigger gives it within COMMIT, where it also notifies
-the listeners; on SQLite, with one writer at a time, the INSERT does.
+A row is written in the transaction of its message. Its journal number gives
+the order of the commits: numbers rise, with gaps. On PostgreSQL a trigger
+assigns the number in COMMIT and also notifies the listeners. On SQLite, which
+has one writer at a time, the INSERT assigns it.
 """
 import os
 
@@ -23,10 +23,10 @@ __all__ = [
 
 
 def of(name, notify='bus'):
-    """The journal of a database, or None where it has to have none.
+    """The journal of a database, or None if it must not have one.
 
-    notify is the channel of PostgreSQL that the class of the bus listens to
-    (`_channel`): rows are for the classes with the same one.
+    notify is the PostgreSQL channel that the class of the bus listens to
+    (`_channel`). Rows belong to the classes with the same channel.
     """
     if settings.journal():
         return _table(name, notify)
@@ -50,9 +50,9 @@ def sql():
 
 
 def drop(name):
-    """Remove the journal of a database; whether there was one.
+    """Remove the journal of a database; return whether there was one.
 
-    Raises the error of the driver where the role may not do that.
+    Raises the driver's error if the role has no privilege for that.
     """
     table = _table(name)
     if not table:

@@ -1,7 +1,8 @@
-"""What the journals of both backends share."""
+"""The common part of the journals of both backends."""
 from .schema import TABLE
 
-# How many rows a page has at the most, and how many bytes the first one
+# The limit of rows of a page, the limit of bytes of the first page, and the
+# greatest such limit
 ROWS, BYTES_MIN, BYTES_MAX = 2000, 1024 * 1024, 16 * 1024 * 1024
 
 # The greatest number
@@ -12,7 +13,7 @@ OLD_ROWS = 1000
 
 
 class Unusable(RuntimeError):
-    "The database has no journal that can be used, and none can be made"
+    "The database has no usable journal, and none can be made"
 
     def __init__(self, name, reason, remedy=None):
         super().__init__(
@@ -23,7 +24,7 @@ class Unusable(RuntimeError):
 
 
 def newer(name, version, known):
-    "The error for a table that a newer release has made"
+    "The error for a table of a newer release"
     return Unusable(
         name, "the table %s has version %d, which is newer than version %d, "
         "the newest that this release knows" % (TABLE, version, known),

@@ -18,9 +18,9 @@ logger = logging.getLogger('trytond.bus')
 # Seconds after which a table that could not be used is tried again
 RETRY = 60
 
-# The states of errors that say that the table is not the one that was seen:
-# undefined table, column and schema, no privilege, and null in a column that
-# has lost its default
+# The SQLSTATEs of a table that has changed since the check: undefined table,
+# column and schema, no privilege, and null in a column that has lost its
+# default
 CHANGED = {'42P01', '42703', '3F000', '42501', '23502'}
 
 CREATED = 'extract(epoch FROM created)::pg_catalog.float8'
@@ -41,18 +41,17 @@ INSERT INTO {table} (notify, channel, message) VALUES (%s, %s, %s)'''
         NEWEST = f'''\
 SELECT coalesce(pg_catalog.max(seq), 0) FROM {table}
 WHERE seq OPERATOR(pg_catalog.>) %(zero)s'''
-        # The greatest number of a row that is older, so that the rows above
-        # are those to be read.
+        # The greatest number of an expired row. The rows above it are read.
         OLD = f'''\
 SELECT coalesce((
     SELECT seq FROM {table}
     WHERE seq OPERATOR(pg_catalog.>) 0
         AND {AGE} OPERATOR(pg_catalog.>) %(seconds)s::pg_catalog.float8
     ORDER BY seq DESC LIMIT 1), 0)'''
-        # The page ends with the row that fills it. Sizes are known without
-        # reading the messages, which is done for the rows of the page only.
-        # Without statistics a range with two ends seems to have few rows, and
-        # all that follow would be read and sorted for each page.
+        # The page ends with the row that fills it. Sizes are read without the
+        # messages, which are read only for the rows of the page. Without
+        # statistics the planner expects few rows in a range with two ends, and
+        # would read and sort all following rows for each page.
         READ = f'''\
 SELECT seq, {CREATED}, {AGE}, CASE WHEN size IS NOT NULL THEN {PAYLOAD} END
 FROM (
@@ -91,14 +90,15 @@ SELECT pg_catalog.count(*), pg_catalog.max(seq) FROM deleted'''
 class PostgreSQL:
     "The journal of a database on PostgreSQL"
 
-    # By connection on which the table was seen: its statements
+    # By connection on which the table was checked: its statements
     _seen = weakref.WeakKeyDictionary()
-    # By transaction: the cursor that writes, since making one takes a tenth
+    # By transaction: the cursor that writes, because making one takes a tenth
     # of the time
     _cursors = weakref.WeakKeyDictionary()
-    # By process and database: until when messages are sent without it
+    # By process and database: the time until which messages are sent without
+    # the journal
     _failed = {}
-    # By process and database: when it was another one for the last time
+    # By process and database: the time of the last change of the table
     _changed = {}
 
     def __init__(self, name, notify='bus'):
@@ -107,9 +107,10 @@ class PostgreSQL:
         self._statements, self._is_outdated = None, False
 
     def look(self, connection):
-        """Return whether the table is there, and all as this release needs it.
+        """Return whether the table exists, and everything is as this release
+        needs it.
 
-        Raises Unusable when it can't be used, updated or made.
+        Raises Unusable if it can't be used, updated or made.
         """
         self._statements, self._is_outdated = None, False
         cursor = connection.cursor()
@@ -138,10 +139,10 @@ class PostgreSQL:
                     "the role may not update the table %s from version %d to "
                     "%d" % (TABLE, version, VERSION))
             if version == VERSION:
-                # Its rows can be read.
+                # The rows of an outdated table can be read.
                 self._statements = found
             else:
-                # Without its trigger it is about to be restored.
+                # A table without its trigger is being restored.
                 self._is_outdated = is_complete
             return False
         if not is_granted:
@@ -151,16 +152,16 @@ class PostgreSQL:
         return True
 
     def prepare(self, connection):
-        """Make the table, or update it, unless it is there.
+        """Make the table, or update it, unless it is up to date.
 
-        Raises Unusable when it can't be made or used.
+        Raises Unusable if it can't be made or used.
         """
         if not self.look(connection):
             self._make()
         self._seen[connection] = self._statements
 
     def drop(self, connection):
-        "Remove it; whether it was there"
+        "Remove the table; return whether it existed"
         cursor = connection.cursor()
         cursor.execute(schema.LOOK)
         namespace, *_ = cursor.fetchone()
@@ -168,16 +169,17 @@ class PostgreSQL:
         return namespace is not None
 
     def insert(self, transaction, channel, message):
-        """Write the message; False if it can only be sent without the journal.
+        """Write the message; return False if it can only be sent without the
+        journal.
 
-        Raises DatabaseOperationalError, upon which trytond tries again, when
-        the table is not the one that was seen before.
+        Raises DatabaseOperationalError if the table has changed since the
+        check. trytond then runs the transaction again.
         """
         connection = transaction.connection
         if transaction.readonly:
             return False
-        # A connection that breaks there fails the transaction: sent without
-        # the journal its message, and those of others, might be lost.
+        # A connection that breaks here fails the transaction. Without the
+        # journal its message, and those of other transactions, might be lost.
         if connection not in self._seen and not self._prepare_once(connection):
             return False
         cursor = self._cursors.get(transaction)
@@ -198,16 +200,16 @@ class PostgreSQL:
         return True
 
     def old(self, connection, seconds):
-        "Return the greatest number of a row that is older, 0 if there is none"
+        "Return the greatest number of an older row, 0 if there is none"
         cursor = self._execute(connection, 'OLD', seconds=seconds)
         return cursor.fetchone()[0] if cursor else 0
 
     def read(self, connection, after, size=BYTES_MAX, until=NUMBER_MAX):
-        """Return the first rows whose number is in this range, both ends
-        included: of each its number, when it was committed and its age, in
-        seconds, and its payload, None for the one with the number after.
+        """Return the first rows from number after to number until, both
+        included. Each row is its number, the time of its commit and its age,
+        both in seconds, and its payload, None for the row with number after.
 
-        Rows beyond the first end where they have a size in bytes."""
+        After the first row, the page ends when the rows reach size bytes."""
         cursor = self._execute(
             connection, 'READ', after=after, until=until, size=size,
             notify=self._notify)
@@ -220,8 +222,8 @@ class PostgreSQL:
         return cursor.fetchone()[0] if cursor else 0
 
     def first(self, connection, channels, after, until):
-        """Return the first row in the channels above one number and up to
-        another: its number, age and payload; None if there is none"""
+        """Return the first row in the channels with a number above after and
+        at most until, as its number, age and payload; None if there is none"""
         cursor = self._execute(
             connection, 'FIRST', after=after, until=until,
             notify=self._notify, channels=channels)
@@ -229,9 +231,9 @@ class PostgreSQL:
 
     @contextmanager
     def connected(self):
-        """A connection for a short while, outside of trytond's pool.
+        """A connection for a short time, outside of trytond's pool.
 
-        Raises FileNotFoundError where the database does not exist.
+        Raises FileNotFoundError if the database does not exist.
         """
         from .. import source
         try:
@@ -244,8 +246,8 @@ class PostgreSQL:
             connection.close()
 
     def purge(self, connection, seconds, above=0):
-        """Delete some of the older rows, of those above a number; return up
-        to which number, and whether there may be more"""
+        """Delete some of the older rows above a number; return the greatest
+        deleted number, and whether there may be more"""
         with _lock(
                 connection.cursor(), 'pg_try_advisory_lock',
                 LOCK_PURGE) as locked:
@@ -257,9 +259,9 @@ class PostgreSQL:
             return number or above, count == OLD_ROWS
 
     def _execute(self, connection, name, **parameters):
-        """Execute a statement on the table; None where it is not there.
+        """Execute a statement on the table; return None if it does not exist.
 
-        Raises Unusable when it can't be used.
+        Raises Unusable if it can't be used.
         """
         for attempt in range(2):
             if not self._statements and not self.look(connection):
@@ -273,7 +275,7 @@ class PostgreSQL:
             except Exception as error:
                 if sqlstate(error) not in CHANGED:
                     raise
-                # The next one is of the table that is there now.
+                # The next statement is for the table that exists now.
                 self._statements = None
                 if attempt:
                     raise self._unusable(str(error).strip()) from error
@@ -298,9 +300,9 @@ class PostgreSQL:
             self._name, error)
 
     def _forget(self, connection, error):
-        "Look for the table anew on all connections"
+        "Check the table anew on all connections"
         if self._seen.pop(connection, None) is None:
-            # Another thread has noticed it.
+            # Another thread has noticed the change.
             return
         self._seen.clear()
         logger.warning(
@@ -308,13 +310,13 @@ class PostgreSQL:
             self._name, str(error).strip())
         key, now = (os.getpid(), self._name), time.monotonic()
         if now - self._changed.get(key, -RETRY) < RETRY:
-            # To look again does not help.
+            # Another check does not help.
             self._fail(error)
         self._changed[key] = now
 
     def _make(self):
-        # Not in the transaction that asks for it: others want to write there
-        # before that is over.
+        # Not in the caller's transaction, because other transactions want to
+        # write to the table before that one ends.
         try:
             with self.connected() as connection:
                 cursor = connection.cursor()
@@ -334,12 +336,12 @@ class PostgreSQL:
         return Unusable(self._name, reason, remedy)
 
 
-# What a statement ends with that has waited for the lock of a table
+# The SQLSTATE of a statement that has waited too long for the lock of a table
 LOCK_NOT_AVAILABLE = '55P03'
 
 
 def sqlstate(error):
-    "The five characters by which PostgreSQL names an error, or None"
+    "The SQLSTATE of an error of PostgreSQL, or None"
     return getattr(error, 'sqlstate', None) or getattr(error, 'pgcode', None)
 
 

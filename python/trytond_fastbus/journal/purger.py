@@ -1,8 +1,8 @@
 """Deleting the old rows of the journals, off the publishing path.
 
-A listener does it for its database. A process that publishes has a thread for
-all databases that it writes to, since no process may listen to them. A lock
-lets one process at a time delete.
+A listener deletes those of its database. A process that publishes has a thread
+that deletes those of all databases that it writes to, because it may be that
+no process listens to them. A lock lets one process at a time delete.
 """
 import logging
 import os
@@ -15,15 +15,15 @@ from .. import settings
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
-# Seconds between two deletions, at most
+# The longest time between two deletions, in seconds
 PURGE_EVERY = 60
 
-# That of the module belongs to the programs, which may set its seed.
+# Not the module's generator, because a program may set its seed.
 _random = random.SystemRandom()
 
 
 class Deletion:
-    "The deletion of the old rows of a journal, once in a while"
+    "The periodic deletion of the old rows of a journal"
 
     def __init__(self, table):
         self._table = table
@@ -35,17 +35,17 @@ class Deletion:
         return time.monotonic() >= self.at
 
     def put_off(self):
-        # At random so that not all processes come at once
+        # Random, so that the processes do not all delete at the same time
         self.at = time.monotonic() + _random.uniform(.5, 1) * min(
             PURGE_EVERY, settings.journal_timeout() / 10)
 
     def run(self, connection):
-        "Delete some rows; the next time comes at once if there may be more"
+        "Delete some rows; if there may be more, the next run is due at once"
         self.put_off()
         seconds, now = settings.journal_timeout(), time.monotonic()
-        # Deleted rows stay in the index while another transaction may see
-        # them (pg_dump): they are not scanned again each time. Once in a
-        # while they are, since the numbers may have gone back.
+        # Deleted rows stay in the index while another transaction may see them
+        # (pg_dump). A run does not scan them again, except once in a while,
+        # because the numbers may have gone back.
         if now >= self._forget_at:
             self._above, self._forget_at = 0, now + seconds
         self._above, more = self._table.purge(connection, seconds, self._above)
@@ -54,10 +54,10 @@ class Deletion:
 
 
 class _Purger:
-    "The thread of a process that has written to journals"
+    "The thread of a process that writes to journals"
 
     def __init__(self):
-        # By database: the deletion, and when the last row was written
+        # By database: the deletion, and the time of the last written row
         self._deletions, self._written = {}, {}
         self._lock = threading.Lock()
         self._has_new = threading.Event()
@@ -108,7 +108,7 @@ class _Purger:
                 "%s", name, str(error).strip())
 
     def _forget(self):
-        "Forget the databases all rows of this process are deleted of"
+        "Remove the databases where all rows of this process are deleted"
         end = time.monotonic() - settings.journal_timeout() - 2 * PURGE_EVERY
         for name in [n for n, t in list(self._written.items()) if t < end]:
             del self._written[name], self._deletions[name]
@@ -118,7 +118,7 @@ _purger = _Purger()
 
 
 def written(name, kind):
-    "Have old rows deleted from now on of a journal that was written to"
+    "Delete old rows of this journal from now on, because a row was written"
     _purger.written(name, kind)
 
 

@@ -1,24 +1,26 @@
 """The journal's table, sequence, function and trigger on PostgreSQL.
 
-Every name is qualified, operators included: an object that another role has
-put into a schema of the search path is never used. A search path in the
-functions themselves (SET search_path) would cost a third of their time.
+Every name is qualified, including operators, so that an object which another
+role has put into a schema of the search path is never used. A search path in
+the functions themselves (SET search_path) would cost a third of their time.
 """
 TABLE = 'trytond_fastbus_journal'
 
-# The version of the objects; those before the first comment have version 1.
+# The version of the objects. Objects without a comment have version 1.
 VERSION = 2
 COMMENT = 'trytond-fastbus journal, version '
 
-# The first number of our advisory locks on PostgreSQL, and the second: for
-# numbering (in the trigger), for making the table, for deleting old rows
+# The first number of our advisory locks on PostgreSQL, and the second numbers:
+# for numbering (in the trigger), making the table, and deleting old rows
 LOCKS, LOCK_NUMBER, LOCK_MAKE, LOCK_PURGE = 1717658484, 1, 2, 3
 
 # The part of PostgreSQL's notification queue above which the trigger does not
-# notify: a full queue fails the transaction, and listeners look anyway.
+# notify, because a full queue fails the transaction. The listeners make looks
+# anyway.
 QUEUE_MAX = .75
 
-# The trigger within COMMIT. %1$I is the schema, %2$L the sequence.
+# The trigger function, which runs in COMMIT. %1$I is the schema, %2$L the
+# sequence.
 FUNCTION = f'''
 CREATE OR REPLACE FUNCTION %1$I.{TABLE}_commit() RETURNS trigger
 LANGUAGE plpgsql AS $function$
@@ -71,8 +73,8 @@ BEGIN
 END
 $function$'''
 
-# Makes what is missing, and brings what is older up to date. Only one new
-# column locks the table, for 2 seconds at most.
+# Makes missing objects, and updates outdated ones. Only a new column locks the
+# table, for at most 2 seconds.
 MAKE = f'''\
 DO $make$
 DECLARE
@@ -152,10 +154,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLE} TO "{{role}}";
 GRANT USAGE, UPDATE ON SEQUENCE {TABLE}_seq TO "{{role}}";
 '''
 
-# Its rows: the schema; the version; whether trigger and function are as MAKE
-# leaves them; whether the owners are the role itself, that of the database or
-# of the schema, or a superuser; whether the role may use all of it; whether
-# it may change it; whether it may make it.
+# Its columns: the schema; the version; whether trigger and function are as
+# MAKE leaves them; whether the owners are the role itself, that of the
+# database or of the schema, or a superuser; whether the role may use all of
+# it; whether it may change it; whether it may make it.
 LOOK = f'''\
 SELECT n.nspname,
     coalesce(pg_catalog.substring(
@@ -204,7 +206,8 @@ LEFT JOIN pg_catalog.pg_proc AS p
 WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 '''
 
-# Where the functions would find nothing else, and no other object is taken
+# The search path is pg_catalog, and only objects in the schema of the table
+# are dropped.
 DROP = f'''\
 DO $drop$
 DECLARE

@@ -63,9 +63,9 @@ AND {NOW} - created > ?
         self._notify = notify
 
     def look(self, connection):
-        """Return whether the table is there, and as this release needs it.
+        """Return whether the table exists, and is as this release needs it.
 
-        Raises Unusable when a newer release has made it.
+        Raises Unusable if a newer release has made it.
         """
         found = connection.execute(self.LOOK).fetchone()
         if not found:
@@ -76,7 +76,7 @@ AND {NOW} - created > ?
         return re.search(r'\bnotify\b', found[0]) is not None
 
     def prepare(self, connection):
-        "Make the table, or update it, unless it is there"
+        "Make the table, or update it, unless it is up to date"
         if self.look(connection):
             return
         connection.execute(self.MAKE)
@@ -84,13 +84,13 @@ AND {NOW} - created > ?
             connection.execute(self.UPDATE)
 
     def drop(self, connection):
-        "Remove it; whether it was there"
+        "Remove the table; return whether it existed"
         found = connection.execute(self.LOOK).fetchone()
         connection.execute(f'DROP TABLE IF EXISTS {TABLE}')
         return found is not None
 
     def insert(self, transaction, channel, message):
-        "Write the message, be the transaction read-only for trytond"
+        "Write the message, even if trytond's transaction is read-only"
         cursor = transaction.connection.cursor()
         row = self._notify, channel, message
         try:
@@ -104,7 +104,7 @@ AND {NOW} - created > ?
         return True
 
     def _is_usable(self, connection):
-        "Whether the table is there; an older one is updated"
+        "Whether the table exists; an older one is updated"
         if self.look(connection):
             return True
         if not connection.execute(self.LOOK).fetchone():
@@ -114,18 +114,18 @@ AND {NOW} - created > ?
         return True
 
     def old(self, connection, seconds):
-        "Return the greatest number of a row that is older, 0 if there is none"
+        "Return the greatest number of an older row, 0 if there is none"
         if not self._is_usable(connection):
             return 0
         row = connection.execute(self.OLD, (seconds,)).fetchone()
         return row[0] if row else 0
 
     def read(self, connection, after, size=BYTES_MAX, until=NUMBER_MAX):
-        """Return the first rows whose number is in this range, both ends
-        included: of each its number, when it was committed and its age, in
-        seconds, and its payload, None for the one with the number after.
+        """Return the first rows from number after to number until, both
+        included. Each row is its number, the time of its commit and its age,
+        both in seconds, and its payload, None for the row with number after.
 
-        Rows beyond the first end where they have a size in bytes."""
+        After the first row, the page ends when the rows reach size bytes."""
         rows, taken = [], 0
         if not self._is_usable(connection):
             return rows
@@ -141,39 +141,39 @@ AND {NOW} - created > ?
         return connection.execute(self.NEWEST).fetchone()[0]
 
     def first(self, connection, channels, after, until):
-        """Return the first row in the channels above one number and up to
-        another: its number, age and payload; None if there is none"""
+        """Return the first row in the channels with a number above after and
+        at most until, as its number, age and payload; None if there is none"""
         return connection.execute(
             self.FIRST, (after, until, self._notify, json.dumps(channels))
             ).fetchone()
 
     def purge(self, connection, seconds, above=0):
-        """Delete some of the older rows; return up to which number, which is
-        not known here, and whether there may be more"""
+        """Delete some of the older rows; return 0 in place of the greatest
+        deleted number, and whether there may be more"""
         oldest = (
             self.look(connection)
             and connection.execute(self.OLDEST).fetchone())
         if not oldest or oldest[0] < seconds:
             return 0, False
-        # A connection that looks for changes must not make any.
+        # A connection that watches for changes must not make any.
         with self.connected() as other:
             deleted = other.execute(self.PURGE, (seconds,)).rowcount
         return 0, deleted == OLD_ROWS
 
     def version(self, connection):
-        "Return a value that changes once another connection has committed"
+        "Return a value that changes when another connection commits"
         version, = connection.execute('PRAGMA data_version').fetchone()
         return version
 
     def file(self, connection):
-        "Return a value that changes once the file was replaced"
+        "Return a value that changes when the file is replaced"
         path = connection.execute('PRAGMA database_list').fetchone()[2]
         status = os.stat(path)
         return status.st_dev, status.st_ino
 
     @contextmanager
     def connected(self):
-        "A connection for a short while"
+        "A connection for a short time"
         database = backend.Database(self._name)
         try:
             yield database.get_connection(autocommit=True)

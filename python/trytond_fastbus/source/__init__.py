@@ -1,4 +1,4 @@
-"""Where the messages of a database come from."""
+"""The sources of the messages of a database."""
 from trytond import backend
 
 from .. import journal
@@ -10,8 +10,8 @@ __all__ = ['Deaf', 'Dropped', 'connect', 'of']
 
 
 def of(name):
-    "The class of the source for a database, or None where there is none"
+    "The class of the source for a database, or None if there is none"
     if hasattr(backend.Database, '_connection_params'):
         return PostgreSQL
-    # Without a journal, transactions of this process deliver to it.
+    # Without a journal, the transactions of this process deliver its messages.
     return SQLite if journal.of(name) else None

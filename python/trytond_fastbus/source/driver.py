@@ -11,8 +11,8 @@ from .. import _native, coroutine, settings
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
-# Seconds that an attempt to connect may take which is made again and again: a
-# longer one would not notice for as long that the server is back
+# Time limit in seconds for an attempt to connect that is repeated. With a
+# longer one the listener would notice later that the server is back
 CONNECT_TIMEOUT = 2
 
 
@@ -24,7 +24,7 @@ def connect(name, timeout=None):
     """Connect to a database of PostgreSQL with trytond's parameters, outside
     of its pool.
 
-    Raises Dropped where the database does not exist.
+    Raises Dropped if the database does not exist.
     """
     limit = settings.keep_alive_timeout()
     if timeout:
@@ -33,7 +33,7 @@ def connect(name, timeout=None):
         with coroutine.time_limit(limit + 1):
             return _connect(name, limit)
     except backend.DatabaseOperationalError as error:
-        # The drivers give no code for it, and messages are translated.
+        # The drivers give no error code here, and messages are translated.
         if name in str(error) and not _exists(name):
             raise Dropped(str(error).strip()) from error
         raise
@@ -57,7 +57,7 @@ def _connect(name, limit):
 
 
 def _exists(name):
-    "Whether the server has such a database, as far as it tells"
+    "Whether the server has this database; true if that can't be checked"
     try:
         connection = _connect(
             settings.config.get(
@@ -76,17 +76,18 @@ def _exists(name):
 
 @contextmanager
 def time_limit(fd):
-    """Break the connection with this descriptor when PostgreSQL does not
-    answer in time.
+    """Break the connection with this descriptor if PostgreSQL does not answer
+    in time.
 
-    The drivers have no limit of their own for a peer that has gone silent.
+    The drivers have no time limit of their own for a peer that stops
+    answering.
     """
     try:
-        # The driver may close its own, whose number may be another
-        # connection's by the time the watchdog shuts it down.
+        # The driver may close its own descriptor, and the number may belong to
+        # another connection when the watchdog shuts it down.
         fd = os.dup(fd)
     except OSError as error:
-        # It is no reason to lose a connection that works.
+        # That is no reason to close a working connection.
         logger.debug("a query has no time limit: %s", error)
         yield
         return
@@ -104,7 +105,7 @@ def time_limit(fd):
 
 
 def received(connection):
-    "Take the notifications that are there: of each its channel and payload"
+    "Take the pending notifications, each as its channel and payload"
     if callable(connection.notifies):
         for notification in connection.notifies(timeout=0):
             yield notification.channel, notification.payload

@@ -14,22 +14,23 @@ from .driver import connect, received, time_limit
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
 
-# That of the module belongs to the programs, which may set its seed.
+# Not the module's generator, because a program may set its seed.
 _random = random.SystemRandom()
 
-# The most looks in a second that no poll wants, for all databases together
+# The limit of probes per second, for all databases together
 LOOKS = 10
 
-# The part of PostgreSQL's queue of notifications above which it is warned
+# The part of PostgreSQL's queue of notifications above which a warning is
+# logged
 QUEUE_WARN = .5
 
 
 class Deaf(Exception):
-    "Notifications do not arrive by the connection"
+    "Notifications do not arrive on the connection"
 
 
 class PostgreSQL:
-    """A connection to PostgreSQL of its own, which listens.
+    """A listening connection to PostgreSQL, outside of trytond's pool.
 
     The methods except receive may block.
     """
@@ -39,7 +40,7 @@ class PostgreSQL:
 
     def __init__(self, channels, name, bus, connect_timeout):
         self._channel, self._part = self._channels = channels
-        # Only this connection listens to its marks.
+        # Only this connection receives its marks.
         self._mark_channel = '%s.%s' % (self._channel, uuid.uuid4())
         self._mark, self._is_marked = 0, False
         self._name = name
@@ -59,10 +60,11 @@ class PostgreSQL:
         cursor = self._connection.cursor()
         self._check_listening(cursor)
         with self._limit():
-            # For the marks, which have nothing to lose. Not before: a pooler
-            # in transaction mode would let others have the setting.
+            # For the marks, which need no durability. It is set only after the
+            # check, because a pooler in transaction mode would give other
+            # clients the setting.
             cursor.execute('SET synchronous_commit TO off')
-            # Not known before PostgreSQL 14
+            # The setting does not exist before PostgreSQL 14.
             cursor.execute(
                 "SELECT setting::float8 / 1000 FROM pg_settings "
                 "WHERE name = 'idle_session_timeout'")
@@ -70,7 +72,7 @@ class PostgreSQL:
             for channel in self._channels:
                 cursor.execute('LISTEN "%s"' % channel)
         table = journal.of(self._name, self._channel)
-        # Now that what is committed meanwhile is notified
+        # After LISTEN, so that every later commit is notified
         self._replay = table and Replay.start(
             table, self._connection, self._name, self._bus, self._limit)
         if not self._replay:
@@ -87,8 +89,8 @@ class PostgreSQL:
         if pid == self._connection.info.backend_pid:
             self._send_mark(cursor)
         else:
-            # Through a pooler one from this connection may come back only
-            # with the answer.
+            # Through a pooler, a notification from this connection itself may
+            # arrive with the answer although others do not.
             other = connect(self._name)
             try:
                 self._send_mark(other.cursor())
@@ -105,25 +107,25 @@ class PostgreSQL:
         return self._fd
 
     def due(self, databases):
-        """The moment from which a look is due that no poll wants, where a
-        process listens to this number of databases"""
+        """The time at which the next probe is due, in a process that listens
+        to this number of databases"""
         interval = max(settings.select_timeout(), databases / LOOKS)
         if self._replay and self._queue_usage > QUEUE_WARN:
             # Rows may be committed without a notification.
             interval = min(interval, 1)
         if self._idle_timeout:
             interval = min(interval, self._idle_timeout / 2)
-        # At random so that those of many databases spread
+        # Random, so that the probes of many databases spread
         return self._asked + interval * _random.uniform(.9, 1)
 
     def is_due(self):
-        "Whether a look is needed at that moment"
+        "Whether a look is needed at that time"
         return True
 
     def receive(self):
-        """Put the notifications that are there on the bus.
+        """Put the pending notifications on the bus.
 
-        Returns those for which receive_slowly is to be called.
+        Returns the notifications for which receive_slowly has to be called.
         """
         taken = []
         try:
@@ -133,7 +135,8 @@ class PostgreSQL:
                 else:
                     taken.append((channel == self._part, payload))
         finally:
-            # Those that came before the connection broke count as well.
+            # Notifications that arrived before the connection broke count as
+            # well.
             if self._replay:
                 rest = self._replay.receive(taken)
             else:
@@ -142,14 +145,14 @@ class PostgreSQL:
         return rest
 
     def receive_slowly(self, notifications):
-        "Put notifications on the bus, where the journal has to be read first"
+        "Put notifications on the bus that need the journal to be read first"
         self._replay.receive_slowly(notifications)
         self._take()
 
     def look(self):
-        """Put on the bus what was committed before.
+        """Make a look: put the messages on the bus that were committed before.
 
-        The answers also tell whether PostgreSQL is still there.
+        The answers also prove that the connection still works.
         """
         if self._replay:
             self._replay.look(self._round_trip)
@@ -159,7 +162,7 @@ class PostgreSQL:
             self._round_trip()
             self._bus.end_look()
         self._bus.expire()
-        # What came with the answers to the last queries
+        # Notifications that arrived with the answers to the last queries
         self._take()
         self._asked = time.monotonic()
 
@@ -169,13 +172,14 @@ class PostgreSQL:
     def _round_trip(self):
         cursor = self._connection.cursor()
         with self._limit():
-            # Without this call a queue that was full stays so.
+            # Without this call a queue that was full stays full.
             cursor.execute('SELECT pg_notification_queue_usage()')
             self._note_queue_usage(cursor)
         if self._bus.is_look_awaited:
             # Another process may have received a message before PostgreSQL
-            # has signalled it to the backend of this connection. The queue
-            # is in the order of the commits: before this mark it is read.
+            # signals it to the backend of this connection. The queue is in the
+            # order of the commits, so when this mark arrives, everything
+            # before it was read.
             try:
                 self._send_mark(cursor)
             except backend.DatabaseOperationalError:
@@ -197,7 +201,7 @@ class PostgreSQL:
         limit = settings.keep_alive_timeout()
         end = time.monotonic() + limit
         self._take()
-        # Most come with the answer.
+        # Most marks arrive with the answer.
         while not self._is_marked:
             left = end - time.monotonic()
             if left <= 0:
@@ -210,7 +214,7 @@ class PostgreSQL:
             self._take()
 
     def _take(self):
-        "Receive what is there"
+        "Receive the pending notifications"
         if rest := self.receive():
             self._replay.receive_slowly(rest)
 

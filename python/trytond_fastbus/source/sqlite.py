@@ -9,10 +9,10 @@ from .. import journal
 from ..replay import Replay
 from .driver import Dropped
 
-# Seconds between two looks for the commits of others
+# Seconds between two checks for the commits of other connections
 LOOK_EVERY = .05
 
-# Seconds between two looks at whether the file is another one
+# Seconds between two checks whether the file was replaced
 LOOK_AT_FILE_EVERY = 1
 
 # Seconds for which a query waits while another process writes
@@ -20,9 +20,9 @@ BUSY_TIMEOUT = 5
 
 
 class SQLite:
-    "A connection to a file of SQLite, which is looked at again and again"
+    "A connection to a file of SQLite, which is checked periodically"
 
-    # There is nothing to wait for.
+    # SQLite has no descriptor to wait for.
     fileno = None
 
     def __init__(self, channels, name, bus, connect_timeout):
@@ -32,7 +32,8 @@ class SQLite:
             raise Dropped(str(error)) from error
         self._bus = bus
         self._journal = journal.of(name, channels[0])
-        # It never writes, or it would not see whether others do.
+        # The connection never writes. Otherwise it would not notice the writes
+        # of others.
         self._connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
@@ -47,13 +48,13 @@ class SQLite:
         self._looked = self._looked_at_file = time.monotonic()
 
     def due(self, databases):
-        "The moment from which is_due is to be called"
+        "The time at which is_due has to be called next"
         return self._looked + LOOK_EVERY
 
     def is_due(self):
-        """Whether another connection may have committed; does not block
+        """Whether another connection may have committed; does not block.
 
-        Raises OSError when the file of the database was replaced.
+        Raises OSError if the file of the database was replaced.
         """
         self._looked = time.monotonic()
         if not self._replay:
@@ -63,7 +64,7 @@ class SQLite:
             if self._journal.file(self._connection) != self._file:
                 raise OSError("the file of the database was replaced")
             self._bus.expire()
-            # Old rows are deleted then.
+            # The look deletes old rows.
             return True
         try:
             return self._journal.version(self._connection) != self._version
@@ -72,9 +73,10 @@ class SQLite:
             return True
 
     def look(self):
-        "Read what was committed before"
+        "Make a look: read the rows that were committed before"
         with self._waiting():
-            # Before the look: what is committed meanwhile is another one.
+            # Read before the look, so that a commit during the look causes
+            # another one.
             self._version = self._journal.version(self._connection)
             if self._replay:
                 self._replay.look()
