@@ -16,15 +16,15 @@ use super::connection::serve;
 use super::listen::Listener;
 use super::tls::serve_tls;
 
-/// How long nothing is accepted after a failure, such as that there is no
-/// descriptor left.
+/// How long no connection is accepted after a failure, such as a lack of
+/// descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often a connection without a request is asked for its place.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// Takes connections in. Each has one of the places, and while there is none
-/// left the others stay with the kernel.
+/// Accepts connections. Each takes one of the places. While no place is free,
+/// further connections wait in the kernel.
 #[derive(Clone, Debug)]
 pub(super) struct Accept {
     pub(super) app: Arc<App>,
@@ -93,7 +93,8 @@ impl Accept {
                 let place = place(&self.app, &self.places).await;
                 (accept().await, place)
             };
-            // In this order: who has connected before the end is served.
+            // In this order, so that a client that connected before the end is
+            // served.
             let (accepted, place) = select! {
                 biased;
                 next = next => next,
@@ -143,7 +144,8 @@ async fn place(app: &App, places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     }
     let mut place = pin!(places.clone().acquire_owned());
     loop {
-        // Whoever was asked may have had its request on its way.
+        // A connection that was asked to close may already have received a
+        // request.
         app.crowded.notify_one();
         select! {
             place = &mut place => {

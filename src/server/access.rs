@@ -1,4 +1,4 @@
-//! Which chats a user may follow: asked of trytond, and remembered.
+//! Which chats a user may follow: trytond answers, and the answers are cached.
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::poll::Poll;
 use crate::registry::Process;
 use crate::sync::{Mutex, lock};
 
-/// How many questions are under way at a time: each holds a thread for as long
-/// as modules are loaded.
+/// How many questions are under way at a time. Each holds a thread until the
+/// modules of its database are loaded.
 const QUESTIONS: usize = 16;
 
-/// Asks trytond what users may read.
+/// Asks trytond which chats a user may read.
 pub(super) struct Rights {
-    /// Remembers the answers.
+    /// Caches the answers.
     process: Arc<Process>,
     trytond: Arc<dyn Trytond>,
-    /// For how long they are remembered.
+    /// How long answers are cached.
     keep: Duration,
     questions: Semaphore,
     /// One question for each database, so that one whose modules are loaded

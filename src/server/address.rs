@@ -15,15 +15,15 @@ pub(super) enum Peer {
 /// Where a client is, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Client {
-    /// Its address as text. What a proxy has added may be no address at all:
-    /// no session has that one.
+    /// The address as text. A value that a proxy added may be no address at
+    /// all. No session has such an address.
     pub(super) address: Option<Box<str>>,
     /// Whether the connection comes from this host, and not through a proxy
     /// that is counted.
     pub(super) is_local: bool,
 }
 
-/// The most characters of an address: one of IPv6 with a zone has fewer.
+/// The maximum length of an address. An IPv6 address with a zone is shorter.
 const LENGTH_MAX: usize = 100;
 
 /// Where the client is, behind `proxies` proxies each of which adds its own
@@ -57,11 +57,11 @@ pub(super) fn client(peer: Peer, headers: &HeaderMap, proxies: usize) -> Client 
     }
 }
 
-/// What the outermost of `proxies` proxies has added to a header that is a
-/// list, if the header has as many values. Empty values do not count.
+/// The value that the outermost of `proxies` proxies added to a header that is
+/// a list, if the header has that number of values. Empty values do not count.
 ///
-/// Each byte is a character, as for WSGI: one beyond ASCII does not make the
-/// whole header unreadable, of which the proxies have written the end only.
+/// Each byte is a character, as in WSGI. The proxies have written only the end
+/// of the header, so a byte beyond ASCII must not make all of it unreadable.
 pub(super) fn forwarded(
     headers: &HeaderMap,
     name: &str,

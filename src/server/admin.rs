@@ -1,4 +1,4 @@
-//! What is for administrators: the metrics, a page that draws them, and
+//! The pages for administrators: the metrics, a page that draws them, and
 //! whether the server is well.
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -31,7 +31,8 @@ const CONNECTIONS: usize = 32;
 const HEADER_TIME: Duration = Duration::from_secs(5);
 const TIME: Duration = Duration::from_secs(30);
 
-/// The page, which asks for the metrics itself: nothing is kept here for it.
+/// The page. It requests the metrics itself, so the server keeps nothing for
+/// it.
 const PAGE: &str = include_str!("page.html");
 /// It may run its own script, named by its hash, and ask this server.
 const POLICY: &str = "default-src 'none'; \
@@ -89,7 +90,7 @@ where
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIME)
                 .serve_connection(TokioIo::new(stream), service);
-            // Whatever it ends with, the administrator sees it.
+            // The result does not matter, because the administrator sees it.
             let _ = timeout(TIME, connection).await;
         });
         open.push_back(task.abort_handle());

@@ -1,4 +1,4 @@
-//! What a request is answered.
+//! How a request is answered.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll as Progress};
@@ -45,19 +45,19 @@ pub(super) struct App {
     pub(super) polls: AtomicUsize,
 }
 
-/// A poll that has its answer: what is to be written, and the place to be
-/// left after that.
+/// The answer to a poll, and the place that is given up after the answer is
+/// written.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) reply: Reply,
     pub(super) place: Option<Place>,
     /// When the message arrived, if the poll waited for it.
     pub(super) arrived: Option<f64>,
-    /// Whether the client is to go on over another connection.
+    /// Whether the client is to continue over another connection.
     pub(super) closes: bool,
 }
 
-/// A poll that waits: its place, and what is to be known of its request.
+/// A poll that waits: its place, and the facts about its request.
 pub(super) struct Opened<'a> {
     origin: Origin,
     place: Place,
@@ -70,7 +70,7 @@ pub(super) struct Opened<'a> {
 /// dropped.
 struct Counted<'a>(&'a App, Admission);
 
-/// A poll that is one too many, as long as it is held.
+/// A poll above `max_polls`, as long as it is held.
 struct Held<'a>(&'a App);
 
 impl Drop for Held<'_> {
@@ -95,7 +95,7 @@ const TOO_MANY: Refusal = Refusal::new(
 );
 
 impl App {
-    /// A server of the buses of `process`, with nobody connected.
+    /// A server of the buses of `process`, without a connection.
     pub(super) fn new(
         config: Config,
         trytond: Arc<dyn Trytond>,
@@ -128,8 +128,8 @@ impl App {
         }
     }
 
-    /// Gives a poll its place; else its answer, or none when the client has
-    /// gone.
+    /// Gives a poll its place. Otherwise returns its answer, or none when the
+    /// client has closed the connection.
     pub(super) async fn open<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
@@ -150,8 +150,8 @@ impl App {
         if let Known::No = known {
             body = Bytes::copy_from_slice(&body);
         }
-        // Before it waits for the check, as many may at a time: hyper's buffer,
-        // of which the request is a part, goes with it.
+        // Freed before the session check, because thousands may wait at once
+        // and the request shares hyper's read buffer.
         drop(received);
         let admitted = match known {
             Known::Admitted(admission) => Waited::Done(Ok(admission)),
@@ -167,7 +167,8 @@ impl App {
             }
             Waited::Done(Ok(admission)) => admission,
         };
-        // Not before: a stranger's body costs its bytes, and no more.
+        // Parsed only now, so that the body of an unauthenticated client costs
+        // its bytes and no more.
         let question = Question::read(&body, session.user, &self.config.limits);
         drop((body, room));
         let mut question = match question {
@@ -224,9 +225,10 @@ impl App {
         Ok(Counted(self, admission))
     }
 
-    /// Holds a poll that is one too many. It gets a message that is there when
-    /// it arrives or `hold_time` later, but waits for none. So its client has
-    /// each message after `hold_time`, and takes no room from the others.
+    /// Holds a poll above `max_polls`. It gets a message that is ready when it
+    /// arrives or `hold_time` later, but does not wait for one. So its client
+    /// gets each message within `hold_time`, and takes no place from other
+    /// clients.
     async fn hold<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
@@ -280,11 +282,11 @@ impl App {
         Some(answer)
     }
 
-    /// Waits for what the poll is to be answered; none when the client has
-    /// gone. Nothing else is alive meanwhile: this is what a client that waits
-    /// costs.
+    /// Waits for the answer to the poll; none when the client has closed the
+    /// connection. Only this future is alive meanwhile, so its size is the cost
+    /// of a waiting client.
     ///
-    /// Not an `async fn`, which would have room for each argument twice.
+    /// Not an `async fn`, which would reserve space for each argument twice.
     #[expect(clippy::boxed_local, reason = "unboxed the caller has room for it")]
     pub(super) fn wait<'a, S: AsyncRead + Unpin>(
         &'a self,
@@ -365,7 +367,7 @@ impl App {
         }
     }
 
-    /// Asks for a session that is not remembered.
+    /// Has trytond check a session that is not cached.
     async fn admit<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
@@ -374,8 +376,8 @@ impl App {
         is_page: bool,
     ) -> Waited<Result<Admission, Refusal>> {
         let time = self.config.limits.hold_time;
-        // It takes until there is an answer: the client would take an error
-        // for a reason to stay away for longer each time.
+        // An undecided check ends without an error, because an error would make
+        // the client back off for longer each time.
         let mut asking = Box::pin(self.sessions.check(session));
         let check = socket
             .wait(alarm, &self.drain, time, |context: &mut Context<'_>| {
@@ -394,7 +396,7 @@ impl App {
         }
     }
 
-    /// The session and the body of a request, or what it is answered.
+    /// The session and the body of a request, or the answer that refuses it.
     fn read(
         &self,
         received: &Received,
@@ -426,7 +428,7 @@ impl App {
         Ok((Arc::new(session), body.clone()))
     }
 
-    /// The database whose bus a request polls, or what it is answered.
+    /// The database whose bus a request polls, or the answer that refuses it.
     fn route(&self, parts: &Parts, origin: &Origin) -> Result<String, Body> {
         let refuse = |refusal| Err(Body::Error(refusal));
         let hosts = parts.headers.get_all(HOST).iter().count();
@@ -469,7 +471,10 @@ impl App {
 }
 
 impl Answer {
-    #[expect(clippy::unnecessary_wraps, reason = "none is that the client has gone")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "none means that the client closed the connection"
+    )]
     fn boxed(origin: Origin, body: Body) -> Option<Box<Self>> {
         Some(Box::new(Self {
             reply: Reply { origin, body },
@@ -528,7 +533,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The moment so many seconds from now.
+/// The moment `seconds` from now.
 fn instant(seconds: f64) -> Instant {
     Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

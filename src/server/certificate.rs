@@ -12,7 +12,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 
 use super::p521 as p521_key;
 
-/// What editors of Windows put in front of a text.
+/// The byte order mark that editors on Windows put in front of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How the version of a certificate is marked, which one of version 1 lacks.
@@ -29,23 +29,22 @@ pub(super) struct Certificate {
     pub(super) ends: Duration,
 }
 
-/// What is to be known of a certificate.
+/// The facts about a certificate that are reported.
 struct Known<'a> {
     ends: Duration,
     /// The public key with its kind, as it is written.
     key: &'a [u8],
 }
 
-/// Reads a certificate chain, followed by those that lead to one that clients
-/// know, and the private key of the first one, all in PEM. They may be in one
-/// file.
+/// Reads a certificate chain up to a certificate that clients trust, and the
+/// private key of the first certificate, all in PEM. They may be in one file.
 ///
-/// What rustls requires of certificates of others is not required here: it is
-/// for the client to judge one, such as one of X.509 v1.
+/// The requirements of rustls for the certificates of other hosts do not apply
+/// here. The client judges the certificate, for example one of X.509 v1.
 ///
 /// # Errors
 ///
-/// What is wrong, with the name of the file and what to do about it.
+/// The error names the fault, the file and the remedy.
 pub(super) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String> {
     let certificate_name = format!("the certificate '{}'", certificate.display());
     let key_name = format!("the private key '{}'", key.display());
@@ -165,7 +164,7 @@ fn rest(reader: &mut SliceReader<'_>) -> der::Result<()> {
     Ok(())
 }
 
-/// What kind of key a public key is of, in words.
+/// The kind of a public key, in words.
 fn kind(public: &[u8]) -> String {
     let Ok(key) =
         SubjectPublicKeyInfo::<AnyRef<'_>, BitStringRef<'_>>::from_der(public)

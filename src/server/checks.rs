@@ -29,12 +29,12 @@ const NAMES: usize = 500;
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How many databases may be asked at a time that have failed before: each
-/// holds a thread until its time limit.
+/// The number of databases that have failed before and may be asked at a time.
+/// Each question holds a thread until its time limit.
 const SUSPECTS: usize = 8;
 
-/// How long the name of a database that does not exist is remembered, and how
-/// many names.
+/// How long the name of a database that does not exist is cached, and the
+/// maximum number of such names.
 const UNKNOWN_TIME: Duration = Duration::from_secs(5);
 const UNKNOWN_MAX: usize = 10_000;
 
@@ -64,7 +64,7 @@ struct State {
     queues: HashMap<Box<str>, Queue>,
     /// Databases that exist.
     known: HashSet<Box<str>>,
-    /// Those of `queues` of which it has to be found out whether they exist.
+    /// Those databases in `queues` whose existence has to be checked.
     names: VecDeque<Box<str>>,
     /// Whether that is being found out.
     is_looking: bool,
@@ -78,7 +78,7 @@ struct State {
 #[derive(Default)]
 struct Queue {
     lately: VecDeque<Pending>,
-    /// By network: none where the address is not known.
+    /// By network; none where the address is unknown.
     strangers: HashMap<Option<IpAddr>, VecDeque<Pending>>,
     /// The keys of `strangers`, in turn.
     turns: VecDeque<Option<IpAddr>>,
@@ -140,7 +140,7 @@ impl Checks {
         };
         match state.queues.entry(database.clone()) {
             Entry::Occupied(mut queue) => {
-                // What is under way goes on with it.
+                // Questions under way continue with it.
                 queue.get_mut().push(pending);
                 return receiver;
             }
@@ -196,7 +196,7 @@ impl Checks {
         }
     }
 
-    /// Tells all who wait for this database that it does not exist.
+    /// Tells every waiter for this database that it does not exist.
     fn forget(&self, database: &str) {
         let queue = {
             let mut state = lock(&self.state);
@@ -286,7 +286,7 @@ impl Checks {
         self.metrics.session_check(check);
         let waited = pending.since.elapsed();
         self.metrics.check_seconds.observe(waited.as_secs_f64());
-        // The client may have gone.
+        // The client may have closed the connection.
         let _ = pending.answer.send(check);
     }
 }
@@ -307,8 +307,8 @@ impl State {
         names
     }
 
-    /// Drops sessions that are no longer wanted, once many were added: while a
-    /// database does not answer they would fill the memory.
+    /// Drops sessions that are no longer wanted, once many were added.
+    /// Otherwise they would fill the memory while a database does not answer.
     fn make_room(&mut self) {
         self.added += 1;
         if self.added < self.sweep_at {
@@ -344,7 +344,7 @@ impl Queue {
         }
     }
 
-    /// Takes at most so many sessions that are still wanted.
+    /// Takes at most this number of sessions that are still wanted.
     fn take(&mut self, most: usize) -> Vec<Pending> {
         let mut batch = Vec::new();
         while batch.len() < most
@@ -376,7 +376,7 @@ impl Queue {
         self.all().any(|pending| !pending.answer.is_closed())
     }
 
-    /// Drops what is not wanted; how many are left.
+    /// Drops the sessions that are not wanted; returns how many remain.
     fn sweep(&mut self) -> usize {
         let wanted = |pending: &Pending| !pending.answer.is_closed();
         self.lately.retain(wanted);
@@ -399,8 +399,8 @@ impl Queue {
     }
 }
 
-/// The address itself, or the first half of one of IPv6: a client may have all
-/// that begin with it.
+/// The address itself, or the first half of an IPv6 address, because a client
+/// may have every address that begins with it.
 fn network(address: &str) -> Option<IpAddr> {
     Some(match address.parse().ok()? {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -424,7 +424,7 @@ mod tests {
     use super::super::trytond::{Answered, Asked};
     use super::*;
 
-    /// What trytond is asked, to be answered by the test.
+    /// The questions to trytond, which the test answers.
     enum Question {
         Databases(Vec<Box<str>>, oneshot::Sender<Option<Vec<bool>>>),
         Sessions(Vec<Arc<Session>>, oneshot::Sender<Vec<Check>>),
@@ -602,7 +602,7 @@ mod tests {
         let _ = answer.send(vec![Check::Valid]);
         assert_eq!(good.await, Ok(Check::Valid));
 
-        // Once they have failed only some are asked at a time.
+        // Once they have failed, only a limited number is asked at a time.
         held.drain(..).for_each(drop);
         let mut asked = Vec::new();
         while asked.len() < SUSPECTS {
@@ -632,7 +632,7 @@ mod tests {
         let mut bench = Bench::new();
         let ask = |bench: &Bench, name: &str| bench.ask(name, 1, "a", Rank::Stranger);
         let all: Vec<_> = (0..100).map(|n| ask(&bench, &n.to_string())).collect();
-        // While that can't be told, they are asked for again.
+        // While trytond can't tell, they are asked for again.
         assert_eq!(bench.databases(None).await.len(), 100);
         assert_eq!(bench.databases(Some(false)).await.len(), 100);
         for other in all {

@@ -1,11 +1,12 @@
-//! What one client has been sent and has acknowledged, over all its polls.
+//! The messages that one client has been sent and has acknowledged, over all
+//! its polls.
 //!
 //! A client has more than one poll at a time. The desktop starts another one,
-//! from no message, for each view that wants a channel of its own, and leaves
-//! the old one unread; the web client has two loops after its session was
-//! renewed, each with a last message of its own. So it is not the poll that
-//! has a place in the history but the client, in each of its channels, and
-//! it is sent one message at a time. No clock and no socket is known here.
+//! without a last message, for each view that wants a channel of its own, and
+//! leaves the old one unread. The web client has two loops after its session
+//! was renewed, each with its own last message. Therefore the client, and not
+//! the poll, has a position in the history for each channel, and it is sent one
+//! message at a time. This file knows no clock and no socket.
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -20,21 +21,21 @@ use crate::poll::Poll;
 /// For how many seconds a message is not sent again.
 pub(super) const RESEND_AFTER: f64 = 5.0;
 
-/// How many polls a client may have for any time: the desktop has a living
-/// and an abandoned one, the web client two loops.
+/// How many polls a client may have without a time limit. The desktop has a
+/// living and an abandoned one, the web client two loops.
 const POLLS_FOR_LONG: usize = 2;
 
 /// After how many seconds the oldest of more polls than that is ended. If it
 /// were at once, two loops that are alive would end each other's.
 const END_AFTER: f64 = 5.0;
 
-/// How many polls a client may have with that, and after how many seconds the
-/// oldest of still more is ended. Not even here at once: should all of them
-/// be alive, they would come back as fast as the network allows.
+/// How many polls a client may have in total, and after how many seconds the
+/// oldest poll beyond that ends. It does not end at once: if all of them were
+/// alive, they would return as fast as the network allows.
 const POLLS_MAX: usize = 8;
 const END_SOON_AFTER: f64 = 1.0;
 
-/// Those who have something to do now, to be woken without any lock.
+/// The polls that have something to do now, to be woken without any lock.
 pub(super) type Woken = SmallVec<[Waker; 2]>;
 
 /// A client of one user.
@@ -73,7 +74,7 @@ enum State {
     Waiting,
     /// It waits for the message in flight to be acknowledged.
     Blocked,
-    /// It has got what it waited for.
+    /// The poll has got its message.
     Given(Outcome),
     /// That is being written.
     Taken,
@@ -85,33 +86,33 @@ struct Sent {
     number: u64,
     /// The key of the poll that it was given to.
     key: u32,
-    /// What that poll asked for.
+    /// The channels that the poll asked for.
     covered: Places,
     /// Until when nothing else is sent; none once it failed.
     until: Option<f64>,
 }
 
-/// What a poll is to do after the client's messages were given out.
+/// The next step of a poll after the client's messages were given out.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Answer.
     Answer(Outcome),
     /// Wait for a message to come, at most until then.
     Wait(Option<f64>),
-    /// Wait until it is told to look again, at most until then.
+    /// Wait until it is told to look again, at most until the given time.
     Blocked(f64),
 }
 
 impl Client {
-    /// Takes in a poll that came at `now`; returns its key. What it has to
-    /// do is for [`Client::next`] to say.
+    /// Registers a poll that arrived at `now`; returns its key.
+    /// [`Client::next`] tells its next step.
     ///
-    /// The last message, if it is the one that was sent last, acknowledges
-    /// all messages before it in the channels of the poll that got it. If
-    /// another process has sent the last message, all channels begin after
-    /// it. A channel that is opened, for the first time or again, begins
-    /// after the last message, and after the newest one that the client is
-    /// known to have.
+    /// The last message, if it is the one that was sent last, acknowledges all
+    /// messages before it in the channels of the poll that received it. If
+    /// another process has sent the last message, all channels begin after it.
+    /// A channel that is opened, for the first time or again, begins after the
+    /// last message, and after the newest message that the client is known to
+    /// have.
     pub(super) fn arrive(
         &mut self,
         poll: Arc<Poll>,
@@ -135,11 +136,11 @@ impl Client {
         key
     }
 
-    /// Gives out what there is at `now`, and says what the poll with this
-    /// key has to do.
+    /// Gives out the messages that are ready at `now`, and returns the next
+    /// step of the poll with this key.
     ///
-    /// `woken_by` is the message that the poll was woken by, which may have
-    /// left the history again.
+    /// `woken_by` is the message that woke the poll. It may have been evicted
+    /// since.
     pub(super) fn next(
         &mut self,
         key: u32,
@@ -177,7 +178,7 @@ impl Client {
         }
     }
 
-    /// Sets by what the poll is woken when it has something to do.
+    /// Sets the waker for the poll's next step.
     pub(super) fn set_waker(&mut self, key: u32, waker: &Waker) {
         if let Some(entry) = self.entry(key) {
             match &mut entry.waker {
@@ -238,12 +239,12 @@ impl Client {
         woken: &mut Woken,
     ) {
         let mut place = last.and_then(|last| history.resume(last, poll.channels()));
-        // What was asked for by the poll that got the last message, if it is
-        // known to be that.
+        // The channels of the poll that received the last message, if the
+        // message is known to have been sent to it.
         let mut covered = None;
         let is_sent = |sent: &Sent| last == Some(&sent.id);
-        // One that was not sent here comes from another process: all that is
-        // known of it is that the client went on there.
+        // A message that was not sent here comes from another process. The
+        // client is only known to have continued there.
         let is_foreign = place.is_some_and(|place| place >= self.unsent);
         if self.sent.as_ref().is_some_and(is_sent) {
             if let Some(sent) = self.sent.take() {
@@ -259,8 +260,9 @@ impl Client {
         if covered.is_some() || is_foreign {
             self.acknowledged = self.acknowledged.max(begin);
         }
-        // Any other says nothing of the channels that are known already: it
-        // may have been sent to a poll that did not ask for them.
+        // Any other message says nothing about the channels that are known
+        // already, because it may have been sent to a poll that did not ask for
+        // them.
         let is_covered = |channel: &str| {
             let covered = covered.as_ref();
             covered.is_some_and(|covered| covered.get(channel).is_some())
@@ -299,7 +301,7 @@ impl Client {
         now: f64,
         woken: &mut Woken,
     ) {
-        // It may have left the history before the poll came to look.
+        // It may have been evicted before the poll came to look.
         let left = woken_by.and_then(|message| {
             let gone = history.place::<&str>(message.id(), &[]).is_none();
             let place = history.resume::<&str>(message.id(), &[]);
@@ -333,7 +335,8 @@ impl Client {
         entry.give(Outcome::Message(message), woken);
     }
 
-    /// Nothing is in flight any more: lets those look who waited for that.
+    /// No message is in flight any more, so the polls that waited for that look
+    /// again.
     fn land(&mut self, woken: &mut Woken) {
         if let Some(sent) = &mut self.sent {
             sent.until = None;

@@ -1,5 +1,6 @@
-//! Real clients, played against what the server knows of them: whatever is
-//! late, lost or abandoned, no message is lost and none is shown twice.
+//! Real clients, played against the server's knowledge of them. No message is
+//! lost and none is shown twice, even if requests or answers are late, lost or
+//! abandoned.
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -13,17 +14,18 @@ use crate::poll::Poll;
 
 const CHANNELS: [&str; 4] = ["client:x", "user:1", "notification:1", "chat:a,1"];
 
-/// What the client is; they differ in how they begin another poll.
+/// The kind of client. They differ in how they begin another poll.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     /// A thread for each poll that is begun, from no message; only the last
     /// one uses its answer.
     Desktop,
-    /// Loops that go on beside each other, each from its own last message.
+    /// Loops that run beside each other, each from its own last message.
     Web,
 }
 
-/// Something that happens. The numbers choose among what there is.
+/// An event. The numbers select from the available requests, answers or
+/// channels.
 #[derive(Clone, Debug)]
 enum Step {
     Publish(usize),
@@ -41,7 +43,7 @@ enum Step {
     Close,
     /// The session is renewed.
     Renew,
-    /// What is under way arrives, and so much time passes.
+    /// Everything under way arrives, and this amount of time passes.
     Pass(f64),
 }
 
@@ -50,7 +52,7 @@ enum Step {
 struct Loop {
     last: Option<Id>,
     alive: bool,
-    /// Which of its requests counts: the others were aborted.
+    /// The request that counts. The others were aborted.
     turn: u32,
 }
 
@@ -64,7 +66,7 @@ struct Request {
 
 #[derive(Debug)]
 struct Response {
-    /// The poll that is answered, unless it has left already.
+    /// The poll that is answered, unless it has ended already.
     key: Option<u32>,
     of: usize,
     turn: u32,
@@ -93,7 +95,8 @@ struct World {
     held: Vec<Held>,
     responses: Vec<Response>,
     shown: Vec<Id>,
-    /// What was published to a channel that the server knows to be wanted.
+    /// The messages that were published to a channel that the server knows to
+    /// be wanted.
     wanted: HashMap<Id, usize>,
     known: usize,
 }
@@ -278,7 +281,7 @@ impl World {
         }
     }
 
-    /// Closes a channel: its messages are not wanted any more.
+    /// Closes a channel, whose messages are not wanted any more.
     fn close(&mut self) {
         if self.channels == 2 {
             return;
@@ -438,7 +441,7 @@ proptest! {
     }
 }
 
-/// A client whose polls are answered at once, with what the answer says.
+/// A client whose polls are answered at once, with the content of the answer.
 struct Player {
     client: Client,
     history: History,
@@ -492,7 +495,7 @@ fn channel_that_is_opened_again_begins_after_the_newest_message() {
         let own = player.publish(OWN, 3);
         assert_eq!(player.poll(&[OWN], Some(&first)).as_ref(), Some(&own));
         assert_eq!(player.poll(&[OWN], Some(&own)), None);
-        // It is opened again, by a loop that goes on or by a new one.
+        // It is opened again, by a loop that continues or by a new one.
         let last = Some(&own).filter(|_| names_last);
         assert_eq!(player.poll(&[OWN, "chat:a,1"], last), None, "{names_last}");
         let next = player.publish("chat:a,1", 4);

@@ -12,8 +12,8 @@ use super::client::Client;
 use super::places::hash;
 use crate::poll::Poll;
 
-/// How many clients are looked at in a row: all polls of the database wait
-/// for that.
+/// How many clients are looked at in a row. All polls of the database wait
+/// meanwhile.
 const SLICE: usize = 1000;
 
 /// The clients of one database, by user and channel.
@@ -39,7 +39,7 @@ struct Named {
 }
 
 impl Clients {
-    /// No clients, of which a user may have `most` with or without a poll.
+    /// No clients. A user may have `most` of them with or without a poll.
     pub(super) fn new(most: usize) -> Self {
         Self {
             all: Slab::new(),
@@ -50,12 +50,12 @@ impl Clients {
         }
     }
 
-    /// The key of the client of `user` that this poll is of. It stays the
-    /// same for as long as the client has a poll. Where the client asks for
-    /// what it did before, `poll` becomes the same as then.
+    /// The key of the client of `user` that sent this poll. It stays the same
+    /// as long as the client has a poll. If the client asks for the same
+    /// channels as before, `poll` is replaced by the earlier one.
     ///
-    /// The session is no part of it: a client whose session was renewed is
-    /// the same.
+    /// The session is not part of the key, because a client stays the same when
+    /// its session is renewed.
     pub(super) fn key(&mut self, user: u32, poll: &mut Arc<Poll>) -> u32 {
         let name = poll.client().map(hash);
         let (clients, hasher) = (&self.all, &self.hasher);
@@ -91,9 +91,10 @@ impl Clients {
         &mut self.all[key as usize].client
     }
 
-    /// Forgets the clients that have had no poll since `then`, and the names
-    /// that others without a poll asked for. It looks at some of them from an
-    /// index on; returns from where to continue, until all were looked at.
+    /// Forgets the clients that have had no poll since `then`, and the channel
+    /// names of other clients without a poll. It looks at one slice of them
+    /// from an index on, and returns the index from which to continue, until
+    /// all were looked at.
     pub(super) fn forget(&mut self, then: f64, from: usize) -> Option<usize> {
         let end = self.all.capacity().min(from + SLICE);
         for key in from..end {
@@ -107,7 +108,7 @@ impl Clients {
             }
         }
         if self.all.is_empty() {
-            // The memory of a crowd is given back once it has gone.
+            // The memory is given back once all clients are forgotten.
             *self = Self::new(self.most);
         }
         (end < self.all.capacity()).then_some(end)

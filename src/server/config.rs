@@ -1,4 +1,4 @@
-//! What the administrator chooses.
+//! The settings of the administrator.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use crate::history::Bounds;
 /// How the server behaves. The defaults are trytond's where it has one.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Whether clients may poll at all. Where not they are told so with 501,
-    /// and never ask again.
+    /// Whether clients may poll at all. If not, they are answered with 501, and
+    /// never ask again.
     pub allow_subscribe: bool,
     /// Whether a user's notification is answered on the client's channel.
     pub relay_user: bool,
     /// After how long a poll is answered without a message.
     pub long_polling_timeout: Duration,
-    /// What is retained for each database. After as many seconds without a
-    /// poll a client is forgotten, too.
+    /// The limits of the history of each database. A client is also forgotten
+    /// after this number of seconds without a poll.
     pub history: Bounds,
     /// Origins other than the server's own that a browser may poll from, as
     /// in `https://tryton.example.com`.
@@ -25,49 +25,50 @@ pub struct Config {
     pub num_proxies: usize,
     /// Whether a user may follow only the chats of records that he may read.
     pub check_access: bool,
-    /// For how long a session that was found valid is taken for valid, and
-    /// an answer to what a user may read for true.
+    /// How long a valid session, and the answer to an access check, are cached.
     pub session_cache: Duration,
     /// Over how long the waiting polls are answered when the server stops.
     pub drain: Duration,
-    /// What a single client may use.
+    /// The limits of a single client.
     pub limits: Limits,
     /// The certificate with which the sockets of the network speak TLS, if
     /// they do.
     pub tls: Option<Arc<Tls>>,
 }
 
-/// What clients may use, such that none takes from the others. The defaults
-/// are made for 10,000 clients.
+/// The limits of clients, such that none takes resources from the others. The
+/// defaults are made for 10,000 clients.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of the head of a request: beyond it 431. At least 8192.
+    /// Bytes of the head of a request; more are refused with 431. At least
+    /// 8192.
     pub header_size: usize,
     /// For how long the head of a request may arrive.
     pub header_time: Duration,
-    /// Bytes of the body of a request: beyond it 413.
+    /// Bytes of the body of a request; more are refused with 413.
     pub body_size: usize,
-    /// For how long the body of a request may arrive: beyond it 400.
+    /// How long the body of a request may take to arrive; then it is refused
+    /// with 400.
     pub body_time: Duration,
     /// For how long an answer may be written.
     pub write_time: Duration,
     /// For how long a connection may stay open without a request.
     pub idle_time: Duration,
-    /// The channels of a poll: beyond it 400.
+    /// The channels of a poll; more are refused with 400.
     pub channels: usize,
-    /// Bytes of the name of a channel: beyond it 400.
+    /// Bytes of the name of a channel; more are refused with 400.
     pub channel_size: usize,
-    /// The waiting polls of a session: beyond it 429.
+    /// The waiting polls of a session; more are refused with 429.
     pub session_polls: usize,
     /// The waiting polls of the server. Those beyond it are held for
     /// `hold_time` and then answered without a message.
     pub max_polls: usize,
-    /// The connections of the server. While there are as many no other is
-    /// accepted.
+    /// The connections of the server. No other is accepted while this number is
+    /// reached.
     pub max_connections: usize,
-    /// For how long a poll is held that can't be served just now, before it
-    /// is answered without a message: there are too many, or trytond can't
-    /// tell whether its session is valid.
+    /// How long a poll that can't be served now is held before it is answered
+    /// without a message. There are too many polls, or trytond can't tell
+    /// whether the session is valid.
     pub hold_time: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! One connection: its requests, one after the other.
+//! One connection, whose requests are answered one after the other.
 use std::future::poll_fn;
 use std::io;
 use std::ops::Deref;
@@ -19,17 +19,17 @@ use super::park::receive;
 use super::reply::{Body, Reuse};
 use super::wait::{Alarm, Socket};
 
-/// What is read of a client that was refused before it had sent all, so that
-/// it gets to read why: a socket that is closed with something unread loses
-/// what was written.
+/// How much is read from a client that was refused before it had sent
+/// everything. If a socket is closed with unread data, the written answer is
+/// lost.
 const LINGER_BYTES: u64 = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// How many bytes of an answer a client has to take within `write_timeout`.
 const PART: usize = 16 * 1024;
 
-/// For how long a request may be on its way, before the connection is taken
-/// for one that has none and can leave its place to another.
+/// How long a request may be on its way before the connection counts as idle,
+/// so that its place can be given to another connection.
 pub(super) const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// An answer that is being written. Where it can't be, this is just dropped,
@@ -99,7 +99,8 @@ where
                 return;
             };
             reuse.close |= answer.closes || app.drain.has_begun();
-            // Boxed as well: what waits needs no room to write.
+            // Boxed as well, because a waiting connection needs no space for
+            // writing.
             let written = Box::pin(write(&mut socket, answer, reuse, app)).await;
             let Ok(()) = written else {
                 return;
@@ -131,8 +132,9 @@ where
     let until = || {
         let limits = &app.config.limits;
         if is_first {
-            // Who has sent nothing yet gets the time of a head to begin, also
-            // at the end: it has connected to send something.
+            // A client that has sent nothing yet gets the time of a head to
+            // begin, also during the drain, because it has connected to send a
+            // request.
             return begun + limits.header_time;
         }
         let until = begun + limits.idle_time;
@@ -140,7 +142,7 @@ where
         last.map_or(until, |last| last.min(until))
     };
     let mut read = poll_fn(|context| socket.poll_some(context));
-    // In this order: a request that has come is served.
+    // In this order, so that a request that has arrived is served.
     select! {
         biased;
         read = &mut read => return read.is_ok(),
@@ -191,7 +193,7 @@ async fn write<S: AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// What a future gives within `time`, else an error.
+/// The result of a future within `time`, otherwise an error.
 async fn within<T>(
     time: Duration,
     work: impl Future<Output = io::Result<T>>,
@@ -201,7 +203,7 @@ async fn within<T>(
 }
 
 impl<A: Deref<Target = App>> Written<A> {
-    /// What is left of an answer that is being written.
+    /// The rest of an answer that is being written.
     pub(super) fn new(app: A, answer: Answer) -> Self {
         Self {
             app,
@@ -232,10 +234,10 @@ impl<A: Deref<Target = App>> Written<A> {
     }
 }
 
-/// Reads the rest of what a client sends, for a short while.
+/// Reads the rest of the client's data, for a short while.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let rest = async {
-        // A client that has gone is what it waits for.
+        // It waits for the client to close the connection.
         let _ = stream.shutdown().await;
         let mut rest = stream.take(LINGER_BYTES);
         let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;

@@ -1,7 +1,7 @@
-//! Which web pages may poll, and what their browsers must be told.
+//! Which web pages may poll, and the headers for their browsers.
 //!
-//! Without these headers the web client takes any answer, errors included,
-//! for a failure of the network.
+//! Without these headers the web client takes any answer, errors included, for
+//! a failure of the network.
 use hyper::HeaderMap;
 use hyper::header::{HOST, ORIGIN};
 
@@ -18,9 +18,9 @@ pub(super) enum Origin {
     Refused,
 }
 
-/// Whether the origin of a request is its host itself, or one of those that
-/// are `allowed`. Behind `proxies` proxies the host is the one that the
-/// outermost was asked for, as in werkzeug's `ProxyFix`.
+/// Whether the origin of a request is its own host, or one of the `allowed`
+/// origins. Behind `proxies` proxies the host is the one that the outermost
+/// proxy was asked for, as in werkzeug's `ProxyFix`.
 pub(super) fn origin(
     headers: &HeaderMap,
     allowed: &[Box<str>],

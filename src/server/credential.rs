@@ -1,4 +1,4 @@
-//! The session that a request names: who the client says it is.
+//! The session that a request names, before it is checked.
 use std::borrow::Cow;
 
 use base64::Engine;
@@ -25,10 +25,10 @@ pub(super) struct Credential {
     pub(super) token: Box<str>,
 }
 
-/// The credential of a request, if it has one that can be read.
+/// The credential of a request, if it has a readable one.
 ///
-/// Where the cookie is there the header does not count, even if the cookie
-/// can't be read: as in trytond.
+/// If there is a cookie, the header does not count, even if the cookie can't be
+/// read. trytond does the same.
 pub(super) fn credential(headers: &HeaderMap) -> Option<Credential> {
     match cookie(headers) {
         Some(value) => {
@@ -75,8 +75,8 @@ fn cookie(headers: &HeaderMap) -> Option<&[u8]> {
         })
 }
 
-/// Takes the quotes off that werkzeug puts around a value with characters
-/// that a cookie can't have, and what it puts for these: `\ooo` and `\c`.
+/// Removes the quotes that werkzeug puts around a value with characters that a
+/// cookie can't have, and decodes the escapes `\ooo` and `\c`.
 fn unquote(value: &[u8]) -> Cow<'_, [u8]> {
     let quoted = value
         .strip_prefix(b"\"")

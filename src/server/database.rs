@@ -25,7 +25,7 @@ pub(super) struct Databases {
     clients_of_user: usize,
     /// Told of each bus that is made here.
     trytond: Arc<dyn Trytond>,
-    /// Those who were woken by a bus.
+    /// The polls that were woken by a bus.
     woken: Arc<WokenTasks>,
     known: Mutex<HashMap<Box<str>, Arc<Database>>>,
 }
@@ -47,15 +47,14 @@ pub(super) struct Place {
     kind: Kind,
     /// Its place at the bus, while it waits for a message there.
     ticket: Option<Ticket>,
-    /// When it has to look again, whatever comes.
+    /// When it has to look again, even if nothing wakes it.
     until: Option<f64>,
     written: bool,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// A poll of a client of which nothing can be said before the journal was
-    /// read.
+    /// A poll of a client that can't be answered before the journal was read.
     Unsettled(Box<Unsettled>),
     /// The poll of a client: the keys of both.
     Client(u32, u32),
@@ -126,8 +125,8 @@ impl Databases {
         }
     }
 
-    /// Wakes the polls that a bus has something for, without an end: the task
-    /// that the server has for that.
+    /// Wakes the polls for which a bus has something, without an end. The
+    /// server has one task for that.
     pub(super) async fn relay(&self) {
         std::future::poll_fn(|context| {
             self.woken.poll(context);
@@ -136,7 +135,7 @@ impl Databases {
         .await;
     }
 
-    /// Forgets clients that have left, and databases without a bus.
+    /// Forgets clients that no longer poll, and databases without a bus.
     pub(super) fn tidy(&self) {
         let then = self.now() - self.bounds.seconds;
         let databases: Vec<_> = lock(&self.known).values().cloned().collect();
@@ -200,7 +199,7 @@ impl Database {
         }
     }
 
-    /// Takes in the poll of a client, of which all is known.
+    /// Registers the poll of a client whose position is known.
     fn arrive(
         &self,
         user: u32,
@@ -220,8 +219,8 @@ impl Database {
         Kind::Client(key, entry)
     }
 
-    /// Looks for what the poll of a client is to do, and gives it its place
-    /// at the bus if that is to wait.
+    /// Determines the next step of a client's poll, and registers it at the bus
+    /// if the step is to wait.
     fn look(
         &self,
         (key, entry): (u32, u32),
@@ -235,7 +234,8 @@ impl Database {
         let mut clients = lock(&self.clients);
         let client = clients.get(key);
         let has_place = place.is_some();
-        // Looking and waiting are one step: no message comes in between.
+        // Looking and waiting are one step, so that no message comes in
+        // between.
         let (next, ticket) = self.bus.look_or_wait(
             |history| client.next(entry, woken_by, history, now, &mut woken),
             |next| matches!(next, Next::Wait(_)) && !has_place,
@@ -255,7 +255,7 @@ impl Database {
 }
 
 impl Place {
-    /// What the poll is to be answered, once that is known at `now`.
+    /// The answer to the poll, once it is known at `now`.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -287,8 +287,8 @@ impl Place {
             let had_ticket = self.ticket.is_some();
             match &mut self.kind {
                 Kind::Unsettled(unsettled) if !had_ticket => {
-                    // What was read for this poll alone is its client's next
-                    // message, which knows none of the later ones.
+                    // The row that was read for this poll alone is its client's
+                    // next message. The read saw no later one.
                     if let Some(message) = woken_by {
                         return Progress::Ready(Outcome::Message(message));
                     }
@@ -352,12 +352,12 @@ impl Place {
             if had_ticket || self.ticket.is_none() {
                 return Progress::Pending;
             }
-            // The new place does not know yet whom to wake.
+            // The new place does not have a waker yet.
         }
     }
 
-    /// What the poll is to be answered without waiting for a message, or none
-    /// if no message is there.
+    /// The answer to the poll without waiting for a message, or none if no
+    /// message is ready.
     pub(super) fn glance(
         &mut self,
         context: &mut Context<'_>,
@@ -376,7 +376,7 @@ impl Place {
         }
     }
 
-    /// When [`Place::poll`] is to be called again though nobody woke it.
+    /// When [`Place::poll`] is to be called again if nothing woke it.
     pub(super) fn until(&self) -> Option<f64> {
         self.until
     }
@@ -407,7 +407,7 @@ impl Drop for Place {
     }
 }
 
-/// Wakes those who have something to do, now that no lock is held.
+/// Wakes the polls that have something to do, now that no lock is held.
 fn wake(woken: Woken) {
     for waker in woken {
         waker.wake();

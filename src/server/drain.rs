@@ -14,16 +14,17 @@ use crate::sync::{Mutex, lock};
 /// request, once the drain is over.
 const LAST_REQUESTS: Duration = Duration::from_millis(500);
 
-/// For how long before the end nobody is accepted any more, at most, and what
-/// part of the drain that is: who is answered at its end would come back here.
+/// The time before the end in which no connection is accepted any more: its
+/// maximum, and its share of the drain. A client that is answered at the end
+/// would otherwise return to this server.
 const CLOSED: Duration = Duration::from_millis(500);
 const CLOSED_PART: u32 = 4;
 
 /// Whether the server is about to stop, and when each poll then ends.
 ///
-/// Polls that end at once would come back at once: those that wait when it
-/// begins are answered one after the other, those that come later at its
-/// end, when there is another server to go to.
+/// Clients whose polls end at once would return at once. So the polls that wait
+/// when the drain begins are answered one after the other, and later polls at
+/// its end, when another server can take them.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     period: OnceLock<Period>,
@@ -79,8 +80,9 @@ impl Drain {
         self.period.get().is_some()
     }
 
-    /// Has this task woken when it begins. One for each connection, rather
-    /// than for each wait: whoever was woken asks [`Drain::end`].
+    /// Has this task woken when the drain begins. Registered once for each
+    /// connection, rather than for each wait. The woken task asks
+    /// [`Drain::end`].
     pub(super) async fn watch(&self) -> Watch<'_> {
         poll_fn(|context| {
             let key = lock(&self.tasks).insert(context.waker().clone());
@@ -100,8 +102,8 @@ impl Drain {
         self.end().map(|end| end.max(since) + LAST_REQUESTS)
     }
 
-    /// When a poll that waited as it began is to be answered: another time
-    /// for each call, evenly spread however many there are.
+    /// When a poll that waited as the drain began is to be answered. Each call
+    /// returns another time; the times are evenly spread over the drain.
     pub(super) fn turn(&self) -> Option<Instant> {
         let period = self.period.get()?;
         let number = self.polls.fetch_add(1, Ordering::Relaxed);
