@@ -1,6 +1,7 @@
 """The commands of trytond-bus, and their options.
 
-Each has a module of its name, whose run(options) returns the exit status.
+Each command has a module of the same name. Its run(options) returns the exit
+status.
 """
 import argparse
 import importlib
@@ -26,20 +27,20 @@ NAMES = {
     'tail': "show the messages that pass on the bus of a database",
     }
 
-# Those that do without a backend, and take no database
+# The commands that need no backend and no database
 WITHOUT_DATABASE = {'examples', 'stat'}
 
 
 class Failure(Exception):
-    "What ends a command with the status 1, in words"
+    "An error that ends a command with status 1"
 
 
 class Usage(Exception):
-    "What is wrong with the options, for the status 2"
+    "An error in the options, which ends a command with status 2"
 
 
 def parse(args):
-    "Return the options; exits for those that are wrong, and for --help"
+    "Return the options; exit if they are wrong, or for --help"
     parser, commands = get_parser()
     if hasattr(commandline, 'set_autocomplete'):
         commandline.set_autocomplete(parser)
@@ -50,19 +51,19 @@ def parse(args):
 
 
 def run(options):
-    "Do what the options ask for, and return the exit status"
+    "Run the command of the options, and return the exit status"
     _configure_log(options)
     sources.files[:] = filter(None, options.configfile)
     options.unread = _read()
     if options.unread and options.command != 'check':
         raise Failure(options.unread)
     if options.command == 'serve':
-        # Told at once: the imports take their time.
+        # Checked first, because the imports take time.
         settings.server()
     if options.command not in WITHOUT_DATABASE:
         _import_backend()
     try:
-        # It imports the rest of trytond, after its configuration is read.
+        # This imports the rest of trytond, after its configuration is read.
         module = importlib.import_module('.' + options.command, __name__)
         return module.run(options)
     except Usage as error:
@@ -73,12 +74,12 @@ def _configure_log(options):
     try:
         commandline.config_log(options)
     except Exception as error:
-        # A file may name any class.
+        # The file may name any class, which may raise anything.
         raise Failure("--logconf %s can not be used: %s" % (
                 options.logconf, _in_words(error))) from error
     if not options.verbose and not options.logconf:
         if 'TRYTOND_LOGGING_LEVEL' not in os.environ:
-            # trytond shows nothing but errors.
+            # trytond's default shows only errors.
             logging.getLogger('trytond.bus').setLevel(logging.WARNING)
 
 
@@ -87,9 +88,10 @@ def _in_words(error):
 
 
 def _read():
-    "Read the files into the configuration, and return why they can't be"
+    """Read the files into the configuration, and return the reasons if they
+    can't be read"""
     try:
-        # trytond only logs that there is no such file.
+        # trytond only logs that a file does not exist.
         sources.values()
         settings.config.update_etc(sources.paths())
     except Exception as error:
@@ -97,7 +99,7 @@ def _read():
 
 
 def _import_backend():
-    "Raise Invalid where trytond's backend, or its driver, is missing"
+    "Raise Invalid if trytond's backend, or its driver, is missing"
     try:
         importlib.import_module('trytond.backend')
     except Exception as error:
@@ -139,7 +141,7 @@ def _add_version(parser):
 
 
 def _add_database(parser, is_required):
-    # That of trytond takes several.
+    # trytond's option takes several values.
     names = parser.get_default('database_names')
     default = names[0] if len(names) == 1 else None
     parser.add_argument(
@@ -147,7 +149,7 @@ def _add_database(parser, is_required):
         default=default, required=is_required and not default,
         help="specify the database name (default: TRYTOND_DATABASE_NAMES, "
         "where it is one)")
-    # It would take what follows the file.
+    # It would take the arguments after the file.
     parser.add_argument(
         '-c', '--config', dest='configfile', metavar='FILE', action=_Files,
         default=[os.environ.get('TRYTOND_CONFIG')],
@@ -155,7 +157,7 @@ def _add_database(parser, is_required):
 
 
 class _Files(argparse.Action):
-    "Collects the values of an option that take the place of its default"
+    "Collects the values of an option, which replace its default"
 
     def __call__(self, parser, namespace, value, option_string=None):
         files = getattr(namespace, self.dest)

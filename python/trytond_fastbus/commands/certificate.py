@@ -1,5 +1,5 @@
-"""What a check can see of TLS: the certificate of the bus server, and the one
-that clients are shown."""
+"""The TLS checks: the certificate of the bus server, and the certificate that
+clients receive."""
 import socket
 import ssl
 import urllib.parse
@@ -9,7 +9,7 @@ from .web import TIMEOUT
 
 
 def configured(report, options):
-    "Look at the files of [ssl], where the bus server speaks TLS"
+    "Check the files of [ssl], if the bus server speaks TLS"
     if not options['ssl']:
         return
     thing, (path, key) = 'certificate', options['ssl']
@@ -23,7 +23,7 @@ def configured(report, options):
 
 
 def served(report, url):
-    "Look at the certificate that clients are shown at an address"
+    "Check the certificate that clients receive at an address"
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != 'https':
         return
@@ -35,7 +35,7 @@ def served(report, url):
                     connection, server_hostname=parts.hostname) as connection:
             found = connection.getpeercert()
     except OSError:
-        # The poll there has told why.
+        # The poll has already reported the reason.
         return
     _tell(report, 'https', "that of %s" % parts.netloc, found)
 

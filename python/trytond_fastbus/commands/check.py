@@ -1,5 +1,5 @@
-"""trytond-bus check: whether a configuration works, from the database to the
-clients."""
+"""trytond-bus check: checks a configuration, from the database to the clients.
+"""
 import getpass
 import os
 import sys
@@ -11,14 +11,14 @@ from .poll import poll
 from .report import Report
 from .session import Session
 
-# What is seen through a connection to the database
+# The checks that need a connection to the database
 LOOKS = [
     here.listening, here.journal_table, here.privileges, here.connections,
     here.sessions]
 
 
 def run(options):
-    "Look at one thing after the other, and return the exit status"
+    "Run the checks in turn, and return the exit status"
     report = Report(options.is_json)
     found = here.configuration(report, options.unread, options.strict)
     if options.unread:
@@ -32,7 +32,7 @@ def run(options):
             "configuration")
     if options.url and not url.endswith('/'):
         url += '/'
-    # Before anything else, as it may be asked for.
+    # Read first, because the user may be prompted for it.
     password = _password(options) if options.user else None
     here.configured_class(report)
     if found:
@@ -46,7 +46,7 @@ def run(options):
     if connection:
         try:
             for look in LOOKS:
-                # It is told above what is wrong with the configuration.
+                # The problems of the configuration are reported above.
                 with suppress(settings.Invalid):
                     look(report, options.database, connection)
             if url:
@@ -64,7 +64,7 @@ def _url_host():
 
 
 def _look_from_outside(report, options, url, password, connection):
-    "Look at the server as a client does"
+    "Check the server from a client's view"
     name = options.database
     bus_url = clients.address(url, name)
     if options.user:
@@ -87,7 +87,7 @@ def _look_from_outside(report, options, url, password, connection):
 
 
 def _password(options):
-    "The password, from where trytond-admin takes it"
+    "The password, read as trytond-admin does"
     path = os.environ.get('TRYTONPASSFILE')
     if path:
         try:

@@ -1,11 +1,12 @@
-"""What a check can see of a server without a session."""
+"""The checks of a server that need no session."""
 import urllib.parse
 
 from trytond import __version__
 
 from .web import request
 
-# Whether the web client has its session in a cookie, or in Authorization
+# Whether the web client sends its session in a cookie, instead of
+# Authorization
 HAS_COOKIE = int(__version__.split('.')[0]) >= 8
 
 
@@ -15,7 +16,8 @@ def address(host, database):
 
 
 def answers(report, url):
-    "Whether the bus answers there: without a session it refuses the poll"
+    """Check that the bus answers there, by a poll without a session, which it
+    refuses"""
     answer = request(url, {'last_message': None, 'channels': []})
     if answer.status == 401:
         report.ok(
@@ -26,7 +28,7 @@ def answers(report, url):
 
 
 def origin(report, url, origin):
-    "Whether a browser lets a page of this origin poll"
+    "Check that a browser lets a page of this origin poll"
     thing, origin = 'CORS', origin.rstrip('/')
     parts = urllib.parse.urlsplit(url)
     if origin == '%s://%s' % (parts.scheme, parts.netloc):
@@ -50,7 +52,7 @@ def origin(report, url, origin):
             }, method='OPTIONS')
     answer = request(url, {'channels': []}, {'Origin': origin})
     mend = "add it to [web] cors in the configuration of the server there"
-    # trytond itself answers an origin that it does not know with 500.
+    # trytond itself answers an unknown origin with 500.
     if {403, 500} & {preflight.status, answer.status}:
         report.failed(thing, "%s may not poll (%s): %s" % (
                 origin, preflight.status, mend))
@@ -82,7 +84,7 @@ def origin(report, url, origin):
 
 
 def _wrong(answer, origin):
-    "What is wrong with the headers that each answer to a browser needs"
+    "The errors in the headers that each answer to a browser needs"
     needed = {'Access-Control-Allow-Origin': origin}
     if HAS_COOKIE:
         needed['Access-Control-Allow-Credentials'] = 'true'

@@ -1,23 +1,23 @@
-"""A connection of a command's own to a database."""
+"""The commands' own connections to a database."""
 from trytond import backend
 
 from ..source import Dropped
 from ..source import connect as connect_to_postgresql
 from . import Failure
 
-# That of the driver, which has those of a server that refuses, such as a
-# standby, too
+# The base class of the driver, which includes the errors of a server that
+# refuses, such as a standby
 DatabaseError = backend.DatabaseOperationalError.__mro__[1]
 
-# Seconds for which a host may not answer
+# Seconds after which a host that does not answer fails
 TIMEOUT = 10
 
 
 def connect(name):
     """Return a new connection in autocommit.
 
-    The pool of trytond from 8.0 on tries for half a minute, and does not tell
-    why it failed. Raises Failure, with the reason.
+    From 8.0 on, trytond's pool tries for half a minute and does not report the
+    reason of a failure. Raises Failure with the reason.
     """
     try:
         if backend.name != 'postgresql':
@@ -29,5 +29,5 @@ def connect(name):
 
 
 def in_a_line(error):
-    "The text of an error, which may have several lines"
+    "The text of an error, which may have several lines, in one line"
     return ' '.join(str(error).split())

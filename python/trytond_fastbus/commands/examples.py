@@ -1,4 +1,4 @@
-"""trytond-bus examples: the configurations and programs that come with it."""
+"""trytond-bus examples: the configurations and programs in the package."""
 from pathlib import Path
 
 from . import Failure
@@ -19,7 +19,7 @@ def run(options):
             target = Path(options.write, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                # Not over a file that has been changed
+                # A file that was changed is not overwritten.
                 with open(target, 'xb') as file:
                     file.write(path.read_bytes())
             except FileExistsError:

@@ -1,5 +1,5 @@
-"""What a check can see from here: the configuration, this machine's limits
-and the database."""
+"""The local checks: the configuration, the limits of this machine and the
+database."""
 import resource
 import select
 import time
@@ -14,20 +14,21 @@ from ..source.driver import received, time_limit
 from . import Failure
 from .connection import DatabaseError, connect, in_a_line
 
-# Seconds in which a notification has to arrive
+# Time limit in seconds for a notification
 NOTIFY_TIMEOUT = 5
 
-# What PostgreSQL keeps for its administrators, and some for trytond-bus
+# The number of connections for PostgreSQL's superusers and for trytond-bus
 RESERVED_CONNECTIONS = 3
 
-# So many sessions are read in the time that the rest of a check takes.
+# The number of sessions that are read in the time of the rest of a session
+# check
 SESSIONS = 5000
 
 SESSION_INDEX = '''\
 CREATE INDEX CONCURRENTLY ir_session_check ON ir_session (create_uid)'''
 
-# trytond looks for the sessions of a user; the rows are those that the planner
-# counts on, since counting them would take its time.
+# trytond selects the sessions of a user. The number of rows is the planner's
+# estimate, because counting them would take long.
 LOOK_AT_SESSIONS = '''\
 SELECT reltuples, EXISTS (
     SELECT FROM pg_index
@@ -39,7 +40,7 @@ FROM pg_class WHERE oid = to_regclass('ir_session')
 
 
 def configuration(report, unread, is_strict):
-    "Return the options of the bus server, None where they can't be used"
+    "Return the options of the bus server, None if they can't be used"
     thing = 'configuration'
     if unread:
         report.failed(thing, "it can not be read: %s" % unread)
@@ -68,7 +69,7 @@ def configuration(report, unread, is_strict):
 
 
 def configured_class(report):
-    "Look at the class that trytond is told to use"
+    "Check the class that trytond is configured to use"
     thing, name = 'class', settings.config.get('bus', 'class')
     try:
         bus = bus_class()
@@ -99,7 +100,7 @@ def allow_subscribe(report, options):
 
 
 def check_access(report, options):
-    "Say who may follow the chat of a record, where records have one"
+    "Report which users may follow the chat of a record, if records have chats"
     if not settings.has_chat():
         return
     report.ok(
@@ -110,7 +111,7 @@ def check_access(report, options):
 
 
 def open_files(report, options):
-    "Compare the limit with what the bus server may need"
+    "Compare the limit with the number of files that the bus server may open"
     # The server raises the soft limit to the hard one.
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.descriptors(options)
@@ -145,7 +146,7 @@ def database(report, name):
 
 
 def listening(report, name, connection):
-    "See a notification arrive that another connection sends"
+    "Check that a notification of another connection arrives"
     thing = 'LISTEN'
     if backend.name != 'postgresql':
         if journal.of(name):
@@ -161,8 +162,9 @@ def listening(report, name, connection):
     try:
         with time_limit(connection.fileno()):
             connection.cursor().execute('LISTEN "%s"' % channel)
-        # A pooler in the mode 'transaction' would answer the one that it has
-        # just served, so that it is told from another connection.
+        # Sent from another connection, because a pooler in the mode
+        # 'transaction' would deliver it to the connection that it has just
+        # served.
         other = connect(name)
         try:
             started = time.monotonic()
@@ -200,7 +202,7 @@ def _arrives(connection, channel):
 
 
 def journal_table(report, name, connection):
-    "Look at the table and at what the role may do"
+    "Check the table and the privileges of the role"
     table = journal.of(name)
     if not table:
         report.ok('journal', "[bus] journal is off")
@@ -216,7 +218,7 @@ def journal_table(report, name, connection):
 
 
 def privileges(report, name, connection):
-    "Say what any role of the server may do in the database"
+    "Report the privileges that any role of the server has in the database"
     if backend.name != 'postgresql':
         return
     thing, cursor = 'privileges', connection.cursor()
@@ -257,7 +259,8 @@ def privileges(report, name, connection):
 
 
 def connections(report, name, connection):
-    "Compare what PostgreSQL allows with what a process of trytond may take"
+    """Compare the connections that PostgreSQL allows with those that a process
+    of trytond may open"""
     if backend.name != 'postgresql':
         return
     maxconn = settings.read('maxconn', 'database')
@@ -284,7 +287,7 @@ def connections(report, name, connection):
 
 
 def sessions(report, name, connection):
-    "See that a session check does not read all of a long table"
+    "Check that a session check does not read the whole of a long table"
     if backend.name != 'postgresql':
         return
     cursor = connection.cursor()
@@ -312,8 +315,8 @@ def sessions(report, name, connection):
 
 
 def session_address(connection, token):
-    """The address that a session was opened from, None where that is not
-    known (before 7.8)"""
+    """The address that a session was opened from, None if it is unknown
+    (before 7.8)"""
     if not connection or not settings.MODULE:
         return None
     cursor = connection.cursor()

@@ -16,7 +16,7 @@ logger = logging.getLogger('trytond.bus')
 def run(options):
     "Send the notification, as trytond.bus.notify does"
     name = options.database
-    # It tells at once where there is no such database.
+    # This reports at once that a database does not exist.
     connect(name).close()
     if not backend.Database().has_channel() and not journal.of(name):
         raise Failure(
@@ -39,7 +39,7 @@ def run(options):
     except Failure:
         raise
     except Exception as error:
-        # Such as a database that is not Tryton's
+        # For example, the database is not Tryton's.
         logger.debug("the notification can not be sent", exc_info=True)
         raise Failure(in_a_line(error)) from error
     return 0
@@ -60,6 +60,6 @@ def _user(name, text):
         raise Failure(
             "there is no active user with the login or id '%s' in '%s'"
             % (text, name))
-    # A login may look like the id of somebody else.
+    # A login may look like the id of another user.
     rows.sort(key=lambda row: row[1] != text)
     return rows[0][0]

@@ -1,14 +1,15 @@
-"""The place of the command among the arguments."""
+"""The position of the command in the arguments."""
 
 
 def in_order(args, commands):
-    """Return the arguments with the command first, and 'serve' where there is
-    none.
+    """Return the arguments with the command first, and 'serve' if there is no
+    command.
 
-    commands are the parsers by name. A command is a word of its name that is
-    not the value of an option; of one that takes several values, such as -d,
-    only the first may look like a command. As trytond's commands know nothing
-    but options, a command may be written as one (--check).
+    commands are the parsers by name. A command is an argument with its name
+    that is not the value of an option. If an option takes several values, such
+    as -d, only the first value may look like a command. A command may be
+    written as an option (--check), because trytond's commands have only
+    options.
     """
     values = {
         name for parser in commands.values() for action in parser._actions
@@ -21,13 +22,13 @@ def in_order(args, commands):
         if name in commands and not is_value:
             return [name, *args[:place], *args[place + 1:]]
     if args and (not args[0].startswith('-') or args[0] in {'-h', '--help'}):
-        # The parser tells the commands.
+        # The parser lists the commands.
         return args
     return ['serve', *args]
 
 
 def _takes_value(arg, values):
     if arg.startswith('--'):
-        # argparse takes the beginning of an option for it.
+        # argparse accepts an abbreviated option.
         return any(name.startswith(arg) for name in values)
     return arg in values

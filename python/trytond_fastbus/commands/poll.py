@@ -1,4 +1,4 @@
-"""The poll of a check: a message has to arrive by it."""
+"""The check that a message arrives by a poll."""
 import ipaddress
 import threading
 import time
@@ -12,18 +12,18 @@ from .connection import in_a_line
 from .here import session_address
 from .web import Answer, own_address, request
 
-# Seconds in which a message has to arrive, and between two of them: the
-# server may only begin to listen with the poll
+# Time limit in seconds for a message, and seconds between two messages,
+# because the server may begin to listen only with the poll
 POLL_TIMEOUT, PUBLISH_EVERY = 15, .5
 
-# Seconds beyond [bus] long_polling_timeout in which a poll has to end
+# Seconds after [bus] long_polling_timeout in which a poll has to end
 PATIENCE = 15
 
 PERMANENT_REDIRECT = 308
 
 
 def poll(report, session, connection, is_patient=False):
-    "See a message arrive by a poll that waits"
+    "Check that a message arrives by a waiting poll"
     thing, url = 'poll', session.bus_url
     if not connection:
         report.failed(
@@ -33,7 +33,7 @@ def poll(report, session, connection, is_patient=False):
     with _Publisher(session) as publisher:
         answer = poller.wait_for(publisher.times)
         if answer.status == PERMANENT_REDIRECT:
-            # Where clients up to 7.6 are sent
+            # The URL to which clients up to 7.6 are redirected
             url = urllib.parse.urljoin(url, answer.headers['Location'])
             poller = _Poller(session, url)
             answer = poller.wait_for(publisher.times)
@@ -52,7 +52,7 @@ def poll(report, session, connection, is_patient=False):
 
 
 class _Poller:
-    "Polls as a client does, and remembers its last message"
+    "Polls as a client does, and keeps the last message"
 
     def __init__(self, session, url):
         self._session = session
@@ -70,13 +70,13 @@ class _Poller:
         return answer
 
     def wait_for(self, ids):
-        """Poll until a message has one of the ids, or the time is over: the
-        user may have others, which are retained"""
+        """Poll until a message has one of the ids, or the time is over. The
+        user may have other retained messages"""
         end = time.monotonic() + POLL_TIMEOUT
         while True:
             answer = self.ask(max(end - time.monotonic(), .1))
             if answer.status is None and time.monotonic() > end:
-                # It waits, as it has to.
+                # The poll waits, as it should.
                 return Answer(200)
             message = _message(answer)
             if (answer.status != 200 or time.monotonic() > end
@@ -95,7 +95,7 @@ def _message(answer):
 
 
 def _tell_latency(report, url, publisher, answer):
-    "Say how long the message took, and return whether it came"
+    "Report the latency of the message, and return whether it arrived"
     published = publisher.times.get(_message(answer).get('message_id'))
     if published is None:
         if answer.body and not isinstance(answer.json, dict):
@@ -115,7 +115,7 @@ def _tell_latency(report, url, publisher, answer):
 
 
 def _tell_proxies(report, url):
-    "Say where a session's address proves nothing"
+    "Warn if a session's address proves nothing"
     own = own_address(url)
     if settings.MODULE and own and ipaddress.ip_address(own).is_loopback:
         report.warning(
@@ -126,7 +126,7 @@ def _tell_proxies(report, url):
 
 
 def _tell_patience(report, url, poller):
-    "See that nothing on the way ends a poll before the server does"
+    "Check that no proxy ends a poll before the server does"
     thing, limit = 'patience', settings.long_polling_timeout()
     end = time.monotonic() + 2 * limit + PATIENCE
     while True:
@@ -154,8 +154,8 @@ def _tell_patience(report, url, poller):
 
 
 class _Publisher:
-    """Publishes a message to a session's channel again and again; times has
-    the moment of each, by its id"""
+    """Publishes messages to a session's channel periodically; times has the
+    time of each message, by its id"""
 
     def __init__(self, session):
         self.times = {}
@@ -187,7 +187,7 @@ class _Publisher:
 
 
 def _why_refused(session, url, connection):
-    "Why a session that was just opened is none for the bus"
+    "The reason why the bus refuses a session that was just opened"
     opened = session_address(connection, session.token)
     own = own_address(session.url)
     if not opened:

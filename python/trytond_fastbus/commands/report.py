@@ -1,11 +1,11 @@
-"""What a check has found: a line for each thing."""
+"""The findings of a check, a line for each."""
 import json
 
 OK, WARNING, FAILED = 'ok', 'warning', 'failed'
 
 
 class Report:
-    "Prints each finding as it comes, or all of them as one JSON object"
+    "Prints each finding at once, or all of them as one JSON object"
 
     def __init__(self, is_json=False):
         self._is_json = is_json
@@ -27,7 +27,7 @@ class Report:
             print('%-8s %s: %s' % (status, thing, text), flush=True)
 
     def end(self):
-        "Print what is left, and return the exit status"
+        "Print the rest, and return the exit status"
         found = {finding['status'] for finding in self._findings}
         worst = next(
             status for status in [FAILED, WARNING, OK]

@@ -19,10 +19,10 @@ class Session:
         self._rpc = address(url, database).removesuffix('bus')
 
     def login(self, report, password):
-        "Log in, and return whether that could be done"
+        "Log in, and return whether that succeeded"
         thing = 'login'
         parameters = [self._user, {'password': password}, 'en']
-        # It is below rpc/ from 8.0 on.
+        # From 8.0 on the path is below rpc/.
         base = self._rpc
         for self._rpc in [base + 'rpc/', base]:
             answer = self._call('common.db.login', *parameters)
@@ -64,7 +64,7 @@ class Session:
         self.bus_url = address(self.url, self.database)
         if not host:
             return
-        # From 7.8 on clients are told where the bus is.
+        # From 7.8 on the login returns the address of the bus.
         host, = host
         if not host:
             self.bus_url = None

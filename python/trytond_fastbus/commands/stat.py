@@ -1,4 +1,4 @@
-"""trytond-bus stat: the state of a bus server that runs, in the terminal."""
+"""trytond-bus stat: the state of a running bus server, in the terminal."""
 import http.client
 import math
 import re
@@ -15,7 +15,7 @@ from . import Failure
 TIMEOUT = 10  # seconds without an answer
 SIZE = 64 * 1024 * 1024  # bytes of an answer that are read
 HEAD = 8  # lines of the table that are no databases, and one below it
-# What a database that is worse has more of
+# The counters by which databases are ordered, the worst first
 TROUBLES = ['gaps_total', 'skipped_total', 'evicted_total']
 
 HOST = re.compile(r'([^\s:]+|\[[^\s\]]+\]):(\d{1,5})', re.ASCII)
@@ -25,8 +25,8 @@ ESCAPED = re.compile(r'\\(.)', re.DOTALL)
 
 
 def run(options):
-    """Show the state every interval seconds until Ctrl-C, or once where the
-    output is no terminal, and return the exit status."""
+    """Show the state every interval seconds until Ctrl-C, or once if the
+    output is not a terminal, and return the exit status."""
     is_terminal = sys.stdout.isatty()
     try:
         address = _address(options.admin_listen)
@@ -37,7 +37,7 @@ def run(options):
         print('\n'.join(
                 table(address, look, Look(ask(address)), options.filter)))
     except KeyboardInterrupt:
-        # It is how watching ends.
+        # Ctrl-C is the normal end of watching.
         return 0 if is_terminal else 130
     except (OSError, ValueError) as error:
         raise Failure(error) from error
@@ -56,7 +56,7 @@ def _address(text):
 
 
 def _watch(address, before, interval, text):
-    "Draw over what was drawn before, as top does, for ever"
+    "Draw over the previous table, as top does, for ever"
     print('\x1b[2J', end='')
     while True:
         time.sleep(interval)
@@ -65,7 +65,7 @@ def _watch(address, before, interval, text):
         except (OSError, ValueError) as error:
             before, lines = None, ["%s, trying again" % error]
         else:
-            # What was counted while it could not be seen is not shown.
+            # Counts from a time without answers are not shown.
             room = shutil.get_terminal_size().lines - HEAD
             lines = table(
                 address, before or look, look, text, max(room, 1))
@@ -77,7 +77,7 @@ def _draw(lines):
     columns, rows = shutil.get_terminal_size()
     text = '\x1b[H'
     for line in lines[:rows - 1]:
-        # Nothing but the heads is all in capitals.
+        # Only the heads are in capitals.
         drawn = '\x1b[7m%s\x1b[m' if line.isupper() else '%s'
         text += '\x1b[K%s\n' % (drawn % line.ljust(columns)[:columns])
     print(text, end='\x1b[J', flush=True)
@@ -97,8 +97,9 @@ class _Connection(http.client.HTTPConnection):
 
 
 def ask(address):
-    """Return the metrics of the server at the address, as text, or raise
-    ValueError where there is no bus server and OSError where nobody is."""
+    """Return the metrics of the server at the address, as text. Raise
+    ValueError if the server is not a bus server, and OSError if there is no
+    server."""
     try:
         with closing(_connect(address)) as connection:
             connection.request('GET', '/metrics')
@@ -135,7 +136,8 @@ def _connect(address):
 
 def parse(text):
     "Yield the short name, the labels and the value of each sample"
-    # Not splitlines(): the name of a database may have what that splits at.
+    # Not splitlines(), because the name of a database may contain other line
+    # boundaries.
     for line in text.split('\n'):
         found = SAMPLE.fullmatch(line)
         if line.startswith('#') or not found:
@@ -149,7 +151,7 @@ def parse(text):
 
 
 class Look:
-    "What a server said just now"
+    "The metrics of a server at one time"
 
     def __init__(self, text):
         self.time = time.monotonic()
@@ -161,7 +163,8 @@ class Look:
                 self._of_databases[name][labels['database']] = value
 
     def of(self, name, database=None):
-        "Return the sum of the samples, or that of a database; None of none"
+        """Return the sum of the samples, or that of a database; None if there
+        is none"""
         if database is not None:
             return self._of_databases[name].get(database)
         values = [value for found, _, value in self._samples if found == name]
@@ -169,8 +172,8 @@ class Look:
 
     @property
     def databases(self):
-        """The databases, the worst first: those that are not listened to, then
-        those that have lost the most"""
+        """The databases, the worst first: those without a connection, then
+        those that have lost the most messages"""
         def badness(name):
             troubles = sum(self.of(kind, name) or 0 for kind in TROUBLES)
             return bool(self.of('listening', name)), -troubles, name
@@ -178,15 +181,16 @@ class Look:
 
     @property
     def buckets(self):
-        "How many deliveries took up to so many seconds"
+        "By seconds: how many deliveries took at most that long"
         return {
             float(labels['le']): value for name, labels, value
             in self._samples if name == 'delivery_seconds_bucket'}
 
 
 def quantile(buckets, part):
-    """Return below how many seconds that part of the deliveries was: within
-    a bucket they are taken for even, above the last bound for that bound."""
+    """Return the quantile of the delivery times, in seconds. Deliveries are
+    assumed to be even within a bucket, and to take the last bound if they are
+    above it."""
     bounds = sorted(buckets.items())
     total = bounds[-1][1] if bounds else 0
     if not total:
@@ -203,8 +207,8 @@ def quantile(buckets, part):
 
 
 def table(address, before, now, text='', most=None):
-    """Return the lines of the table, of what is now and was counted since,
-    with the databases whose name has the text, at most so many of them"""
+    """Return the lines of the table: the state now, and the counts since
+    before. It has at most most databases whose name contains the text"""
     seconds = now.time - before.time
     buckets, earlier = now.buckets, before.buckets
     if all(earlier.get(bound, 0) <= buckets[bound] for bound in buckets):
@@ -214,7 +218,7 @@ def table(address, before, now, text='', most=None):
 
     def rate(name):
         counted, earlier = now.of(name) or 0, before.of(name) or 0
-        # A counter that is less than before began anew.
+        # A counter that is less than before was reset.
         counted -= earlier if earlier <= counted else 0
         return '%.1f' % (counted / seconds if seconds else 0)
 
@@ -231,7 +235,7 @@ def table(address, before, now, text='', most=None):
     shown = [
         name for name in names if text.lower() in name.lower()][:most]
     databases = [(
-            # A name must do nothing to the terminal.
+            # A name must not control the terminal.
             ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}'
                 for c in name),
             'yes' if now.of('listening', database=name) else 'no',
@@ -251,7 +255,7 @@ def table(address, before, now, text='', most=None):
 
 
 def _totals(now, shown, number):
-    "The line of all databases, those that are not shown among them"
+    "The line of all databases, including those that are not shown"
     listening = now.of('listening') or 0
     return "%d of %d databases, worst first; in all: %s" % (
         shown, number, ', '.join([

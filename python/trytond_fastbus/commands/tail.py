@@ -1,4 +1,4 @@
-"""trytond-bus tail: what passes on the bus of a database, as it comes."""
+"""trytond-bus tail: the messages on the bus of a database, as they arrive."""
 import datetime as dt
 import json
 import select
@@ -16,12 +16,12 @@ from ..source.sqlite import LOOK_EVERY
 from . import Failure
 from .connection import connect, in_a_line
 
-# Characters of a message that are shown
+# The limit of characters of a message that are shown
 WIDTH = 100
 
 
 def run(options):
-    "Show messages until the reader has gone, or Ctrl-C"
+    "Show messages until the reader closes the output, or Ctrl-C"
     name = options.database
     bus = bus_class()
     table = journal.of(name, bus._channel)
@@ -66,7 +66,7 @@ def _say(text):
 
 
 class Tail:
-    "What is published in a database, from any of its processes"
+    "The messages that any process publishes in a database"
 
     def __init__(self, bus, table, show):
         self._bus = bus
@@ -80,21 +80,21 @@ class Tail:
         return self._table is not None
 
     def listen(self, connection, since):
-        "Show what PostgreSQL notifies"
+        "Show the notifications of PostgreSQL"
         part = part_channel(self._bus)
         cursor = connection.cursor()
         with time_limit(connection.fileno()):
             for channel in [self._bus._channel, part]:
                 cursor.execute('LISTEN "%s"' % channel)
-        # After that, so that nothing is between the two.
+        # Started after LISTEN, so that no message is missed between the two.
         self._start(connection, since)
         poller = _poller()
         poller.register(connection.fileno(), select.POLLIN)
         while True:
             taken = []
             try:
-                # psycopg loses what comes with the answer to a query while
-                # they are taken.
+                # psycopg loses notifications that arrive with the answer to a
+                # query while they are taken.
                 for notification in received(connection):
                     taken.append(notification)
             finally:
@@ -105,7 +105,7 @@ class Tail:
                     cursor.execute('SELECT 1')
 
     def watch(self, connection, since):
-        "Show what is written into the journal, on SQLite"
+        "Show the rows that are written into the journal, on SQLite"
         self._start(connection, since)
         file, version = self._table.file(connection), None
         poller = _poller()
@@ -150,7 +150,8 @@ class Tail:
 
     def _take(self, connection, payload, is_part):
         if is_part and payload.isdecimal():
-            # The message is too large for a notification, and in the journal.
+            # The message is too large for a NOTIFY, so it is read from the
+            # journal.
             if self._table:
                 self._read(connection, until=int(payload))
             return
@@ -172,7 +173,7 @@ class Tail:
 
 
 class Printer:
-    "Prints the payloads whose channel is like one of the patterns"
+    "Prints the payloads whose channel matches one of the patterns"
 
     def __init__(self, patterns, is_json):
         self._patterns = patterns
@@ -213,7 +214,7 @@ def _words(message):
 
 
 def _printable(text):
-    # A terminal obeys what is in a message otherwise.
+    # Otherwise a message could control the terminal.
     return ''.join(c if c.isprintable() else '?' for c in text)
 
 
@@ -229,7 +230,7 @@ def _get(value, key):
 
 
 def _poller():
-    "What tells that the reader of the output has gone"
+    "A poll object that reports that the reader has closed the output"
     poller = select.poll()
     poller.register(sys.stdout.fileno(), 0)
     return poller

@@ -1,16 +1,16 @@
-"""What a check can see of uWSGI, which may serve trytond: each waiting client
-takes one of its threads."""
+"""The check of uWSGI, which may serve trytond. Each waiting client occupies
+one of its threads."""
 import configparser
 
-# Fewer threads than this are soon taken by waiting clients.
+# Waiting clients soon occupy fewer threads than this.
 ENOUGH = 100
 
-# What uWSGI takes for true
+# The values that uWSGI treats as true
 TRUE = {'1', 'true', 'yes', 'on', ''}
 
 
 def look(report, path):
-    "Count the threads that a configuration in its ini format gives"
+    "Count the threads of a configuration in uWSGI's ini format"
     thing = 'uWSGI'
     try:
         options = _read(path)

@@ -1,4 +1,4 @@
-"""Requests as clients make them, and what their answers mean in words."""
+"""Requests as clients make them, and explanations of their answers."""
 import http.client
 import json
 import socket
@@ -8,10 +8,10 @@ import urllib.parse
 import urllib.request
 from typing import NamedTuple
 
-# Seconds for which a server may not answer
+# Seconds after which a server that does not answer fails
 TIMEOUT = 15
 
-# What a status says of the server that should be the bus
+# The meanings of a status, if the server should be the bus
 STATUSES = {
     200: "what answers there is not the bus: it takes a request without a "
     "session. Look at where the proxy sends /<database>/bus",
@@ -38,7 +38,8 @@ STATUSES = {
 
 
 class Answer(NamedTuple):
-    "The answer of a server: status is None where there is none, but a reason"
+    """The answer of a server; without an answer status is None and reason is
+    set"""
 
     status: int | None
     headers: dict = {}
@@ -47,7 +48,7 @@ class Answer(NamedTuple):
 
     @property
     def json(self):
-        "What the body says, None if it is no JSON"
+        "The decoded body, None if it is not JSON"
         try:
             return json.loads(self.body)
         except ValueError:
@@ -55,7 +56,7 @@ class Answer(NamedTuple):
 
     @property
     def words(self):
-        "What the answer means where another one was expected"
+        "The meaning of an answer that was not expected"
         if self.status is None:
             return self.reason
         if 300 <= self.status < 400:
@@ -90,7 +91,7 @@ def request(url, data=None, headers=(), method='POST', timeout=TIMEOUT):
     except urllib.error.URLError as error:
         return Answer(None, reason=_reason(error.reason))
     except (OSError, ValueError, http.client.HTTPException) as error:
-        # ValueError is for an address that a server has given.
+        # ValueError is for an invalid address from a server.
         return Answer(None, reason=_reason(error))
 
 
@@ -122,7 +123,7 @@ def _reason(error):
 
 
 def own_address(url):
-    "The address that this machine has towards a server, None if unknown"
+    "The address of this machine on the way to a server, None if unknown"
     parts = urllib.parse.urlsplit(url)
     try:
         family, kind, _, _, target = socket.getaddrinfo(
