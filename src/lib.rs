@@ -9,7 +9,7 @@
 //! - [`json`]: writing JSON as Python does
 //! - [`message`]: a message, from a NOTIFY to a response
 //! - [`parts`]: payloads larger than a NOTIFY allows
-//! - [`poll`]: the channels of a poll, and the rules for what its user may see
+//! - [`poll`]: the channels of a poll, limited to those that its user may see
 //! - [`access`]: the cached answers about the chats that a user may follow
 //! - [`history`]: the retained messages of one database
 //! - [`waiter`]: a subscriber that waits, and how to wake it

@@ -1,4 +1,4 @@
-//! The channels of a poll, and the rules for what its user may see.
+//! The channels of a poll, limited to those that its user may see.
 use std::sync::Arc;
 
 use crate::message::{Message, response};

@@ -190,7 +190,8 @@ class Listener:
             self._loop.set_due(self, 0)
 
     def look_soon(self):
-        "Check the connection, because that of another database was lost"
+        """Check the connection, because another database has lost its
+        connection"""
         if self._state == 'listening':
             soon = time.monotonic() + _random.uniform(
                 0, settings.select_timeout())

@@ -82,8 +82,7 @@ class Replay:
         return notifications[taken:]
 
     def receive_slowly(self, notifications):
-        """Put notifications on the bus, the first of which needs rows to be
-        read"""
+        """Put notifications on the bus; the first one needs rows to be read"""
         while notifications:
             count, number = self._bus.hinted(notifications)
             with self._using_journal() as usable:

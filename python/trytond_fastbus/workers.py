@@ -38,7 +38,7 @@ class Workers:
                         daemon=True).start()
                 except BaseException:
                     self._running -= 1
-                    # Those that run do what there is to do.
+                    # The running threads do the work.
                     if not self._running:
                         self._calls.remove(call)
                         raise

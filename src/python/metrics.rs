@@ -56,7 +56,8 @@ pub(super) fn metrics(py: Python<'_>) -> String {
     })
 }
 
-/// Adds the polls that have ended, and returns the gauge of those that wait.
+/// Registers the counter of ended polls, and returns the gauge of waiting
+/// polls.
 fn polls(registry: &Registry) -> prometheus::Result<IntGauge> {
     let options =
         |name: &str, help: &str| Opts::new(name, help).namespace("trytond_bus");

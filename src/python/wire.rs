@@ -53,8 +53,8 @@ pub(super) fn id(id: &Bound<'_, PyAny>) -> Option<Id> {
     Some(Id::from_json(&json))
 }
 
-/// Reads the payload of a NOTIFY, with Python where `serde_json` refuses what
-/// Python accepts.
+/// Reads the payload of a NOTIFY. Python reads the JSON that `serde_json`
+/// refuses and Python accepts.
 ///
 /// # Errors
 ///

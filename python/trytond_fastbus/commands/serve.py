@@ -13,7 +13,7 @@ logger = logging.getLogger('trytond.bus')
 
 
 def run(options):
-    "Serve until SIGTERM or SIGINT, or print what an option asks for"
+    "Serve until SIGTERM or SIGINT, or run an option that prints"
     if options.journal_sql:
         print(journal.sql(), end='')
         return 0
