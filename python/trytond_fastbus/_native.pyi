@@ -231,8 +231,8 @@ class DatabaseBus:
     def requests(
             self, limit: int) -> list[tuple[int, list[str], int, int]]:
         """The first `limit` rows that polls wait for, because their last
-        message was evicted. Each is a key, the channels, and two numbers: the
-        row is above the first and at most the second."""
+        message was evicted. Each is a key, the channels, and two numbers. The
+        number of the row is above the first one and at most the second one."""
     def answer(
             self, key: int, row: tuple[int, float, str] | None) -> str | None:
         """Answer the request with this key by the row that was found, or by

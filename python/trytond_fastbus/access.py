@@ -1,4 +1,5 @@
-"""The chats that a user may follow: those of the records that he may read."""
+"""The chats that a user may follow: those of the records that the user may
+read."""
 import logging
 import time
 from collections import defaultdict

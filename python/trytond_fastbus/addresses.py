@@ -1,7 +1,7 @@
 """The addresses of clients, to which trytond binds sessions from 7.8 on.
 
-They are compared as addresses, not as texts: a socket of both families has
-192.0.2.1 as ::ffff:192.0.2.1. trytond and the bus server may see different
+They are compared as addresses, not as texts, because a socket of both families
+has 192.0.2.1 as ::ffff:192.0.2.1. trytond and the bus server may see different
 addresses of the same host, if a client or a proxy reaches both by `localhost`,
 or one of them by a unix socket.
 """

@@ -274,8 +274,8 @@ impl PyDatabase {
     }
 
     /// The first `limit` rows that polls wait for, because their last message
-    /// was evicted. Each is a key, the channels, and two numbers: the row is
-    /// above the first and at most the second.
+    /// was evicted. Each is a key, the channels, and two numbers. The number of
+    /// the row is above the first one and at most the second one.
     fn requests(&self, limit: usize) -> Vec<(u64, Vec<String>, u64, u64)> {
         let requests = self.bus.requests(limit).into_iter();
         requests

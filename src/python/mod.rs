@@ -1,7 +1,7 @@
 //! The native module `trytond_fastbus._native`.
 //!
 //! It ties the engine to Python. The Python package around it ties it to
-//! trytond: these modules call the package for a transaction, a configuration
+//! trytond. These modules call the package for a transaction, a configuration
 //! or a connection.
 mod access;
 mod bus;

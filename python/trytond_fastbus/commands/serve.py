@@ -13,7 +13,7 @@ logger = logging.getLogger('trytond.bus')
 
 
 def run(options):
-    "Serve until SIGTERM or SIGINT, or run an option that prints"
+    "Serve until SIGTERM or SIGINT, or print or drop the journal"
     if options.journal_sql:
         print(journal.sql(), end='')
         return 0

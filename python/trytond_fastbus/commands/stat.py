@@ -208,7 +208,8 @@ def quantile(buckets, part):
 
 def table(address, before, now, text='', most=None):
     """Return the lines of the table: the state now, and the counts since
-    before. It has at most most databases whose name contains the text"""
+    before. Only databases whose name contains the text are shown, and no more
+    than most"""
     seconds = now.time - before.time
     buckets, earlier = now.buckets, before.buckets
     if all(earlier.get(bound, 0) <= buckets[bound] for bound in buckets):
