@@ -1,11 +1,11 @@
-//! What the buses of a process count, in the format of Prometheus.
+//! The counters of the buses of a process, in the format of Prometheus.
 use std::collections::HashMap;
 use std::fmt::Write;
 
 use crate::bus::{Bus, Statistics};
 use crate::sync::{Mutex, lock};
 
-/// A counter of each database: its name, what it counts, and how to read it.
+/// A counter of each database: its name, its help text, and how to read it.
 type Counter = (&'static str, &'static str, fn(&Statistics) -> u64);
 
 const COUNTERS: [Counter; 5] = [
@@ -70,8 +70,8 @@ const GAUGES: [Gauge; 5] = [
     ),
 ];
 
-/// The counters as they were shown last: a bus that was made anew counts from
-/// zero, and a counter does not go back.
+/// The counters as they were last shown. A bus that was made anew counts from
+/// zero, but a counter of Prometheus must not decrease.
 #[derive(Debug, Default)]
 pub(crate) struct Exposition {
     shown: Mutex<HashMap<Box<str>, [Shown; COUNTERS.len()]>>,
@@ -79,7 +79,7 @@ pub(crate) struct Exposition {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Shown {
-    /// What the buses before have counted.
+    /// The counts of earlier buses of the database.
     before: u64,
     last: u64,
 }
@@ -95,8 +95,7 @@ impl Shown {
 }
 
 impl Exposition {
-    /// All metrics of these buses, which are all that there are: others are
-    /// forgotten.
+    /// All metrics of these buses. The databases of other buses are forgotten.
     pub(crate) fn write(&self, text: &mut String, buses: &[(Box<str>, Bus)]) {
         let mut rows = Vec::with_capacity(buses.len());
         for (name, bus) in buses {

@@ -1,5 +1,5 @@
-//! What holds for whatever a client sends; see `src/fuzz.rs`.
-#![allow(clippy::missing_panics_doc, reason = "that is what they are for")]
+//! The properties that hold for any input of a client; see `src/fuzz.rs`.
+#![allow(clippy::missing_panics_doc, reason = "they panic on a violation")]
 use std::collections::BTreeSet;
 use std::str::from_utf8;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::message::Message;
 use crate::registry::Process;
 
 const DATABASE: &str = "db";
-/// What the server answers of itself.
+/// The answers of the server itself.
 const STATUSES: [u16; 13] = [
     100, 200, 204, 400, 401, 403, 404, 405, 411, 413, 415, 429, 431,
 ];
@@ -68,14 +68,14 @@ impl Trytond for Good {
     }
 }
 
-/// What a client sends, after a byte that says how it does: all of it is
-/// answered as the documentation says, by whole answers; a message is told to
-/// valid sessions only; and nothing is left.
+/// The input of a client, after a byte that says how it is sent. Everything is
+/// answered as documented, by complete answers. Only valid sessions get a
+/// message. No poll and no connection remains.
 pub fn request(data: &[u8]) {
     let Some((how, sent)) = data.split_first() else {
         return;
     };
-    // The clock goes on at once when nothing else does.
+    // The clock advances at once when nothing else runs.
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -92,7 +92,7 @@ pub fn request(data: &[u8]) {
     let secret = Message::new("client:x", r#"{"message_id":"secret"}"#);
     process
         .publish(&bus, vec![secret.expect("a message")])
-        .expect("nobody waits");
+        .expect("no poll waits");
     let app = Arc::new(App::new(config, sessions.clone(), process));
     let answers = runtime.block_on(talk(&app, sent, how >> 1));
     let was_asked = sessions.0.load(Ordering::SeqCst);
@@ -106,7 +106,8 @@ pub fn request(data: &[u8]) {
     assert_eq!(Arc::strong_count(&app), 1, "somebody has it still");
 }
 
-/// Sends all on one connection; what the server answers until its end.
+/// Sends everything on one connection; returns the server's answers until its
+/// end.
 async fn talk(app: &Arc<App>, sent: &[u8], how: u8) -> Vec<u8> {
     let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
     let open = Open::new(app, place.expect("it is the first"));
@@ -205,7 +206,8 @@ fn quoted(value: &str) -> String {
     format!("\"{}\"", value.bytes().map(escape).collect::<String>())
 }
 
-/// The body of a poll: nobody asks for more than is his, or than the limits.
+/// The body of a poll. It never asks for more than the user's own channels, nor
+/// for more than the limits allow.
 pub fn question(data: &[u8]) {
     let limits = Limits {
         channels: 5,
@@ -223,7 +225,7 @@ pub fn question(data: &[u8]) {
                 && asked.iter().all(|channel| channel.len() <= 20);
             if is_within {
                 let again = Question::read(value.to_string().as_bytes(), 1, &limits);
-                again.expect("only a key that is there twice is refused");
+                again.expect("only a repeated key is refused");
             }
         }
         return;
@@ -256,7 +258,7 @@ pub fn question(data: &[u8]) {
     }
 }
 
-/// What a good body asks for, before anything is left out.
+/// The channels that a good body asks for, before any are omitted.
 fn channels(value: &Value) -> Option<Vec<&str>> {
     match value.as_object()?.get("channels") {
         None => Some(Vec::new()),

@@ -51,9 +51,9 @@ impl Server {
                 .spawn(move || {
                     let result = runtime.block_on(async { tokio::spawn(server).await });
                     let result = result.unwrap_or_else(|error| Err(error.into()));
-                    // Connections that are left end here.
+                    // The remaining connections end here.
                     runtime.shutdown_background();
-                    // Nobody is left to be told if the handle was dropped.
+                    // The receiver is gone only if the handle was dropped.
                     let _ = sender.send(result);
                 })?;
         Ok(Self {

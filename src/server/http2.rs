@@ -1,7 +1,7 @@
-//! One connection of HTTP/2: its requests, all at a time.
+//! One connection of HTTP/2, whose requests are answered at the same time.
 //!
-//! hyper has a task for each of them, and drops it when the client takes its
-//! request back. So there is nothing to watch while a poll waits.
+//! hyper has a task for each request, and drops it when the client cancels the
+//! request. So there is nothing to watch while a poll waits.
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io;
@@ -32,12 +32,12 @@ use super::park::{BodyError, Received, read_body, take};
 use super::streams::{Activity, Answer, Stream, Streams};
 use super::wait::{Alarm, Socket};
 
-/// What a client may send before it is taken: the least that the protocol
-/// allows, and all of a usual body.
+/// The window: how much a client may send before it is read. It is the least
+/// that the protocol allows, and enough for a usual body.
 const WINDOW: u32 = (1 << 16) - 1;
 
-/// How many bodies of the largest size may be held for a connection while
-/// nobody knows whose they are.
+/// How many bodies of the largest size may be held for a connection while their
+/// sessions are unknown.
 const BODIES: usize = 2;
 
 /// A time that does not come.
@@ -60,8 +60,8 @@ where
     });
     let mut connection =
         pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
-    // Those that are there when the server is to stop are told so at once, and
-    // later ones at its end: told before, they would come back again.
+    // Connections that exist when the drain begins are told so at once, later
+    // ones at its end. Clients told earlier would return to this server.
     let mut end = pin!(async {
         if let Some(end) = app.drain.end() {
             sleep_until(end).await;
@@ -86,7 +86,8 @@ where
             (Activity::Idle(since), told) if is_asked => {
                 told.map_or(since, |told| since.max(told)) + ON_ITS_WAY
             }
-            // Who has sent nothing yet gets the time of a head to begin.
+            // A client that has sent nothing yet gets the time of a head to
+            // begin.
             (Activity::Idle(since), None) if is_new => since + limits.header_time,
             (Activity::Idle(since), None) => since + limits.idle_time,
             (Activity::Idle(since), Some(told)) => {
@@ -98,7 +99,7 @@ where
         let is_idle = matches!(activity, Activity::Idle(_));
         is_new &= is_idle;
         is_asked &= is_idle;
-        // In this order: a request that has come is served.
+        // In this order, so that a request that has arrived is served.
         select! {
             biased;
             _ = connection.as_mut() => return,
@@ -160,7 +161,7 @@ async fn answer(
         Err(answer) => answer,
     };
     let Some(answer) = answer else {
-        // There is nobody to be answered.
+        // No client waits for the answer any more.
         return pending().await;
     };
     let content = answer.reply.content();

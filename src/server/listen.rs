@@ -21,12 +21,12 @@ use nix::sys::socket::{
     SockaddrStorage, bind, getsockname, getsockopt, listen, setsockopt, socket,
 };
 
-/// How many clients may wait to be accepted: all come at once after a
-/// restart. The kernel's own limit holds as well.
+/// How many clients may wait to be accepted, because all connect at once after
+/// a restart. The kernel's own limit holds as well.
 const BACKLOG: i32 = 16 * 1024;
 
-/// How often, and how many times, a silent client is probed before it is taken
-/// for gone.
+/// How often, and how many times, a silent client is probed before its
+/// connection counts as lost.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 6;
 
@@ -94,25 +94,26 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Listens on the address: on each that a host has, such as those of
+    /// Listens on the address, or on each address of a host, such as those of
     /// both families of `localhost`. Addresses that this host lacks, such as
     /// those of IPv6 where the kernel has none, are logged and skipped as long
-    /// as one is left. A unix socket without a server is replaced.
+    /// as one other address works. A unix socket without a server is replaced.
     ///
     /// # Errors
     ///
-    /// When the host is unknown, or the address is in use or not of this host.
+    /// When the host is unknown, or the address is in use or does not belong to
+    /// this host.
     pub fn bind(&self) -> io::Result<Vec<Listener>> {
         self.bind_by(TcpListener::bind::<SocketAddr>)
     }
 
-    /// The same, beside the servers that listen there in this way: the system
-    /// gives each connection to one of them. A unix socket has one server.
+    /// Listens beside other servers that call this method. The system gives
+    /// each connection to one of them. A unix socket has one server.
     ///
     /// # Errors
     ///
-    /// As for [`Address::bind`]; in use is an address that another user
-    /// listens on, or a server in the other way.
+    /// As for [`Address::bind`]. An address is also in use if another user
+    /// listens on it, or a server that called [`Address::bind`].
     pub fn bind_beside(&self) -> io::Result<Vec<Listener>> {
         self.bind_by(bind_beside)
     }
@@ -177,9 +178,9 @@ fn bind_all(
     Ok(listeners)
 }
 
-/// Whether this host lacks an address: a name may have one of a family that
-/// is switched off (`net.ipv6.conf.all.disable_ipv6`) or that the kernel does
-/// not have (`ipv6.disable`).
+/// Whether this host lacks an address. A name may have an address of a family
+/// that is switched off (`net.ipv6.conf.all.disable_ipv6`) or that the kernel
+/// does not have (`ipv6.disable`).
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
@@ -195,7 +196,8 @@ fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
         }
     };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // As the standard library does: a port is free once its server has ended.
+    // As the standard library does, so that a port is free once its server has
+    // ended.
     setsockopt(&socket, ReuseAddr, &true)?;
     setsockopt(&socket, ReusePort, &true)?;
     bind(socket.as_raw_fd(), &*name)?;
@@ -231,8 +233,8 @@ impl fmt::Display for Listener {
 }
 
 impl Listener {
-    /// Makes sure that connections can be accepted: none ever comes from a
-    /// socket that does not listen.
+    /// Makes sure that the socket listens, because no connection ever comes
+    /// from a socket that does not listen.
     fn check(&self) -> io::Result<()> {
         let listens = match self {
             Self::Tcp(listener) => getsockopt(listener, AcceptConn)?,
@@ -246,9 +248,10 @@ impl Listener {
         }
     }
 
-    /// Has the system probe the clients that were silent for `idle`, so that a
-    /// firewall in between does not forget their connections, and those that
-    /// are gone are noticed. The sockets of clients take it over from this one.
+    /// Has the system probe the clients that were silent for `idle`. So a
+    /// firewall in between does not forget their connections, and lost
+    /// connections are noticed. The sockets of clients inherit the setting from
+    /// this one.
     ///
     /// # Errors
     ///
@@ -288,8 +291,8 @@ pub fn inherited() -> io::Result<Vec<Listener>> {
     let mut sockets = ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..sockets.len() {
-        // The family can only be told from the socket, and which of the two
-        // takes it is the same for that.
+        // The family is read from the socket below, because the first call may
+        // take a socket of either family.
         let Some(socket) = sockets
             .take_tcp_listener(index)
             .or_else(|_| Ok::<_, io::Error>(None))?
@@ -311,8 +314,8 @@ pub fn inherited() -> io::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-/// Lets this process have as many descriptors as it may, each connection
-/// needs one; returns how many that are.
+/// Raises the limit of descriptors of this process to its maximum, because each
+/// connection needs one. Returns the limit.
 ///
 /// # Errors
 ///
@@ -368,7 +371,7 @@ mod tests {
         let first = address.bind().expect("it is free");
         assert!(address.bind().is_err());
         drop(first);
-        address.bind().expect("nobody listens");
+        address.bind().expect("no server listens");
         std::fs::remove_file(path).expect("it is there");
     }
 

@@ -1,4 +1,4 @@
-//! What the server counts, in the format of Prometheus.
+//! The metrics of the server, in the format of Prometheus.
 use hyper::StatusCode;
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
@@ -19,8 +19,8 @@ const LATENCIES: [f64; 14] = [
     1.0, 5.0,
 ];
 
-/// Those of the checks of sessions, and of the times after which clients have
-/// gone: what proxies have as their time-outs is among them.
+/// The buckets for session checks, and for the times after which clients close
+/// the connection. They include the usual time-outs of proxies.
 const CHECKS: [f64; 11] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
@@ -40,7 +40,7 @@ const REASONS: [&str; 6] = [
 ];
 const RESULTS: [&str; 4] = ["valid", "invalid", "unknown database", "failed"];
 
-/// What the server counts. Each server has its own.
+/// The metrics of a server. Each server has its own.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
@@ -91,7 +91,7 @@ pub(super) enum Ended {
     Superseded,
     /// Its session is no longer valid.
     Session,
-    /// After so many seconds.
+    /// After this number of seconds.
     ClientGone(f64),
 }
 
@@ -213,8 +213,8 @@ impl Metrics {
         self.session_checks.with_label_values(&[result]).inc();
     }
 
-    /// All in text, with what the buses of these databases count. It is asked
-    /// for within the runtime, whose tasks are counted as well.
+    /// All metrics as text, with the counters of the buses of these databases.
+    /// It is called within the runtime, whose tasks are counted as well.
     pub(super) fn text(
         &self,
         config: &Config,
@@ -255,7 +255,7 @@ impl Metrics {
         self.ended.with_label_values(&[reason]).inc();
     }
 
-    /// Shows the version, and the limits beside what is used of them.
+    /// Shows the version, and each limit beside its current use.
     fn show(&self, config: &Config) {
         let limits = &config.limits;
         for (name, help, value) in [
@@ -288,7 +288,7 @@ impl Metrics {
     }
 }
 
-/// Has a registry tell the version and what the process uses.
+/// Has a registry show the version and the resources of the process.
 pub(crate) fn describe(registry: &Registry) {
     let info = IntGaugeVec::new(
         options("build_info", "The version of trytond-fastbus"),

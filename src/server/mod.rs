@@ -1,16 +1,16 @@
 //! The bus server: it holds the long polls of all clients in one process,
 //! without a thread for each.
 //!
-//! The caller owns the sockets and says when to stop; trytond is behind the
-//! trait [`Trytond`], and whoever publishes does so on the buses of the
+//! The caller owns the sockets and says when to stop. trytond is behind the
+//! trait [`Trytond`]. Messages are published on the buses of the
 //! [registry](crate::registry).
 //!
 //! A request passes through the files in this order: `accept`, `connection`,
 //! `park` (hyper reads it), `app`, which asks `route`, `cors`, `question`,
-//! `credential`, `address`, `sessions` and `access`, then `wait` (for what
-//! `clients`, or the bus, gives the poll) and `reply`. Where there is a
-//! certificate `tls` (which has it from `certificate`) comes before
-//! `connection`, or before `http2`, which takes its place.
+//! `credential`, `address`, `sessions` and `access`, then `wait` (for the
+//! message that `clients`, or the bus, gives the poll) and `reply`. With a
+//! certificate, `tls` (which has it from `certificate`) comes before
+//! `connection`, or before `http2`, which replaces `connection`.
 mod accept;
 mod access;
 mod address;

@@ -1,10 +1,9 @@
-//! HTTP by hyper, waiting without it.
+//! HTTP by hyper, without hyper while a poll waits.
 //!
-//! hyper keeps some 10 KB of buffers for a connection, even one that waits.
-//! So it is used to read a request, and no more: once it has one, the
-//! connection is taken out of it and the buffers are freed. Answers are
-//! written without hyper, and it gets the connection back with the next
-//! request.
+//! hyper keeps about 10 KB of buffers for a connection, even one that waits. So
+//! it is used only to read a request. Once it has one, the connection is taken
+//! out of it and the buffers are freed. Answers are written without hyper, and
+//! it gets the connection back with the next request.
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
@@ -35,8 +34,8 @@ use crate::sync::{Mutex, lock};
 pub(super) struct Received {
     pub(super) parts: Parts,
     pub(super) body: Result<Bytes, BodyError>,
-    /// What it takes of the room that its connection has, if that is bounded,
-    /// for as long as nobody knows its session.
+    /// The share of its connection's room that the request takes, if that room
+    /// is bounded, until its session is known.
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
@@ -52,26 +51,26 @@ pub(super) enum BodyError {
     Malformed,
     /// It did not come in time.
     TooSlow,
-    /// Its connection has no room left for it.
+    /// Its connection has no room for it.
     NoRoom,
 }
 
 impl Received {
-    /// Whether nothing of the request is still to come, so that the next one
-    /// can be told from it.
+    /// Whether the request has arrived completely, so that the next one can be
+    /// told from it.
     pub(super) fn is_over(&self) -> bool {
         // Without a length there is no body.
         matches!(self.body, Ok(_) | Err(BodyError::NoLength))
     }
 }
 
-/// What hyper and whoever drives it tell each other.
+/// The state that hyper shares with the task that drives it.
 #[derive(Debug, Default)]
 struct Handover {
     /// Put here once it was read.
     received: Mutex<Option<Box<Received>>>,
-    /// Whether hyper has written all that it had, such as `100 Continue`: it
-    /// would be lost with hyper.
+    /// Whether hyper has written all its output, such as `100 Continue`.
+    /// Unwritten output would be lost with hyper.
     flushed: AtomicBool,
 }
 
@@ -81,11 +80,12 @@ struct Stream<S> {
     handover: Arc<Handover>,
 }
 
-/// Reads a request. Else the connection is over: it has ended, or what came
-/// is no request, and hyper has answered with the status that is returned.
+/// Reads a request. Otherwise the connection is over, because it has ended, or
+/// because the input is no request and hyper has answered with the returned
+/// status.
 ///
-/// That answer has no headers for browsers, since nobody knows from which
-/// page the request comes.
+/// That answer has no headers for browsers, because the request's origin is
+/// unknown.
 pub(super) async fn receive<S>(
     socket: Socket<S>,
     limits: &Limits,
@@ -118,13 +118,13 @@ where
     .await;
     let parts = connection.into_parts();
     let mut socket = parts.io.into_inner().socket;
-    // Copied: hyper's own shares its whole buffer. What hyper has not yet
-    // taken comes after what it has.
+    // Copied, because hyper's own slice shares its whole buffer. The bytes that
+    // hyper has not yet taken come after those it has.
     socket.unread = [parts.read_buf, socket.unread].concat().into();
     (socket, received)
 }
 
-/// What hyper answers to what it can't read.
+/// hyper's answer to input that it can't read.
 fn refused(error: &hyper::Error) -> Option<StatusCode> {
     if error.is_parse_too_large() {
         Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -135,8 +135,8 @@ fn refused(error: &hyper::Error) -> Option<StatusCode> {
     }
 }
 
-/// The service: reads the body, and leaves the answer to whoever drives
-/// hyper.
+/// The service: it reads the body. The task that drives hyper writes the
+/// answer.
 async fn park(
     request: Request<Incoming>,
     handover: &Handover,
@@ -145,7 +145,7 @@ async fn park(
     let (parts, body) = request.into_parts();
     // A connection has one request at a time.
     let body = read_body(&parts, body, limits, None).await;
-    // Only what hyper flushes from here on counts.
+    // Only output that hyper flushes from here on counts.
     handover.flushed.store(false, Ordering::Relaxed);
     *lock(&handover.received) = Some(Box::new(Received {
         parts,
@@ -176,11 +176,11 @@ pub(super) async fn read_body(
     {
         return Err(BodyError::TooLarge);
     }
-    // Copied: each part shares the whole buffer that it was read into.
+    // Copied, because each part shares the whole buffer that it was read into.
     let mut whole = Vec::new();
     let reading = async {
         while let Some(frame) = body.frame().await {
-            // Else it is what may come after a body.
+            // Otherwise it is a frame that may follow a body, such as trailers.
             let Ok(part) = frame.map_err(|_| BodyError::Malformed)?.into_data() else {
                 continue;
             };
@@ -201,7 +201,7 @@ pub(super) async fn read_body(
     Ok(whole.into())
 }
 
-/// Takes so many bytes of the room that a connection has, if they are left.
+/// Takes this number of bytes from the room of a connection, if it has them.
 pub(super) fn take(
     room: &Arc<Semaphore>,
     bytes: usize,

@@ -1,4 +1,4 @@
-//! Connections over streams in memory: each byte comes, and is taken, when
+//! Connections over streams in memory. Each byte arrives, and is taken, when
 //! the test says so.
 use std::future::Future;
 use std::io;
@@ -53,12 +53,12 @@ struct Wire {
     app: Arc<App>,
     database: String,
     serving: JoinHandle<()>,
-    /// Opened for what the server writes, a byte at a time.
+    /// Opened for the server's output, a byte at a time.
     gate: Gate,
 }
 
-/// Whether the server may write, and who waits for that; none where there is
-/// no gate.
+/// Whether the server may write, and the waker of the task that waits for that;
+/// none without a gate.
 type Gate = Arc<Mutex<Option<(bool, Option<Waker>)>>>;
 
 /// A stream that takes nothing while its gate is closed, and then a byte at
@@ -116,13 +116,13 @@ fn app(config: Config) -> Arc<App> {
     Arc::new(App::new(config, Arc::new(All), registry::current()))
 }
 
-/// A connection of `app`, whose place nobody waits for.
+/// A connection of `app`, for whose place no other connection waits.
 fn open(app: &Arc<App>) -> Open {
     let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
     Open::new(app, place.expect("it is the first"))
 }
 
-/// A connection whose stream holds as many bytes for each side.
+/// A connection whose stream holds this number of bytes for each side.
 fn wire(config: Config, bytes: usize) -> Wire {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::SeqCst);
@@ -145,13 +145,13 @@ fn wire(config: Config, bytes: usize) -> Wire {
     }
 }
 
-/// Waits for what has to come soon.
+/// Waits for a result that has to come soon.
 async fn soon<F: Future>(future: F) -> F::Output {
     let done = timeout(Duration::from_secs(20), future).await;
     done.expect("it comes in time")
 }
 
-/// Lets the server do all that it can do with what it has.
+/// Lets the server do everything that it can do with its input.
 async fn settle() {
     for _ in 0..20 {
         yield_now().await;
@@ -214,7 +214,7 @@ impl Wire {
         (status, String::from_utf8(body).expect("text"))
     }
 
-    /// What the server sends until it closes.
+    /// The server's output until it closes.
     async fn rest(&mut self) -> String {
         let mut rest = String::new();
         let read = self.client.read_to_string(&mut rest);
@@ -283,7 +283,7 @@ async fn continue_that_is_not_written_yet_is_not_lost() {
         settle().await;
         wire.send(body).await;
         settle().await;
-        // It can't wait yet: hyper still has what is to be written.
+        // It can't wait yet, because hyper still has output to write.
         assert_eq!(wire.polls(), 0);
         if is_there_before {
             wire.publish_name("a");
@@ -324,7 +324,7 @@ async fn requests_may_be_split_at_every_byte() {
     for channel in ["a", "b"] {
         wire.publish_name(channel);
     }
-    // The second is found with the first, or comes while that is answered.
+    // The second is found with the first, or arrives while that is answered.
     let all = [
         wire.poll("", "\"a\""),
         "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}".to_owned(),
@@ -389,7 +389,7 @@ async fn what_is_longer_than_its_length_begins_the_next_request() {
 #[tokio::test]
 async fn request_is_not_smuggled_in_the_body_of_another() {
     for (headers, body, status) in [
-        // What two servers could read differently is read in one way, and
+        // Input that two servers could read differently is read in one way, and
         // then nothing more.
         (
             "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
@@ -522,7 +522,7 @@ async fn old_clients_are_kept_only_if_they_ask() {
         let mut wire = wire(Config::default(), 1 << 16);
         wire.publish_name("a");
         let request = wire.poll(connection, "\"a\"");
-        // Without a host too: they may leave it out.
+        // Also without a host, which they may leave out.
         let request = request.replace("HTTP/1.1\r\nHost: x", "HTTP/1.0");
         for _ in 0..polls {
             wire.send(&request).await;
@@ -570,7 +570,8 @@ async fn what_comes_while_a_poll_waits_is_kept_and_bounded() {
         .collect();
     let all = polls.concat();
     let mut sent = 0;
-    // As much as is taken; nobody can be waited for who takes no more.
+    // As much as is taken. The server can't wait for a client that takes no
+    // more.
     while sent < 10_000 {
         let write = wire.client.write(&all.as_bytes()[sent..]);
         match timeout(Duration::from_millis(50), write).await {
@@ -632,7 +633,7 @@ async fn client_that_does_not_read_its_answer_is_given_up() {
     (&mut wire.serving).await.expect("no panic");
     assert_eq!(begun.elapsed().as_secs(), 30);
     assert_eq!(wire.polls(), 0);
-    // The message was not delivered: the next poll of the client gets it.
+    // The message was not delivered, so the next poll of the client gets it.
     let (client, stream) = duplex(1 << 16);
     tokio::spawn(serve(stream, Peer::Local, open(&wire.app)));
     wire.client = client;

@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use crate::poll::Poll;
 
-/// For how many seconds a channel is known that no poll asks for any more:
-/// requests of a client may overtake each other.
+/// How many seconds a channel is kept after the last poll that asked for it,
+/// because requests of a client may overtake each other.
 const LINGER: f64 = 5.0;
 
 /// How many such channels are known at most.
@@ -39,8 +39,8 @@ pub(super) struct Others<'a> {
     pub(super) waiting: SmallVec<[&'a Arc<Poll>; 2]>,
     /// Those that have ended since the poll before arrived.
     pub(super) ended: &'a [Arc<Poll>],
-    /// The channels of the poll whose answer is acknowledged: its client knows
-    /// best which of them it still wants.
+    /// The channels of the poll whose answer is acknowledged, because its
+    /// client knows best which of them it still wants.
     pub(super) acknowledged: Option<&'a Places>,
 }
 

@@ -1,4 +1,4 @@
-//! What the body of a poll asks for.
+//! The body of a poll.
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use super::config::Limits;
 use crate::message::{Id, is_channel};
 use crate::poll::Poll;
 
-/// What a client asks for.
+/// The request of a client.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) poll: Poll,
@@ -27,12 +27,12 @@ struct Body<'a> {
 
 impl Question {
     /// Reads the body of a poll of `user`: `{"channels": […], "last_message":
-    /// …}`. The user's own channel takes the place of those that are asked
-    /// for, as in trytond.
+    /// …}`. The user's own channel replaces every `user:` channel in it, as in
+    /// trytond.
     ///
     /// # Errors
     ///
-    /// Why it can't be read, to be told to the client.
+    /// The text for the client that says why the body can't be read.
     pub(super) fn read(
         body: &[u8],
         user: u32,
@@ -42,7 +42,7 @@ impl Question {
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err("the body must be a JSON object");
         }
-        // All of it: what is skipped is not looked at.
+        // The whole value, because skipped input is not checked.
         let body = std::str::from_utf8(body).map_err(|_| "the body must be UTF-8")?;
         let body: Body<'_> = serde_json::from_str(body)
             .map_err(|_| "the body must be JSON, its channels a list of strings")?;

@@ -1,29 +1,30 @@
-//! A bounded memory of what was seen a short while ago.
+//! A bounded memory of values that were recently seen.
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Remembers hashes, not values: it takes at most some 20 bytes for each of
-/// `2 * most` of them, however long the values are.
+/// Stores hashes, not values. It takes about 20 bytes for each of `2 * most`
+/// values, however long they are.
 ///
-/// The hash has a random key, so that nobody can find two values of one hash.
+/// The hash has a random key, so that a client can't find two values of one
+/// hash.
 #[derive(Debug)]
 pub(super) struct Recent {
     keep: Duration,
     most: usize,
     hasher: RandomState,
     young: HashSet<u64>,
-    /// What was young before.
+    /// The values of the previous period.
     old: HashSet<u64>,
     /// When `young` was begun; none before the first value.
     begun: Option<Instant>,
 }
 
 impl Recent {
-    /// Remembers values for `keep`, and for at most twice as long. After
-    /// `most` values the older ones are forgotten sooner.
+    /// Keeps values for `keep`, and at most twice as long. After `most` values
+    /// the older ones are forgotten earlier.
     pub(super) fn new(keep: Duration, most: usize) -> Self {
         Self {
             keep,
@@ -35,7 +36,7 @@ impl Recent {
         }
     }
 
-    /// Remembers the value from now on.
+    /// Keeps the value from now on.
     pub(super) fn insert(&mut self, value: &impl Hash, now: Instant) {
         self.age(now);
         if self.young.len() >= self.most {

@@ -1,4 +1,4 @@
-//! An answer, as it goes over the wire.
+//! An answer, as it is written to the connection.
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,10 +18,11 @@ use crate::poll::EMPTY_RESPONSE;
 /// From how many bytes on a message is not copied for each client.
 const LARGE: usize = 16 * 1024;
 
-/// The body of an answer: what clients share, and what is this client's own.
+/// The body of an answer: the part that clients share, and the part of this
+/// client.
 pub(super) type Content = Chain<Bytes, Bytes>;
 
-/// What is answered to one request.
+/// The kinds of answers to one request.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) origin: Origin,
@@ -35,7 +36,7 @@ pub(super) enum Body {
     Message(Arc<Message>, Option<Box<str>>),
     /// That there is none.
     Empty,
-    /// What a page may send, of the headers that were asked for.
+    /// The headers that a page may send, among those that were asked for.
     Preflight(Option<Box<str>>),
     /// Why there is no answer.
     Error(Refusal),
@@ -45,13 +46,13 @@ pub(super) enum Body {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
-    /// What is told in the body.
+    /// The text of the body.
     pub(super) text: &'static str,
     /// A further header.
     pub(super) header: Option<(&'static str, &'static str)>,
 }
 
-/// How the connection goes on.
+/// How the connection continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reuse {
     /// Whether the client talks HTTP/1.0, which closes unless it is asked to
@@ -74,7 +75,7 @@ impl Refusal {
 }
 
 impl Reuse {
-    /// How the connection goes on after a request.
+    /// How the connection continues after a request.
     pub(super) fn of(request: &Parts) -> Self {
         let (mut close, mut keep) = (false, false);
         for value in request.headers.get_all(CONNECTION) {
@@ -169,7 +170,7 @@ impl Reply {
     pub(super) fn headers(&self, length: usize) -> HeaderMap {
         let mut headers = HeaderMap::new();
         self.each_header(length, |name, value| {
-            // Only what came in a header is no constant.
+            // Only a value that came in a header is no constant.
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.append(HeaderName::from_static(name), value);
             }
@@ -215,7 +216,7 @@ impl Reply {
     }
 }
 
-/// The response with a message, which is as long as the message is there.
+/// The response with a message. Its length is known from the message.
 struct Response(Arc<Message>);
 
 impl AsRef<[u8]> for Response {

@@ -17,7 +17,7 @@ use super::listen::Listener;
 use super::trytond::Trytond;
 use crate::registry::Process;
 
-/// How often what is no longer used is forgotten.
+/// How often unused entries are forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// For how long connections are waited for once the drain is over, while none
@@ -70,8 +70,7 @@ impl Stop {
 /// administrators.
 ///
 /// Messages come by [`Process::publish`]. It runs on a runtime of tokio with
-/// time and input enabled; when that ends, so do the connections that are
-/// left.
+/// time and input enabled. The remaining connections end with that runtime.
 ///
 /// # Errors
 ///
@@ -131,14 +130,15 @@ pub async fn run(
     drop(until);
     let accepted = async { while accepting.join_next().await.is_some() {} };
     let _ = timeout(PATIENCE, accepted).await;
-    // Before the places are taken from who might want one.
+    // Stopped before the places are taken back, because these tasks might want
+    // one.
     accepting.shutdown().await;
     sleep_until(period.end()).await;
     last_answers(&app, &places, most).await;
     Ok(())
 }
 
-/// Goes on until the end of the server.
+/// Runs until the end of the server.
 async fn tidy(app: &App) {
     let mut ticks = interval(TIDY_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,9 +149,9 @@ async fn tidy(app: &App) {
     }
 }
 
-/// Waits for the connections that are left, when all of the `most` places are
-/// given back. Each ends by itself, with its next answer if not before; on a
-/// machine that is busy, or over a slow network, that takes its time.
+/// Waits for the remaining connections, until all of the `most` places are
+/// given back. Each ends by itself, at the latest with its next answer. On a
+/// busy machine, or over a slow network, that takes its time.
 async fn last_answers(app: &App, places: &Semaphore, most: usize) {
     let most = u32::try_from(most).unwrap_or(u32::MAX);
     let ended = async {

@@ -24,13 +24,14 @@ use crate::sync::{Mutex, lock};
 const REFUSED_TIME: Duration = Duration::from_secs(5);
 const REFUSED_MAX: usize = 20_000;
 
-/// How long a session goes before strangers after it was valid, and how many.
+/// How long a session has precedence over unknown sessions after it was valid,
+/// and the maximum number of such sessions.
 const LATELY_TIME: Duration = Duration::from_secs(600);
 const LATELY_MAX: usize = 200_000;
 
 /// Sessions with a poll are checked again once in this part of the time for
-/// which they are kept, unless their last check is younger than `YOUNG` of it.
-/// Both together leave some time for the check.
+/// which they are cached, unless their last check is younger than `YOUNG` of
+/// it. Both together leave time for the check.
 const ROUND: f64 = 0.6;
 const YOUNG: f64 = 0.3;
 
@@ -40,8 +41,8 @@ const STEPS: u32 = 50;
 
 /// The sessions of the server.
 ///
-/// A token is never compared with another one here: what is found are the
-/// very same words that trytond has confirmed.
+/// A token is never compared with another one here. A session is found only by
+/// exactly the words that trytond has confirmed.
 pub(super) struct SessionCache {
     checks: Arc<Checks>,
     /// How long a session is kept after a check.
@@ -60,17 +61,17 @@ struct State {
     users: HashMap<(Box<str>, u32), Weak<AtomicUsize>>,
     refused: Recent,
     lately: Recent,
-    /// Where the round is that checks sessions again: a key of `entries`, and
-    /// the part of a key that is due.
+    /// The position of the round that checks sessions again: a key of
+    /// `entries`, and the part of a key that is due.
     hand: usize,
     part: f64,
 }
 
 struct Entry {
     session: Arc<Session>,
-    /// Until when the session is taken for valid.
+    /// Until when the session counts as valid.
     valid: Option<Instant>,
-    /// The check that is under way, unless all who waited for it have gone.
+    /// The check under way, unless all its waiters are gone.
     check: Option<WeakShared<Answered<Check>>>,
     /// Whether the session is checked again in the background.
     is_renewed: bool,
@@ -84,7 +85,7 @@ struct Polls {
     user: Arc<AtomicUsize>,
     /// Whether the session was found invalid.
     is_ended: AtomicBool,
-    /// To tell the polls that it was: most sessions have one.
+    /// Tells the polls that the session has ended. Most sessions have one poll.
     wakers: Mutex<SmallVec<[Waker; 1]>>,
 }
 
@@ -96,7 +97,7 @@ pub(super) struct Admission {
     waker: Option<Waker>,
 }
 
-/// What is known of a session without asking trytond.
+/// The cached state of a session, without asking trytond.
 #[derive(Debug)]
 pub(super) enum Known {
     /// It is valid, and a poll of it was counted.
@@ -134,8 +135,8 @@ impl SessionCache {
         }
     }
 
-    /// Whether `session` is valid, now or a short while ago. It waits for as
-    /// long as that can't be told.
+    /// Whether `session` is valid, now or a short while ago. It waits as long
+    /// as trytond can't tell.
     pub(super) async fn check(self: &Arc<Self>, session: &Arc<Session>) -> Check {
         let check = {
             let mut state = lock(&self.state);
@@ -156,8 +157,9 @@ impl SessionCache {
         check.await
     }
 
-    /// Asks trytond, on behalf of all who wait for it. Once they have gone it
-    /// is dropped: strangers must not leave any work behind.
+    /// Asks trytond on behalf of all that wait for this session. Once all of
+    /// them are gone the question is dropped, because unauthenticated clients
+    /// must not leave any work behind.
     async fn ask(self: Arc<Self>, session: Arc<Session>) -> Check {
         let rank = {
             let mut state = lock(&self.state);
@@ -173,7 +175,7 @@ impl SessionCache {
         check
     }
 
-    /// Takes in what trytond says of a session.
+    /// Stores trytond's answer for a session.
     fn note(&self, session: &Session, check: Check) {
         let now = Instant::now();
         let mut ended = None;
@@ -276,8 +278,8 @@ impl SessionCache {
         }
     }
 
-    /// Checks the sessions again that have a poll, without an end: each once
-    /// in a round, of which a step is a small part.
+    /// Checks the sessions with a poll again, without an end: each once in a
+    /// round, which consists of small steps.
     pub(super) async fn renew(self: &Arc<Self>) {
         let round = self.keep.mul_f64(ROUND).max(ROUND_MIN);
         let mut ticks = interval(round / STEPS);
@@ -462,7 +464,7 @@ mod tests {
     use super::super::trytond::Asked;
     use super::*;
 
-    /// Answers after a second, and counts what it was asked and has answered.
+    /// Answers after a second, and counts its questions and answers.
     struct Slow {
         check: Mutex<Check>,
         asked: AtomicUsize,
@@ -594,7 +596,7 @@ mod tests {
     async fn those_who_ask_at_the_same_time_share_a_check() {
         let (cache, sessions) = cache(Check::Valid);
         let (a, b, c) = (session("a"), session("a"), session("a"));
-        // The first one goes away meanwhile.
+        // The first one closes its connection meanwhile.
         let gone = tokio::time::timeout(Duration::from_millis(1), cache.check(&a));
         let (gone, b, c) = tokio::join!(gone, cache.check(&b), cache.check(&c));
         assert!(gone.is_err());

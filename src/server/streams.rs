@@ -1,4 +1,4 @@
-//! What goes on in one connection of HTTP/2, and since when.
+//! The activity of one connection of HTTP/2, and since when.
 use std::sync::Arc;
 
 use bytes::Buf;
@@ -14,7 +14,7 @@ use crate::sync::{Mutex, lock};
 /// The streams of a connection: requests, and answers on their way.
 pub(super) struct Streams {
     state: Mutex<State>,
-    /// Told when [`Streams::activity`] is another one.
+    /// Told when [`Streams::activity`] changes.
     pub(super) changed: Notify,
 }
 
@@ -26,7 +26,7 @@ struct State {
     answers: Slab<Instant>,
 }
 
-/// What a connection does.
+/// The activity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Activity {
     /// Nothing, since then.
@@ -50,7 +50,7 @@ impl Streams {
         }
     }
 
-    /// What the connection does now.
+    /// The current activity of the connection.
     pub(super) fn activity(&self) -> Activity {
         let state = lock(&self.state);
         match state.answers.iter().map(|(_, since)| *since).min() {
@@ -101,12 +101,12 @@ impl Drop for Stream {
     }
 }
 
-/// The body of an answer, which hyper and h2 hold until they have written all
-/// of it, or have nobody to write it to: only then it is dropped.
+/// The body of an answer. hyper and h2 drop it only when they have written all
+/// of it, or when the client is gone.
 pub(super) struct Answer {
     streams: Arc<Streams>,
     key: usize,
-    /// What was not written yet.
+    /// The part that was not written yet.
     content: Content,
     /// None once this is dropped.
     written: Option<Written<Arc<App>>>,

@@ -1,4 +1,4 @@
-//! What the service manager is told, where there is one that listens.
+//! Messages to the service manager, if one listens.
 use std::io;
 
 use sd_notify::{NotifyState, notify};

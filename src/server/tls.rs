@@ -21,7 +21,7 @@ use super::certificate::{self, Certificate};
 use super::connection::ON_ITS_WAY;
 use super::{connection, http2};
 
-/// What a client may choose from, the best first.
+/// The protocols that a client may choose from, the best first.
 const HTTP_2: &[u8] = b"h2";
 const HTTP_1: &[u8] = b"http/1.1";
 
@@ -29,8 +29,8 @@ const HTTP_1: &[u8] = b"http/1.1";
 pub struct Tls {
     certificate: PathBuf,
     key: PathBuf,
-    /// By what clients that come back need no whole handshake; the same for
-    /// all that is read.
+    /// The keys with which returning clients resume without a full handshake.
+    /// They stay the same when the files are read again.
     tickets: Arc<dyn ProducesTickets>,
     config: ArcSwap<ServerConfig>,
     /// When the certificate expires, in seconds since 1970.
@@ -47,12 +47,12 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads a certificate, followed by those that lead to one that clients
-    /// know, and its private key, all in PEM. They may be in one file.
+    /// Reads a certificate chain up to a certificate that clients trust, and
+    /// its private key, all in PEM. They may be in one file.
     ///
     /// # Errors
     ///
-    /// What is wrong, with the name of the file.
+    /// The error names the fault and the file.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, String> {
         let tickets = Ticketer::new().map_err(|error| error.to_string())?;
         let read = certificate::read(certificate, key)?;
@@ -65,8 +65,8 @@ impl Tls {
         })
     }
 
-    /// Reads both again, for the connections to come. What is wrong with
-    /// them leaves it as it was.
+    /// Reads both files again, for connections to come. On an error the old
+    /// certificate stays.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl Tls {
         self.ends.load(Ordering::Relaxed)
     }
 
-    /// What begins a connection with the certificate as it is now.
+    /// The acceptor of connections with the current certificate.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         self.config.load_full().into()
     }
@@ -135,7 +135,7 @@ pub(super) async fn serve_tls<S>(
         Ok(Ok(stream)) => {
             tokio::spawn(connection::serve(stream, peer, open));
         }
-        // Whoever looks for open ports does that all day.
+        // Port scanners cause this all day.
         failed => {
             app.metrics.tls_failures.inc();
             let error = match failed {

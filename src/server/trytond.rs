@@ -1,20 +1,21 @@
-//! What only trytond knows: databases, sessions, and what users may read.
+//! The facts that only trytond knows: databases, sessions, and the chats that
+//! users may read.
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// A session as a client names it, with the address that the client has.
+/// A session as a client names it, with the address of the client.
 ///
-/// The login is no part of it: trytond checks the user, the token and the
-/// address only.
+/// The login is not part of it, because trytond checks only the user, the token
+/// and the address.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Session {
     /// The database.
     pub database: Box<str>,
     /// The id of the user.
     pub user: u32,
-    /// What proves it.
+    /// The proof of the session.
     pub token: Box<str>,
     /// The address of the client, as far as it is known.
     pub address: Option<Box<str>>,
@@ -24,7 +25,7 @@ pub struct Session {
     pub is_local: bool,
 }
 
-/// What trytond says of a session.
+/// trytond's answer for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
     /// It is valid.
@@ -33,7 +34,7 @@ pub enum Check {
     Invalid,
     /// There is no such database.
     UnknownDatabase,
-    /// It can't be told now: the database can't be reached.
+    /// trytond can't tell now, because the database can't be reached.
     Failed,
 }
 
@@ -53,8 +54,8 @@ pub type Answered<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// trytond, as the server asks it. No method may block.
 pub trait Trytond: Send + Sync + 'static {
-    /// Asks for databases by their names: whether each exists, or none where
-    /// that can't be told now. One question is under way at a time.
+    /// Asks for databases by their names: whether each exists, or none when
+    /// trytond can't tell now. One question is under way at a time.
     fn databases(&self, names: Vec<Box<str>>) -> Answered<Option<Vec<bool>>>;
 
     /// Asks which of these sessions, all of one database, are valid. One
@@ -65,12 +66,12 @@ pub trait Trytond: Send + Sync + 'static {
         sessions: Vec<Arc<Session>>,
     ) -> Answered<Vec<Check>>;
 
-    /// Asks which chats a user may follow; none where that can't be told now.
-    /// If the future is dropped, nothing needs to be found out any more.
+    /// Asks which chats a user may follow; none when trytond can't tell now. If
+    /// the future is dropped, the answer is not needed any more.
     fn readable(&self, asked: Asked) -> Answered<Option<Vec<Box<str>>>>;
 
-    /// Is told that the bus of a database was made for a poll, and that the
-    /// database is not listened to yet.
+    /// Called when the bus of a database was made for a poll, and the database
+    /// is not listened to yet.
     fn opened(&self, database: &str);
 }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::drain::Drain;
 use crate::message::Message;
 
-/// What a poll is answered.
+/// The answer to a poll.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// The next message.
@@ -25,34 +25,34 @@ pub(super) enum Outcome {
 /// How a wait has ended.
 #[derive(Debug)]
 pub(super) enum Waited<T> {
-    /// With what was waited for.
+    /// With the result that was waited for.
     Done(T),
     /// The time has passed, or the server is about to stop.
     Timeout,
-    /// The client has gone.
+    /// The client has closed the connection.
     Gone,
 }
 
-/// Up to how many bytes are read of a client that waits. They are kept, so
-/// that nobody may fill the memory with them; beyond it the end of the
-/// connection is noticed only when the poll is answered.
+/// The maximum number of bytes that are read from a client that waits. They are
+/// kept, so the limit protects the memory. Beyond it the end of the connection
+/// is noticed only when the poll is answered.
 const MOST_UNREAD: usize = 4096;
 
 /// A connection between two requests.
 #[derive(Debug)]
 pub(super) struct Socket<S> {
     pub(super) stream: S,
-    /// What was read and belongs to the next request.
+    /// Data that was read and belongs to the next request.
     pub(super) unread: Bytes,
 }
 
 impl<S: AsyncRead + Unpin> Socket<S> {
-    /// Reads what comes next, once something comes.
+    /// Reads the next data, once data comes.
     pub(super) fn poll_some(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        // On the stack: a connection that waits has no buffer.
+        // On the stack, because a connection that waits has no buffer.
         let mut space = [0; 2048];
         let mut buffer = ReadBuf::new(&mut space);
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
@@ -63,11 +63,11 @@ impl<S: AsyncRead + Unpin> Socket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the client has closed the connection, be it for one
-    /// direction only: no client of Tryton does that and reads on.
+    /// Ready once the client has closed the connection. A half-close counts,
+    /// because no Tryton client half-closes and keeps reading.
     ///
-    /// A client may have sent its next request already: that is read as well,
-    /// since the end of the connection comes after it.
+    /// A client may have sent its next request already. It is read as well,
+    /// because the end of the connection comes after it.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while self.unread.len() < MOST_UNREAD {
             if ready!(self.poll_some(context)).is_err() {
@@ -77,10 +77,10 @@ impl<S: AsyncRead + Unpin> Socket<S> {
         Poll::Pending
     }
 
-    /// Waits for what `poll` looks for, with a time at which it wants to look
-    /// again, for at most `time`. The task watches `drain`.
+    /// Waits for the result of `poll`, for at most `time`. `poll` may return a
+    /// time at which it wants to be called again. The task watches `drain`.
     ///
-    /// Not an `async fn`, which would have room for each argument twice.
+    /// Not an `async fn`, which would reserve space for each argument twice.
     pub(super) fn wait<T>(
         &mut self,
         mut alarm: Alarm<'_>,
@@ -119,9 +119,8 @@ impl<S: AsyncRead + Unpin> Socket<S> {
 
 /// The one timer of a connection.
 ///
-/// To go off too early once in a while costs less than to be set for each
-/// wait, and unset: where a later time is asked for, it is set when it has
-/// gone off.
+/// It is not reset for each wait, because an early wake-up now and then costs
+/// less. If a later time is asked for, the timer is reset when it fires.
 #[derive(Debug)]
 pub(super) struct Alarm<'a>(pub(super) Pin<&'a mut Sleep>);
 

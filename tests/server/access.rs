@@ -51,7 +51,7 @@ fn chat_is_followed_by_who_may_and_the_answer_remembered() {
     for (channel, id) in [("chat:a,1", "a"), ("chat:a,2", "b"), ("client:x", "c")] {
         site.publish(channel, id);
     }
-    // Neither is it found in the history, nor after what is acknowledged.
+    // It is found neither in the history nor after an acknowledged message.
     assert_eq!(poll("null"), message("b", "chat:a,2"));
     let_read(&site, Some(vec!["chat:a,1"]));
     assert_eq!(poll("\"b\""), message("c", "client:x"));
@@ -106,7 +106,7 @@ fn poll_is_held_while_access_cannot_be_checked() {
     let poll = site.poll("", CHATS, "null");
     assert_eq!(site.connect().ask(&poll).body, EMPTY);
     assert!(begun.elapsed() >= Duration::from_millis(300));
-    // It was not remembered.
+    // It was not cached.
     let_read(&site, Some(vec![]));
     assert_eq!(site.connect().ask(&poll).body, message("a", "client:x"));
     site.waiting(0);

@@ -70,7 +70,7 @@ fn held_polls_take_no_room_and_reach_each_client() {
             let channels = format!("\"client:{number}\",\"all\"");
             client.send(&site.poll("", &channels, &last[number]));
         }
-        // However many were held before, there is room for as many.
+        // The same number can be held again, however many were held before.
         site.waiting(ROOM);
         site.comes_to("trytond_bus_polls_held", HELD);
         site.publish("all", &format!("m{round}"));
@@ -165,7 +165,7 @@ fn who_gets_the_last_place_may_send_its_request() {
     assert!(in_time, "the machine is too busy");
 }
 
-/// Whether it was quick enough to tell: it has half a second.
+/// Whether it was quick enough for the assertion, within half a second.
 fn is_last_one_served() -> bool {
     let site = start(limited(Limits {
         max_connections: 2,
@@ -288,8 +288,8 @@ fn are_answers_spread() -> bool {
     while site.admin("/health/ready").status != 503 {}
     late.send(&site.poll("", "\"client:late\"", "null"));
     let mut in_time = true;
-    // Their turns are spread over the time: never much earlier, and the
-    // first ones not at the end.
+    // Their turns are spread over the time: never much earlier, and the first
+    // ones not at the end.
     for (left, earliest, latest) in [
         (950, 0, 1000),
         (750, 400, 2000),
@@ -351,8 +351,8 @@ fn clients_are_waited_for_at_the_end_as_long_as_some_of_them_end() {
     assert!(in_time, "the machine is too busy");
 }
 
-/// Whether it was quick enough to tell: the server waits for two seconds
-/// without an end.
+/// Whether it was quick enough for the assertion, because the server waits for
+/// two seconds without an end.
 fn are_slow_clients_answered() -> bool {
     let site = start(Config {
         drain: Duration::ZERO,
@@ -379,7 +379,7 @@ fn are_slow_clients_answered() -> bool {
         assert_eq!(answer.status, 401);
         assert_eq!(answer.header("connection"), Some("close"));
     }
-    // Nobody is left to be waited for.
+    // No client remains to wait for.
     let ended = site.server.wait(Duration::from_secs(1));
     ended.expect("it ends").expect("without an error");
     true

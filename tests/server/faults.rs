@@ -1,5 +1,4 @@
-//! What bad clients do to a bus server, and that the good ones notice
-//! nothing of it.
+//! Clients that misbehave, beside good ones that must not notice them.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -18,7 +17,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A good client, that polls for what there is.
+/// A good client, which polls for messages that are ready.
 fn ask(site: &Site) {
     let answer = site
         .connect()
@@ -40,7 +39,7 @@ fn clients_that_send_a_byte_at_a_time_cost_the_others_nothing() {
     let request = site.post(&format!("{GOOD}{JSON}"), &" ".repeat(200));
     let mut slow: Vec<Client> = (0..200).map(|_| site.connect()).collect();
     for (number, client) in slow.iter_mut().enumerate() {
-        // A head whose one header goes on and on, and a body.
+        // A head whose one header does not end, and a body.
         let (head, length) = request.split_once("Content").expect("a length");
         let part = match number % 2 {
             0 => format!("{head}X: "),
@@ -61,7 +60,7 @@ fn clients_that_send_a_byte_at_a_time_cost_the_others_nothing() {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        // Good clients are served while all of these are there.
+        // Good clients are served while all of these are connected.
         for _ in 0..10 {
             ask(&site);
         }
@@ -91,7 +90,7 @@ fn polls_of_many_that_go_at_once_end_at_once() {
     until("closed", || {
         site.metric("trytond_bus_connections") == Some(0.0)
     });
-    // Nothing of them is left to get a message: another one does.
+    // None of them remains to get a message. Another poll does.
     let mut client = site.connect();
     client.send(&site.poll_of(7));
     site.waiting(1);
@@ -165,7 +164,7 @@ fn slow_client_gets_a_large_message_as_long_as_it_reads() {
 fn flood_of_bad_credentials_does_not_hold_up_good_ones() {
     let site = start(Config::default());
     site.publish("user:1", "a");
-    // Each has another token: trytond is asked for all of them.
+    // Each has another token, so trytond is asked for all of them.
     let mut bad: Vec<_> = (0..300)
         .map(|number| {
             let mut client = site.connect();
@@ -224,7 +223,8 @@ fn session_that_ends_ends_its_polls() {
         assert_eq!(answer.status, 401);
         assert!(answer.header("www-authenticate").is_some());
     }
-    // The other one is not disturbed, nor is it told a message for the first.
+    // The other poll is not disturbed, and does not get a message for the
+    // first.
     site.waiting(1);
     site.publish("client:2", "a");
     assert_eq!(clients[1].answer().body, message("a", "client:2"));

@@ -1,4 +1,4 @@
-//! Whatever is sent to the bus server: it never panics, what it answers is
+//! Arbitrary input to the bus server. It never panics, its answers are
 //! complete, and the next client is served.
 
 use std::io::{Read, Write};
@@ -52,9 +52,8 @@ fn status(sent: &[u8]) -> Result<u16, TestCaseError> {
     Ok(statuses[0])
 }
 
-/// The statuses of the answers to all that is sent, each complete, and that
-/// the server goes on. A client that ends before it has its answer may get
-/// none.
+/// The statuses of the answers to the whole input. Each answer is complete, and
+/// the server continues. A client that ends before its answer may get none.
 fn statuses(sent: &[u8], ends: bool) -> Result<Vec<u16>, TestCaseError> {
     let mut client = SITE.connect();
     // The server may close before it has all.
@@ -100,7 +99,7 @@ fn statuses(sent: &[u8], ends: bool) -> Result<Vec<u16>, TestCaseError> {
     Ok(statuses)
 }
 
-/// Requests that are good, some of them two.
+/// Good requests, two of them at once in a few cases.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let poll = SITE.poll("", "\"client:x\",\"a\"", "\"b\"");
     let (head, body) = poll.split_once("Content-Length").expect("a length");
@@ -122,7 +121,7 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
     .prop_map(String::into_bytes)
 }
 
-/// What is put somewhere into them.
+/// Strings that are inserted at a random position.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         3 => vec(any::<u8>(), 0..4),
@@ -147,7 +146,7 @@ fn mutate(mut request: Vec<u8>, changes: Vec<(Index, usize, Vec<u8>)>) -> Vec<u8
     request
 }
 
-/// A value of a header, with what credentials are made of.
+/// A value of a header, made of the pieces of credentials.
 fn value() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         select(vec![
@@ -175,7 +174,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|text| text.as_bytes().to_vec()),
         vec(any::<u8>(), 0..6),
     ];
-    // What is no part of any header is for the others to try.
+    // Input that is no part of any header is for the other tests.
     vec(part, 0..8).prop_map(|parts| {
         let mut value = parts.concat();
         value.retain(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
@@ -287,7 +286,7 @@ proptest! {
         };
         let changes = changes.into_iter().map(|(at, length, text)| (at, length, text.into()));
         let body = mutate(body.to_string().into_bytes(), changes.collect());
-        // Also what is no text any more.
+        // Also input that is no text any more.
         let head = SITE.post(&format!("{GOOD}{JSON}{CLOSE}"), &"x".repeat(body.len()));
         let (head, _) = head.split_once("\r\n\r\n").expect("a head");
         let request = [head.as_bytes(), b"\r\n\r\n", &body].concat();

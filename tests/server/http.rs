@@ -1,4 +1,4 @@
-//! The bus server over real sockets: what clients send, and what they get.
+//! The bus server over real sockets: the requests of clients, and the answers.
 
 use std::net::Shutdown;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn poll_gets_the_message_and_the_connection_is_kept() {
         assert_eq!(answer.header("content-type"), Some("application/json"));
         last = format!("\"{id}\"");
     }
-    // What is there is answered at once, without a wait.
+    // A message that is ready is answered at once, without a wait.
     site.publish("client:x", "d");
     let answer = client.ask(&site.poll("", "\"client:x\"", &last));
     assert_eq!(answer.body, message("d", "client:x"));
@@ -128,7 +128,7 @@ fn status_says_what_is_wrong() {
     let mut client = site.connect();
     client.send(&format!("HEAD {path} HTTP/1.1\r\nHost: bus\r\n\r\n"));
     assert!(client.head().starts_with("HTTP/1.1 405"));
-    // The connection goes on behind errors.
+    // The connection continues after errors.
     for _ in 0..3 {
         assert_eq!(client.ask(&poll(JSON)).status, 401);
     }
@@ -264,7 +264,7 @@ fn client_that_expects_to_continue_is_told_to() {
         assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n");
         assert_eq!(client.ask(body).body, message("a", "user:1"));
     }
-    // What is too long is refused before it is sent.
+    // An oversized body is refused before it is sent.
     let long = site.post(
         &format!("{GOOD}{JSON}Expect: 100-continue\r\n"),
         &"x".repeat(70_000),

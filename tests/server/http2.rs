@@ -38,7 +38,8 @@ fn runtime() -> Runtime {
     builder.enable_all().build().expect("a runtime")
 }
 
-/// A client that takes only so many bytes of an answer before it says more.
+/// A client that takes only this number of bytes of an answer before it extends
+/// the window.
 fn narrow() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(10);
@@ -210,7 +211,7 @@ fn message_that_was_not_taken_goes_to_the_next_poll() {
         let poll = first.sender.send_request(site.request_of(&channels));
         let answer = runs.block_on(soon(poll)).expect("an answer");
         assert_eq!(answer.status(), 200);
-        // Its headers are there, but not all of its body.
+        // Its headers have arrived, but not all of its body.
         let begun = Instant::now();
         if closes {
             runs = runtime();
@@ -237,7 +238,7 @@ async fn client_that_does_not_take_its_answer_is_given_up() {
     let begun = Instant::now();
     let poll = client.sender.send_request(site.request_of("\"client:x\""));
     let answer = soon(poll).await.expect("an answer");
-    // It goes on to send requests.
+    // The client continues to send requests.
     let other = tokio::spawn(client.sender.send_request(site.request_of("\"other\"")));
     soon(client.connection).await.expect("no panic");
     assert!(begun.elapsed() >= Duration::from_millis(300));
@@ -272,7 +273,7 @@ async fn drain_answers_all_streams_one_after_the_other() {
     site.waiting(100);
     let begun = Instant::now();
     site.server.drain();
-    // Who comes later waits for the end, and is told of it only then.
+    // A poll that comes later waits for the end, and is told of it only then.
     site.comes_to("trytond_bus_draining", 1.0);
     let mut late = Http2::connect(site.address, &trust).await;
     let answer = tokio::spawn(async move {
@@ -361,7 +362,7 @@ async fn connection_holds_few_requests_that_are_not_all_there() {
             let answer = sender.send_request(Request::from_parts(request, body));
             answers.push((tokio::spawn(answer), sent));
         }
-        // Of those who are not refused.
+        // The statuses of the requests that are not refused.
         let unanswered = || answers.iter().filter(|(answer, _)| !answer.is_finished());
         let sent = |sent: &AtomicUsize| sent.load(Ordering::SeqCst);
         let held = || -> usize {
@@ -372,8 +373,8 @@ async fn connection_holds_few_requests_that_are_not_all_there() {
         let begun = Instant::now();
         while unanswered().any(|(_, count)| sent(count) < parts) || held() > 4 * 65_536
         {
-            // Two bodies of the largest size are held, and what may be sent
-            // before it is taken.
+            // Two bodies of the largest size are held, and the bytes that may
+            // be sent before they are read.
             assert!(begun.elapsed().as_secs() < 60, "{} bytes are held", held());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -388,7 +389,7 @@ async fn connection_holds_few_requests_that_are_not_all_there() {
             refused += 1;
         }
         assert!((50..100).contains(&refused), "{refused}");
-        // What they took is there for others, again and again.
+        // Their room is free for others afterwards, each time.
         let mut good = 0;
         while good < 5 {
             assert!(begun.elapsed().as_secs() < 100);
@@ -443,7 +444,8 @@ async fn connection_holds_few_requests_whose_sessions_are_not_known() {
 
 const PART: usize = 1000;
 
-/// A body of so many parts and no end, and how many of them were sent.
+/// A body of this number of parts and no end, and the number of parts that were
+/// sent.
 struct Endless(usize, Arc<AtomicUsize>);
 
 impl Body for Endless {
@@ -491,7 +493,7 @@ async fn connection_without_a_request_is_closed() {
     assert!(begun.elapsed() >= Duration::from_millis(300));
     site.comes_to("trytond_bus_connections", 0.0);
     drop(silent);
-    // A poll that waits for longer is left alone.
+    // A poll that waits for longer is not closed.
     let mut client = Http2::connect(site.address, &trust).await;
     let poll = tokio::spawn(client.sender.send_request(site.request_of("\"a\"")));
     site.waiting(1);
@@ -555,7 +557,7 @@ fn dead_peer_is_found_while_its_poll_waits() {
         while site.metric("trytond_bus_polls_waiting") != Some(1.0) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // As long as it answers it is left alone.
+        // As long as the peer answers, it is not closed.
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(site.metric("trytond_bus_polls_waiting"), Some(1.0));
     };

@@ -1,5 +1,5 @@
-//! Polls of a database with a journal: nothing is said of what may be there
-//! before it was looked into.
+//! Polls of a database with a journal. They are not answered before the journal
+//! was read.
 use std::time::{Duration, Instant};
 
 use trytond_fastbus::bus::Bus;
@@ -69,10 +69,11 @@ fn poll_with_an_unknown_message_waits_for_a_look() {
         let mut client = site.connect();
         client.send(&site.poll("", asked, "\"m2\""));
         site.waiting(1);
-        // By notification: the poll has to know what it was behind.
+        // By notification, because the poll has to know the position of its
+        // last message.
         look(&bus, &[2, 3]);
         assert_eq!(id(&client.answer().body), "m3", "{asked}");
-        // One that is nowhere gets what is recent.
+        // An unknown last message gets the recent messages.
         let mut other = site.connect();
         let asked = asked.replace("client:x", "client:y");
         other.send(&site.poll("", &asked, "\"nowhere\""));

@@ -1,5 +1,5 @@
-//! The bus server over real sockets, with clients as they are and as they
-//! should not be. One binary: a test binary takes seconds to link.
+//! The bus server over real sockets, with well-behaved and misbehaving clients.
+//! They share one binary, because linking a test binary takes seconds.
 #![cfg(feature = "server")]
 
 mod support;

@@ -1,6 +1,6 @@
-//! What a poll takes of the memory of the bus server while its session is
-//! checked. It is measured in a process of its own, because the memory of other
-//! tests would count as well.
+//! The memory of the bus server that a poll takes while its session is checked.
+//! It is measured in a process of its own, because the memory of other tests
+//! would count as well.
 
 use std::process::Command;
 use std::sync::atomic::Ordering::SeqCst;
@@ -31,7 +31,7 @@ fn poll_whose_session_is_checked_keeps_nothing_of_its_request() {
 
 fn measure() {
     let site = start(Config::default());
-    // What is needed once is no poll's.
+    // Memory that is needed once does not belong to a poll.
     let few = poll(&site, 0..50);
     let before = resident();
     let many = poll(&site, 50..450);

@@ -1,5 +1,5 @@
-//! The page for administrators: what it is sent with, and that it needs
-//! nothing from elsewhere.
+//! The page for administrators: its headers, and that it needs nothing from
+//! elsewhere.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -80,7 +80,7 @@ fn page_needs_nothing_from_elsewhere() {
     ] {
         assert!(!page.contains(word), "{word}");
     }
-    // What is behind them is a comment, and not the name of a host.
+    // The text behind them is a comment, and not the name of a host.
     for (place, _) in page.match_indices("//") {
         assert!(page[place..].starts_with("// "), "{:.40}", &page[place..]);
     }
@@ -107,7 +107,7 @@ fn end_of_each_poll_is_counted_with_its_reason() {
         client
     };
     for reason in ["message", "timeout", "client_gone", "drain", "session"] {
-        // It is there before it happens.
+        // The metric exists before its first event.
         ended(reason, 0.0);
     }
     let mut client = poll("a");

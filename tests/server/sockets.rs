@@ -1,5 +1,5 @@
 //! The sockets of the bus server: its own, those it is handed, and those it
-//! leaves to another server.
+//! passes on to another server.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -108,7 +108,8 @@ impl Drop for Handed {
     }
 }
 
-/// What the other process does: 3 when it is handed what it can't use.
+/// The other process. It exits with 3 when it is handed a socket that it can't
+/// use.
 fn serve_handed() {
     let Ok(listeners) = inherited() else {
         std::process::exit(3);
@@ -129,7 +130,8 @@ fn sockets_that_systemd_hands_over_are_served() {
     let (tcp, unix) = (bind(), UnixListener::bind(&path).expect("it is free"));
     let address = tcp.local_addr().expect("an address");
     let _server = Handed::start(tcp.into(), unix.into(), 2);
-    // They listen already: whoever comes waits until the server is there.
+    // They listen already, so a client that connects waits until the server
+    // accepts.
     let mut client = Client::new(TcpStream::connect(address).expect("it listens"));
     let cookie = format!("Cookie: tryton_session=a:1:t\r\n{JSON}");
     let answer = client.ask(&post("handed", &cookie, "{}"));
@@ -200,8 +202,8 @@ fn another_server_takes_over_a_socket_without_a_failed_request() {
         for number in 0..8 {
             let (stop, asked) = (&stop, &asked);
             let poll = first.poll_of(number);
-            // Some are held during the drain, others come and go all the
-            // time, since there is nothing to be waited for.
+            // A few are held during the drain, others connect and close all the
+            // time, because there is nothing to wait for.
             let refused = first.post(JSON, "{}");
             scope.spawn(move || {
                 let keep = number % 2 == 0;
@@ -275,7 +277,8 @@ fn servers_beside_each_other_share_the_clients_of_a_port() {
     while status(&second) < before + 50.0 {
         assert!(Instant::now() < until, "others were answered");
     }
-    // One by mistake is one too many, in either way.
+    // A server that is started by mistake is refused, whether it or the other
+    // one listens alone.
     let plain = Address::Tcp(Some("127.0.0.1".into()), port);
     let error = plain.bind().expect_err("it is in use");
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);

@@ -9,7 +9,7 @@ use trytond_fastbus::server::{Config, Limits};
 
 const PAGE: &str = "https://sao.example.com";
 
-/// All that the server answers until it closes: the lines of the head, and
+/// The whole output of the server until it closes: the lines of the head, and
 /// the body.
 fn ask(site: &Site, request: &str) -> (Vec<String>, String) {
     let mut client = site.connect();
@@ -149,7 +149,8 @@ fn each_status_is_answered_where_it_belongs_and_pages_may_read_it() {
     assert_eq!(on.metric("trytond_bus_polls_waiting"), Some(1.0));
 }
 
-/// Whether an answer is complete and has what pages of `origin` need.
+/// Whether an answer is complete and has the headers that pages of `origin`
+/// need.
 fn check(
     head: &[String],
     body: &str,
@@ -182,8 +183,8 @@ fn check(
     }
 }
 
-/// What a page that may not poll is answered, it must not read; and what is
-/// no request comes from no page.
+/// A page that may not poll must not read its answer. Input that is no request
+/// comes from no page.
 fn check_without_origin(site: &Site, path: &str, seen: &mut BTreeSet<u16>) {
     let poll = |headers: &str| {
         site.post(&format!("{GOOD}{JSON}Connection: close\r\n{headers}"), "{}")

@@ -10,7 +10,7 @@ use crate::support::{EMPTY, JSON, Site, message, start};
 use tokio_rustls::rustls::{HandshakeKind, version};
 use trytond_fastbus::server::{Config, Limits};
 
-/// Waits until so many handshakes have failed.
+/// Waits until this number of handshakes have failed.
 fn failures(site: &Site, number: f64) {
     site.comes_to("trytond_bus_tls_failures_total", number);
 }
@@ -134,7 +134,7 @@ fn slow_handshake_is_given_up() {
         assert!(begun.elapsed() < Duration::from_secs(9));
     }
     failures(&site, 2.0);
-    // And who agrees on TLS but sends no request.
+    // And a client that completes the handshake but sends no request.
     assert!(TlsClient::connect(&site, &trust).is_closed());
 }
 

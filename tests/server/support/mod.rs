@@ -28,9 +28,9 @@ pub(crate) struct Fake {
     pub(crate) most: AtomicUsize,
     /// The users whose sessions have ended.
     pub(crate) ended: Mutex<Vec<u32>>,
-    /// The chats that anybody may follow; none while that can't be told.
+    /// The chats that any user may follow; none while that can't be told.
     pub(crate) readable: Mutex<Option<Vec<&'static str>>>,
-    /// What was asked of them.
+    /// The questions that were asked.
     pub(crate) questions: Mutex<Vec<Asked>>,
 }
 
@@ -173,14 +173,14 @@ impl Site {
         client.answer()
     }
 
-    /// Waits until as many polls wait.
+    /// Waits until this number of polls wait.
     pub(crate) fn waiting(&self, polls: usize) {
         #[expect(clippy::cast_precision_loss, reason = "they are few")]
         self.comes_to("trytond_bus_polls_waiting", polls as f64);
     }
 
-    /// Waits until a metric has this value: an answer counts once it was
-    /// written, which its client may know first.
+    /// Waits until a metric has this value. An answer is counted once it was
+    /// written, and the client may see it before that.
     pub(crate) fn comes_to(&self, name: &str, value: f64) {
         let until = Instant::now() + Duration::from_secs(60);
         let mut found = None;

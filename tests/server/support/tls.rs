@@ -68,7 +68,7 @@ impl Drop for Files {
     }
 }
 
-/// A configuration with a certificate, and who trusts that.
+/// A configuration with a certificate, and clients that trust it.
 pub(crate) fn with_tls(config: Config) -> (Config, Arc<ClientConfig>) {
     let (files, certificate) = Files::new();
     let tls = files.read().expect("a certificate");
@@ -115,7 +115,8 @@ impl TlsClient {
         Self { stream }
     }
 
-    /// Whether the server has said that it closes, and not just gone.
+    /// Whether the server has announced the end (close_notify) before it
+    /// closed.
     pub(crate) fn is_told_of_the_end(&mut self) -> bool {
         matches!(self.stream.read(&mut [0]), Ok(0))
     }
