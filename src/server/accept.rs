@@ -34,8 +34,8 @@ pub(super) struct Accept {
 }
 
 impl Accept {
-    /// Has a task take in all that come to `listener`, and at the end those
-    /// that are with the kernel then.
+    /// Has a task accept all connections that come to `listener`, and at the
+    /// end the connections that still wait in the kernel.
     ///
     /// # Errors
     ///
@@ -157,7 +157,7 @@ async fn place(app: &App, places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 }
 
 async fn failed(error: &io::Error) {
-    // Those that concern one connection only are over at once.
+    // Failures that concern one connection only end at once.
     if matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

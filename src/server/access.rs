@@ -57,7 +57,7 @@ impl Rights {
     /// Where the questions for a database wait.
     fn turn(&self, database: &str) -> Arc<Semaphore> {
         let mut databases = lock(&self.databases);
-        // Those of databases that no question waits for.
+        // Drops the turns of databases for which no question waits.
         databases.retain(|_, turn| Arc::strong_count(turn) > 1);
         let turn = databases.entry(database.into());
         turn.or_insert_with(|| Arc::new(Semaphore::new(1))).clone()

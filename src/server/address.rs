@@ -26,12 +26,12 @@ pub(super) struct Client {
 /// The maximum length of an address. An IPv6 address with a zone is shorter.
 const LENGTH_MAX: usize = 100;
 
-/// Where the client is, behind `proxies` proxies each of which adds its own
+/// The address of the client, behind `proxies` proxies. Each proxy adds its own
 /// peer to the end of `X-Forwarded-For`.
 ///
-/// As in werkzeug's `ProxyFix`, which trytond uses, the header counts only
-/// if it has as many addresses. On a unix socket nothing else is known, so
-/// that there is always one proxy.
+/// As in werkzeug's `ProxyFix`, which trytond uses, the header counts only if
+/// it has at least this number of addresses. On a unix socket nothing else is
+/// known, so there is always one proxy.
 pub(super) fn client(peer: Peer, headers: &HeaderMap, proxies: usize) -> Client {
     let added = match peer {
         Peer::Host(_) => proxies,
@@ -87,7 +87,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
         .unwrap_or(value)
 }
 
-/// An address in its one form, anything else as it is.
+/// An address in its canonical form; any other text unchanged.
 fn canonical(text: &str) -> String {
     match text.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().to_string(),

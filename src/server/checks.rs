@@ -38,8 +38,8 @@ const SUSPECTS: usize = 8;
 const UNKNOWN_TIME: Duration = Duration::from_secs(5);
 const UNKNOWN_MAX: usize = 10_000;
 
-/// The number of waiting sessions from which those are looked for that are no
-/// longer wanted.
+/// The number of waiting sessions from which sessions that are no longer wanted
+/// are searched for.
 const SWEEP_AT: usize = 10_000;
 
 /// Which sessions of a database go first.
@@ -292,7 +292,7 @@ impl Checks {
 }
 
 impl State {
-    /// Names to be looked for, without those that no session waits for.
+    /// Names to be looked up, without the names that no session waits for.
     fn take_names(&mut self) -> Vec<Box<str>> {
         let mut names = Vec::new();
         while names.len() < NAMES

@@ -188,8 +188,8 @@ impl Client {
         }
     }
 
-    /// Takes out the poll: its answer was `written`, or its socket failed or
-    /// was closed.
+    /// Takes out the poll, because its answer was `written`, or because its
+    /// socket failed or was closed.
     pub(super) fn leave(&mut self, key: u32, written: bool, woken: &mut Woken) {
         if let Some(index) = self.polls.iter().position(|entry| entry.key == key) {
             self.ended.push(self.polls.remove(index).poll);
@@ -292,8 +292,8 @@ impl Client {
         self.sent.as_ref().and_then(|sent| sent.until)
     }
 
-    /// Sends the next message that any of the polls waits for, to the poll
-    /// that came last among those that ask for its channel.
+    /// Sends the next message for which any of the polls waits, to the newest
+    /// poll that asks for its channel.
     fn send(
         &mut self,
         woken_by: Option<&Arc<Message>>,

@@ -309,7 +309,7 @@ impl World {
         self.poll(of);
     }
 
-    /// Lets every poll look, as those do that are woken or whose time has
+    /// Lets every poll look, as a poll does that is woken or whose time has
     /// come, until nothing changes.
     fn look(&mut self) {
         let mut index = 0;

@@ -35,9 +35,9 @@ pub(super) struct Place {
 /// The polls of a client, beside the one that arrives.
 #[derive(Debug)]
 pub(super) struct Others<'a> {
-    /// Those that wait.
+    /// The polls that wait.
     pub(super) waiting: SmallVec<[&'a Arc<Poll>; 2]>,
-    /// Those that have ended since the poll before arrived.
+    /// The polls that have ended since the previous poll arrived.
     pub(super) ended: &'a [Arc<Poll>],
     /// The channels of the poll whose answer is acknowledged, because its
     /// client knows best which of them it still wants.
@@ -78,9 +78,9 @@ impl Places {
         }
     }
 
-    /// Takes in the channels of a poll that arrives at `now`, and forgets
-    /// those that its client does not ask for any more. `place` gives the new
-    /// place of a channel from the old one.
+    /// Registers the channels of a poll that arrives at `now`, and forgets the
+    /// channels that its client does not ask for any more. `place` gives the
+    /// new place of a channel from the old one.
     pub(super) fn arrive(
         &mut self,
         poll: &Arc<Poll>,

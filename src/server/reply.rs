@@ -143,7 +143,7 @@ impl Reply {
         }
     }
 
-    /// Each header, but those of the connection and of the time.
+    /// Each header, except the headers of the connection and of the time.
     fn each_header(&self, length: usize, mut header: impl FnMut(&'static str, &str)) {
         match &self.body {
             Body::Message(..) | Body::Empty => {
@@ -366,7 +366,7 @@ mod tests {
                 assert!(lines.contains(header), "{header} in {lines:?}");
             }
             assert_eq!(body, content);
-            // HTTP/2 has all of them but those of the connection.
+            // HTTP/2 has all headers except those of the connection.
             let own = reply.headers(reply.content().remaining());
             let own = own.iter().map(|(name, value)| {
                 format!("{name}: {}", value.to_str().expect("text"))

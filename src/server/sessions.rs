@@ -81,7 +81,7 @@ struct Entry {
 /// The waiting polls of a session.
 #[derive(Debug)]
 struct Polls {
-    /// How many polls its user has, those of other sessions among them.
+    /// The number of polls of the user, over all of the user's sessions.
     user: Arc<AtomicUsize>,
     /// Whether the session was found invalid.
     is_ended: AtomicBool,

@@ -344,11 +344,11 @@ fn administrators_see_the_state() {
         site.publish("a", &id.to_string());
     }
     assert_eq!(site.metric(&published), Some(3.0));
-    // A counter does not go back when its bus is made anew between two looks.
+    // A counter does not decrease when its bus is made anew between two looks.
     assert!(registry::current().remove(&site.database, 0.0));
     site.publish("a", "3");
     assert_eq!(site.metric(&published), Some(4.0));
-    // Of a database that is forgotten nothing is shown.
+    // Nothing is shown of a database that is forgotten.
     assert!(registry::current().remove(&site.database, 0.0));
     assert_eq!(site.metric(&published), None);
     for (path, status) in [

@@ -410,7 +410,7 @@ async fn connection_holds_few_requests_whose_sessions_are_not_known() {
     let (config, trust) = with_tls(Config::default());
     let site = start(config);
     let mut client = Http2::connect(site.address, &trust).await;
-    // A good one, and those that can't be checked.
+    // A good session, and sessions that can't be checked.
     let body = || format!("{{\"channels\":[\"a\"]{}}}", " ".repeat(60_000));
     for _ in 0..5 {
         site.publish("a", "1");
