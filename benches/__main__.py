@@ -4,13 +4,13 @@ import os
 
 from tests.support.postgresql import PostgreSQL
 
-from . import drain, journal, memory, poll, publish, serve, wake
+from . import drain, journal, many, memory, poll, publish, serve, wake
 from .record import RESULTS, Run, add_options, parse
 from .report import print_head, print_part
 
 PARTS = {
     'a': poll, 'b': wake, 'c': drain, 'd': publish, 'e': memory, 'f': serve,
-    'g': journal}
+    'g': journal, 'h': many}
 
 
 def main():

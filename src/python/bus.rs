@@ -191,7 +191,9 @@ fn wait(
     let channels = wire::channels(channels)?;
     let last = last_message.and_then(wire::id);
     let process = visit.process();
-    let bus = listened(process, cls, database)?;
+    let Some(bus) = listened(process, cls, database)? else {
+        return Ok((Poll::new(channels), None));
+    };
     if logged {
         log(py, INFO, "subscribe to %r on '%s'", || {
             (channels.join(","), database).into_pyobject(py)
@@ -209,20 +211,19 @@ fn wait(
     Ok((poll, message))
 }
 
-/// The bus of a database, which has a listener from now on.
+/// The bus of a database, which has a listener from now on; none where the
+/// listener has found already that the database does not exist.
 fn listened(
     process: &Process,
     cls: &Bound<'_, PyType>,
     database: &str,
-) -> PyResult<Bus> {
+) -> PyResult<Option<Bus>> {
     if let Some(bus) = process.ask(database) {
-        return Ok(bus);
+        return Ok(Some(bus));
     }
     END_WITH_WORKER.get(cls.py())?.call0()?;
     ENSURE_LISTENER.get(cls.py())?.call1((cls, database))?;
-    process.bus(database).ok_or_else(|| {
-        PyRuntimeError::new_err(format!("the bus of database '{database}' was removed"))
-    })
+    Ok(process.bus(database))
 }
 
 /// The response of the class. It is made here if the class does not override
