@@ -115,7 +115,7 @@ impl TlsClient {
         Self { stream }
     }
 
-    /// Whether the server has announced the end (close_notify) before it
+    /// Whether the server has announced the end (`close_notify`) before it
     /// closed.
     pub(crate) fn is_told_of_the_end(&mut self) -> bool {
         matches!(self.stream.read(&mut [0]), Ok(0))
