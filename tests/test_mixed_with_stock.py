@@ -103,6 +103,10 @@ VALUES = st.recursive(
     max_leaves=8)
 
 
+# A channel with a control character is refused.
+ALLOWED = st.characters(exclude_categories=['Cs', 'Cc'])
+
+
 @pytest.fixture(scope='module')
 def wire(postgresql, listening):
     with Wire(f'{postgresql.uri}/{listening}') as wire:
@@ -112,7 +116,7 @@ def wire(postgresql, listening):
 @settings(
     max_examples=200, deadline=None,
     suppress_health_check=list(HealthCheck))
-@given(name=st.text(max_size=30), message=st.dictionaries(
+@given(name=st.text(ALLOWED, max_size=30), message=st.dictionaries(
         st.text(max_size=9), VALUES, max_size=6))
 def test_payload_is_to_the_letter_what_stock_sends(
         wire, listening, name, message):
