@@ -89,7 +89,7 @@ def report(*names):
             f"  {said(result['counts'])}")
     missing = {reason for reason in reasons if INSTALL in reason}
     for title, some in [
-            ("To run what was skipped for want of a program:", missing),
+            ("To run the tests that need a missing program:", missing),
             ("Skipped since it does not apply:", reasons.keys() - missing)]:
         if some:
             print(f"\n{title}")

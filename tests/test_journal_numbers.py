@@ -1,4 +1,4 @@
-"""Numbers that go back and numbers that nobody gave, while the connections
+"""Numbers that go back and numbers that no row has, while the connections
 stay: the journal never goes silent."""
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Nobody receives the messages of a channel of another user."""
+"""A client never receives messages of a channel of another user."""
 import pytest
 from support.bus import drain, publish
 from support.client import TrytonClient

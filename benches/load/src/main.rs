@@ -159,7 +159,7 @@ impl Used {
         Ok(Self(server.cpu()?, server.database_cpu()?))
     }
 
-    /// What each of so many polls has taken since, in microseconds.
+    /// What each of these polls has taken since, in microseconds.
     fn each(&self, server: &mut Server, polls: usize) -> io::Result<(f64, f64)> {
         let now = Self::now(server)?;
         let each = |used: f64| used * 1e6 / polls as f64;

@@ -28,7 +28,7 @@ pub(crate) struct Fake {
     pub(crate) most: AtomicUsize,
     /// The users whose sessions have ended.
     pub(crate) ended: Mutex<Vec<u32>>,
-    /// The chats that any user may follow; none while that can't be told.
+    /// The chats that any user may follow; none while trytond does not answer.
     pub(crate) readable: Mutex<Option<Vec<&'static str>>>,
     /// The questions that were asked.
     pub(crate) questions: Mutex<Vec<Asked>>,
