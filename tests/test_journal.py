@@ -251,7 +251,8 @@ def test_nothing_is_lost_while_the_connection_is(
     for number in range(5):
         with Polls(database, ['c'], 5, last) as polls:
             wait_until(lambda: statistics(database)['waiting'] == 5)
-            assert postgresql.terminate_backends(LISTENER % database) == 1
+            wait_until(lambda: postgresql.terminate_backends(
+                    LISTENER % database) == 1)
             sent = publish(
                 database, 'c', *({'n': number, 'text': "x" * size}
                     for size in [1, 10_000, 1]))
