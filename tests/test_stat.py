@@ -248,7 +248,7 @@ def test_worst_of_many_databases_come_first(other):
 
 @pytest.fixture
 def other(tmp_path):
-    """A function: the address of a server that answers this, so many times,
+    """A function: the address of a server that answers this `times` times,
     and closes each time"""
     with socket.create_server(('127.0.0.1', 0)) as listener:
         def serve(answer, times=1):

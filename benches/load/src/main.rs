@@ -21,9 +21,9 @@ use server::Server;
 /// How many polls there are before the memory is looked at.
 const FEW: usize = 10;
 
-/// For how long there is no message before one after silence: longer than
-/// trytond-bus takes a session for valid without a check. Only so many polls
-/// show what that costs.
+/// The silence before a message: longer than `session_cache`, the time for which
+/// trytond-bus keeps the result of a session check. It is measured from
+/// `SILENCE_FROM` polls on, since fewer do not show what a check costs.
 const SILENCE: Duration = Duration::from_secs(35);
 const SILENCE_FROM: usize = 10_000;
 
