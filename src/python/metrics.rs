@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 
 use crate::bus::Bus;
 use crate::registry;
-use crate::server::exposition::Exposition;
 use crate::server::metrics::describe;
+use crate::server::metrics::exposition::Exposition;
 use crate::waiter::Wake;
 
 /// Polls that waited, by the reason of their end. Atomics, because a fork could

@@ -22,7 +22,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::app::App;
-use super::listen::Listener;
+use super::sockets::listen::Listener;
 
 /// How many connections may be open. The oldest one makes room for another.
 const CONNECTIONS: usize = 32;

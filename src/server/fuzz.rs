@@ -13,13 +13,13 @@ use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 
-use super::accept::Open;
-use super::address::Peer;
 use super::app::App;
 use super::config::{Config, Limits};
-use super::connection::serve;
-use super::credential::credential as read_credential;
-use super::question::Question;
+use super::http::http1::serve;
+use super::request::address::Peer;
+use super::request::credential::credential as read_credential;
+use super::request::question::Question;
+use super::sockets::accept::Open;
 use super::trytond::{Answered, Asked, Check, Session, Trytond};
 use crate::message::Message;
 use crate::registry::Process;

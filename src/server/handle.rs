@@ -6,8 +6,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::config::Config;
-use super::listen::Listener;
 use super::run::{Stop, run};
+use super::sockets::listen::Listener;
 use super::trytond::Trytond;
 use crate::registry::Process;
 use crate::sync::{Mutex, lock};

@@ -9,11 +9,11 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use super::accept::Accept;
 use super::admin;
 use super::app::App;
 use super::config::Config;
-use super::listen::Listener;
+use super::sockets::accept::Accept;
+use super::sockets::listen::Listener;
 use super::trytond::Trytond;
 use crate::registry::Process;
 

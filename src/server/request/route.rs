@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 ///
 /// Desktop clients up to 7.6 write two slashes, which werkzeug merges as it
 /// does all others that follow each other.
-pub(super) fn database(path: &str) -> Option<String> {
+pub(crate) fn database(path: &str) -> Option<String> {
     // As in WSGI, an encoded slash is one.
     let path = percent_decode_str(path).decode_utf8().ok()?;
     let mut parts = path.split('/').filter(|part| !part.is_empty());

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// The hash has a random key, so that a client can't find two values of one
 /// hash.
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(crate) struct Recent {
     keep: Duration,
     most: usize,
     hasher: RandomState,
@@ -25,7 +25,7 @@ pub(super) struct Recent {
 impl Recent {
     /// Keeps values for `keep`, and at most twice as long. After `most` values
     /// the older ones are forgotten earlier.
-    pub(super) fn new(keep: Duration, most: usize) -> Self {
+    pub(crate) fn new(keep: Duration, most: usize) -> Self {
         Self {
             keep,
             most,
@@ -37,7 +37,7 @@ impl Recent {
     }
 
     /// Keeps the value from now on.
-    pub(super) fn insert(&mut self, value: &impl Hash, now: Instant) {
+    pub(crate) fn insert(&mut self, value: &impl Hash, now: Instant) {
         self.age(now);
         if self.young.len() >= self.most {
             self.turn(now);
@@ -46,7 +46,7 @@ impl Recent {
     }
 
     /// Whether the value was inserted a short while ago.
-    pub(super) fn contains(&mut self, value: &impl Hash, now: Instant) -> bool {
+    pub(crate) fn contains(&mut self, value: &impl Hash, now: Instant) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -56,7 +56,7 @@ impl Recent {
     }
 
     /// Forgets the value.
-    pub(super) fn remove(&mut self, value: &impl Hash) {
+    pub(crate) fn remove(&mut self, value: &impl Hash) {
         if self.is_empty() {
             return;
         }

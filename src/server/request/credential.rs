@@ -20,16 +20,16 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// A user and a token, neither of them checked. The login in front of them is
 /// not looked at, as in trytond.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Credential {
-    pub(super) user: u32,
-    pub(super) token: Box<str>,
+pub(crate) struct Credential {
+    pub(crate) user: u32,
+    pub(crate) token: Box<str>,
 }
 
 /// The credential of a request, if it has a readable one.
 ///
 /// If there is a cookie, the header does not count, even if the cookie can't be
 /// read. trytond does the same.
-pub(super) fn credential(headers: &HeaderMap) -> Option<Credential> {
+pub(crate) fn credential(headers: &HeaderMap) -> Option<Credential> {
     match cookie(headers) {
         Some(value) => {
             let value = unquote(value);

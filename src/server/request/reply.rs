@@ -20,18 +20,18 @@ const LARGE: usize = 16 * 1024;
 
 /// The body of an answer: the part that clients share, and the part of this
 /// client.
-pub(super) type Content = Chain<Bytes, Bytes>;
+pub(crate) type Content = Chain<Bytes, Bytes>;
 
 /// The kinds of answers to one request.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) origin: Origin,
-    pub(super) body: Body,
+pub(crate) struct Reply {
+    pub(crate) origin: Origin,
+    pub(crate) body: Body,
 }
 
 /// The kinds of answers.
 #[derive(Debug)]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// A message, on another channel than its own if there is one.
     Message(Arc<Message>, Option<Box<str>>),
     /// That there is none.
@@ -44,28 +44,28 @@ pub(super) enum Body {
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
     /// The text of the body.
-    pub(super) text: &'static str,
+    pub(crate) text: &'static str,
     /// A further header.
-    pub(super) header: Option<(&'static str, &'static str)>,
+    pub(crate) header: Option<(&'static str, &'static str)>,
 }
 
 /// How the connection continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reuse {
+pub(crate) struct Reuse {
     /// Whether the client talks HTTP/1.0, which closes unless it is asked to
     /// keep.
     old: bool,
-    pub(super) close: bool,
+    pub(crate) close: bool,
     /// Whether the client wants no body.
     head: bool,
 }
 
 impl Refusal {
     /// A refusal without a further header.
-    pub(super) const fn new(status: StatusCode, text: &'static str) -> Self {
+    pub(crate) const fn new(status: StatusCode, text: &'static str) -> Self {
         Self {
             status,
             text,
@@ -76,7 +76,7 @@ impl Refusal {
 
 impl Reuse {
     /// How the connection continues after a request.
-    pub(super) fn of(request: &Parts) -> Self {
+    pub(crate) fn of(request: &Parts) -> Self {
         let (mut close, mut keep) = (false, false);
         for value in request.headers.get_all(CONNECTION) {
             for token in value.as_bytes().split(|byte| *byte == b',') {
@@ -100,7 +100,7 @@ impl Reuse {
 
 impl Reply {
     /// The status of the answer.
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match &self.body {
             Body::Message(..) | Body::Empty => StatusCode::OK,
             Body::Preflight(_) => StatusCode::NO_CONTENT,
@@ -109,7 +109,7 @@ impl Reply {
     }
 
     /// The body of the answer.
-    pub(super) fn content(&self) -> Content {
+    pub(crate) fn content(&self) -> Content {
         let text = || Bytes::from(self.text().into_owned()).chain(Bytes::new());
         self.shared().unwrap_or_else(text)
     }
@@ -167,7 +167,7 @@ impl Reply {
 
     /// The headers of the answer over HTTP/2, where there are no others but
     /// that of the time.
-    pub(super) fn headers(&self, length: usize) -> HeaderMap {
+    pub(crate) fn headers(&self, length: usize) -> HeaderMap {
         let mut headers = HeaderMap::new();
         self.each_header(length, |name, value| {
             // Only a value that came in a header is no constant.
@@ -179,7 +179,7 @@ impl Reply {
     }
 
     /// The bytes of the answer over HTTP/1.
-    pub(super) fn wire(&self, reuse: Reuse) -> Chain<Bytes, Content> {
+    pub(crate) fn wire(&self, reuse: Reuse) -> Chain<Bytes, Content> {
         let shared = self.shared();
         let text = if shared.is_none() {
             self.text()

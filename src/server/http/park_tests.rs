@@ -14,15 +14,15 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::accept::Open;
-use super::address::Peer;
-use super::app::App;
-use super::config::{Config, Limits};
-use super::connection::serve;
-use super::trytond::{Answered, Asked, Check, Session, Trytond};
+use super::http1::serve;
 use crate::message::Message;
 use crate::poll::EMPTY_RESPONSE;
 use crate::registry;
+use crate::server::app::App;
+use crate::server::config::{Config, Limits};
+use crate::server::request::address::Peer;
+use crate::server::sockets::accept::Open;
+use crate::server::trytond::{Answered, Asked, Check, Session, Trytond};
 use crate::sync::{Mutex, lock};
 
 /// `admin:1:good`

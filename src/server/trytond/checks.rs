@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep};
 
-use super::metrics::{Metrics, Waits};
 use super::recent::Recent;
-use super::trytond::{Check, Session, Trytond};
+use super::{Check, Session, Trytond};
+use crate::server::metrics::{Metrics, Waits};
 use crate::sync::{Mutex, lock};
 
 /// The most sessions of a question.
@@ -44,7 +44,7 @@ const SWEEP_AT: usize = 10_000;
 
 /// Which sessions of a database go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rank {
+pub(crate) enum Rank {
     /// It was valid a short while ago.
     Lately,
     /// It may be anything. The networks of the clients take turns.
@@ -52,7 +52,7 @@ pub(super) enum Rank {
 }
 
 /// Asks trytond for sessions.
-pub(super) struct Checks {
+pub(crate) struct Checks {
     trytond: Arc<dyn Trytond>,
     metrics: Arc<Metrics>,
     suspects: Semaphore,
@@ -98,7 +98,7 @@ struct Pending {
 }
 
 impl Checks {
-    pub(super) fn new(trytond: Arc<dyn Trytond>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(trytond: Arc<dyn Trytond>, metrics: Arc<Metrics>) -> Self {
         Self {
             trytond,
             metrics,
@@ -117,7 +117,7 @@ impl Checks {
 
     /// Has a session checked. A check that can't be made now is made later;
     /// it is given up when the receiver is dropped.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         self: &Arc<Self>,
         session: Arc<Session>,
         rank: Rank,
@@ -421,7 +421,7 @@ impl fmt::Debug for Checks {
 mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-    use super::super::trytond::{Answered, Asked};
+    use super::super::{Answered, Asked};
     use super::*;
 
     /// The questions to trytond, which the test answers.

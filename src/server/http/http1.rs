@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::accept::Open;
-use super::address::Peer;
-use super::app::{Answer, App};
-use super::database::Place;
 use super::park::receive;
-use super::reply::{Body, Reuse};
-use super::wait::{Alarm, Socket};
+use crate::server::app::{Answer, App};
+use crate::server::polls::database::Place;
+use crate::server::request::address::Peer;
+use crate::server::request::reply::{Body, Reuse};
+use crate::server::sockets::accept::Open;
+use crate::server::wait::{Alarm, Socket};
 
 /// How much is read from a client that was refused before it had sent
 /// everything. If a socket is closed with unread data, the written answer is
@@ -30,11 +30,11 @@ const PART: usize = 16 * 1024;
 
 /// How long a request may be on its way before the connection counts as idle,
 /// so that its place can be given to another connection.
-pub(super) const ON_ITS_WAY: Duration = Duration::from_millis(500);
+pub(crate) const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// An answer that is being written. Where it can't be, this is just dropped,
 /// and the message given to another poll.
-pub(super) struct Written<A> {
+pub(crate) struct Written<A> {
     app: A,
     status: StatusCode,
     place: Option<Place>,
@@ -47,7 +47,7 @@ pub(super) struct Written<A> {
 /// Serves a connection until its end.
 ///
 /// Not an `async fn`, which would have room for each argument twice.
-pub(super) fn serve<S>(stream: S, peer: Peer, open: Open) -> impl Future<Output = ()>
+pub(crate) fn serve<S>(stream: S, peer: Peer, open: Open) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -204,7 +204,7 @@ async fn within<T>(
 
 impl<A: Deref<Target = App>> Written<A> {
     /// The rest of an answer that is being written.
-    pub(super) fn new(app: A, answer: Answer) -> Self {
+    pub(crate) fn new(app: A, answer: Answer) -> Self {
         Self {
             app,
             status: answer.reply.status(),
@@ -215,7 +215,7 @@ impl<A: Deref<Target = App>> Written<A> {
     }
 
     /// It was written.
-    pub(super) fn done(self) {
+    pub(crate) fn done(self) {
         let app = &*self.app;
         if let Some(place) = self.place {
             place.written();

@@ -9,7 +9,7 @@ use super::address::forwarded;
 
 /// Where the page that sends a request was loaded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// The request does not come from a browser.
     None,
     /// The page may poll. The browser is told this origin.
@@ -21,7 +21,7 @@ pub(super) enum Origin {
 /// Whether the origin of a request is its own host, or one of the `allowed`
 /// origins. Behind `proxies` proxies the host is the one that the outermost
 /// proxy was asked for, as in werkzeug's `ProxyFix`.
-pub(super) fn origin(
+pub(crate) fn origin(
     headers: &HeaderMap,
     allowed: &[Box<str>],
     proxies: usize,
@@ -80,7 +80,7 @@ fn is_of_host(origin: &str, host: Option<&str>) -> bool {
 
 impl Origin {
     /// Gives the headers of an answer, the preflight's excepted.
-    pub(super) fn each_header(&self, header: &mut impl FnMut(&'static str, &str)) {
+    pub(crate) fn each_header(&self, header: &mut impl FnMut(&'static str, &str)) {
         if let Self::Allowed(origin) = self {
             header("access-control-allow-origin", origin);
             header("access-control-allow-credentials", "true");
@@ -91,7 +91,7 @@ impl Origin {
 }
 
 /// Gives the headers with which a browser lets a page poll, for a day.
-pub(super) fn preflight(
+pub(crate) fn preflight(
     asked: Option<&str>,
     header: &mut impl FnMut(&'static str, &str),
 ) {

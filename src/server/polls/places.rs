@@ -15,7 +15,7 @@ const LINGERING: usize = 1024;
 
 /// From which number on a client wants the messages of each of its channels.
 #[derive(Debug)]
-pub(super) enum Places {
+pub(crate) enum Places {
     /// All channels of a poll have the same place, as for most clients.
     Same(Arc<Poll>, u64),
     /// The channels have places of their own, in the order of their hashes.
@@ -24,7 +24,7 @@ pub(super) enum Places {
 
 /// The place of one channel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The hash of the name.
     channel: u64,
     from: u64,
@@ -34,14 +34,14 @@ pub(super) struct Place {
 
 /// The polls of a client, beside the one that arrives.
 #[derive(Debug)]
-pub(super) struct Others<'a> {
+pub(crate) struct Others<'a> {
     /// The polls that wait.
-    pub(super) waiting: SmallVec<[&'a Arc<Poll>; 2]>,
+    pub(crate) waiting: SmallVec<[&'a Arc<Poll>; 2]>,
     /// The polls that have ended since the previous poll arrived.
-    pub(super) ended: &'a [Arc<Poll>],
+    pub(crate) ended: &'a [Arc<Poll>],
     /// The channels of the poll whose answer is acknowledged, because its
     /// client knows best which of them it still wants.
-    pub(super) acknowledged: Option<&'a Places>,
+    pub(crate) acknowledged: Option<&'a Places>,
 }
 
 impl Default for Places {
@@ -52,7 +52,7 @@ impl Default for Places {
 
 impl Places {
     /// The place of a channel, if the channel is known.
-    pub(super) fn get(&self, channel: &str) -> Option<u64> {
+    pub(crate) fn get(&self, channel: &str) -> Option<u64> {
         match self {
             Self::Same(poll, from) => asks(poll, channel).then_some(*from),
             Self::Each(_) => self.find(hash(channel)).map(|place| place.from),
@@ -61,7 +61,7 @@ impl Places {
 
     /// The place of all channels of the poll, if they are those of
     /// [`Places::Same`].
-    pub(super) fn same(&self, poll: &Poll) -> Option<u64> {
+    pub(crate) fn same(&self, poll: &Poll) -> Option<u64> {
         match self {
             Self::Same(known, from) if known.channels() == poll.channels() => {
                 Some(*from)
@@ -71,7 +71,7 @@ impl Places {
     }
 
     /// The poll that asks for the same channels as `poll`, if one is kept.
-    pub(super) fn shared(&self, poll: &Poll) -> Option<&Arc<Poll>> {
+    pub(crate) fn shared(&self, poll: &Poll) -> Option<&Arc<Poll>> {
         match self {
             Self::Same(known, _) if known.channels() == poll.channels() => Some(known),
             _ => None,
@@ -81,7 +81,7 @@ impl Places {
     /// Registers the channels of a poll that arrives at `now`, and forgets the
     /// channels that its client does not ask for any more. `place` gives the
     /// new place of a channel from the old one.
-    pub(super) fn arrive(
+    pub(crate) fn arrive(
         &mut self,
         poll: &Arc<Poll>,
         others: &Others<'_>,
@@ -152,7 +152,7 @@ impl Places {
     }
 
     /// Keeps numbers in place of names, for a client that may not come back.
-    pub(super) fn forget_names(&mut self) {
+    pub(crate) fn forget_names(&mut self) {
         if let Self::Same(poll, from) = self {
             let channels = poll.channels().iter();
             let mut each: Vec<_> = channels
@@ -187,13 +187,13 @@ impl Places {
 }
 
 /// Whether the poll asks for the channel.
-pub(super) fn asks(poll: &Poll, channel: &str) -> bool {
+pub(crate) fn asks(poll: &Poll, channel: &str) -> bool {
     poll.channels().iter().any(|asked| **asked == *channel)
 }
 
 /// A number in place of the name of a channel. Its key is random, so that a
 /// client can't choose two names with the same number.
-pub(super) fn hash(channel: &str) -> u64 {
+pub(crate) fn hash(channel: &str) -> u64 {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     HASHER.hash_one(channel)
 }

@@ -23,10 +23,10 @@ const VERSION: Tag = Tag::ContextSpecific {
 
 /// A certificate chain with the private key of its first one.
 #[derive(Debug)]
-pub(super) struct Certificate {
-    pub(super) chain: CertifiedKey,
+pub(crate) struct Certificate {
+    pub(crate) chain: CertifiedKey,
     /// When the first one expires, since 1970.
-    pub(super) ends: Duration,
+    pub(crate) ends: Duration,
 }
 
 /// The facts about a certificate that are reported.
@@ -45,7 +45,7 @@ struct Known<'a> {
 /// # Errors
 ///
 /// The error names the fault, the file and the remedy.
-pub(super) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String> {
+pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String> {
     let certificate_name = format!("the certificate '{}'", certificate.display());
     let key_name = format!("the private key '{}'", key.display());
     let pem = read_pem(certificate, &certificate_name)?;

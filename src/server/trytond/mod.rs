@@ -1,5 +1,10 @@
 //! The facts that only trytond knows: databases, sessions, and the chats that
 //! users may read.
+mod checks;
+mod recent;
+pub(crate) mod rights;
+pub(crate) mod sessions;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;

@@ -18,7 +18,7 @@ const SLICE: usize = 1000;
 
 /// The clients of one database, by user and channel.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(crate) struct Clients {
     all: Slab<Named>,
     /// The keys of `all`, by the hash of user and name.
     names: HashTable<u32>,
@@ -40,7 +40,7 @@ struct Named {
 
 impl Clients {
     /// No clients. A user may have `most` of them with or without a poll.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             all: Slab::new(),
             names: HashTable::new(),
@@ -56,7 +56,7 @@ impl Clients {
     ///
     /// The session is not part of the key, because a client stays the same when
     /// its session is renewed.
-    pub(super) fn key(&mut self, user: u32, poll: &mut Arc<Poll>) -> u32 {
+    pub(crate) fn key(&mut self, user: u32, poll: &mut Arc<Poll>) -> u32 {
         let name = poll.client().map(hash);
         let (clients, hasher) = (&self.all, &self.hasher);
         let found = self.names.find(hasher.hash_one((user, name)), |key| {
@@ -87,7 +87,7 @@ impl Clients {
     }
 
     /// The client with this key.
-    pub(super) fn get(&mut self, key: u32) -> &mut Client {
+    pub(crate) fn get(&mut self, key: u32) -> &mut Client {
         &mut self.all[key as usize].client
     }
 
@@ -95,7 +95,7 @@ impl Clients {
     /// names of other clients without a poll. It looks at one slice of them
     /// from an index on, and returns the index from which to continue, until
     /// all were looked at.
-    pub(super) fn forget(&mut self, then: f64, from: usize) -> Option<usize> {
+    pub(crate) fn forget(&mut self, then: f64, from: usize) -> Option<usize> {
         let end = self.all.capacity().min(from + SLICE);
         for key in from..end {
             let Some(named) = self.all.get_mut(key) else {
@@ -115,7 +115,7 @@ impl Clients {
     }
 
     /// How many there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 

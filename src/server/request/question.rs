@@ -4,16 +4,16 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::config::Limits;
 use crate::message::{Id, is_channel};
 use crate::poll::Poll;
+use crate::server::config::Limits;
 
 /// The request of a client.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
-    pub(super) poll: Poll,
+pub(crate) struct Question {
+    pub(crate) poll: Poll,
     /// The message that the client had last.
-    pub(super) last: Option<Id>,
+    pub(crate) last: Option<Id>,
 }
 
 #[derive(Deserialize)]
@@ -33,7 +33,7 @@ impl Question {
     /// # Errors
     ///
     /// The text for the client that says why the body can't be read.
-    pub(super) fn read(
+    pub(crate) fn read(
         body: &[u8],
         user: u32,
         limits: &Limits,

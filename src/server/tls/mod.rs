@@ -1,4 +1,7 @@
 //! TLS: the certificate, and how a connection begins.
+mod certificate;
+mod p521;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -15,11 +18,11 @@ use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider};
 use tokio_rustls::rustls::server::ProducesTickets;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 
-use super::accept::Open;
-use super::address::Peer;
-use super::certificate::{self, Certificate};
-use super::connection::ON_ITS_WAY;
-use super::{connection, http2};
+use self::certificate::Certificate;
+use super::http::http1::ON_ITS_WAY;
+use super::http::{http1, http2};
+use super::request::address::Peer;
+use super::sockets::accept::Open;
 
 /// The protocols that a client may choose from, the best first.
 const HTTP_2: &[u8] = b"h2";
@@ -85,7 +88,7 @@ impl Tls {
     }
 
     /// The acceptor of connections with the current certificate.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
         self.config.load_full().into()
     }
 }
@@ -106,7 +109,7 @@ fn configure(
 }
 
 /// Begins a connection with TLS, and has it served as the client wants it.
-pub(super) async fn serve_tls<S>(
+pub(crate) async fn serve_tls<S>(
     stream: S,
     acceptor: TlsAcceptor,
     peer: Peer,
@@ -133,7 +136,7 @@ pub(super) async fn serve_tls<S>(
             tokio::spawn(http2::serve(stream, peer, open));
         }
         Ok(Ok(stream)) => {
-            tokio::spawn(connection::serve(stream, peer, open));
+            tokio::spawn(http1::serve(stream, peer, open));
         }
         // Port scanners cause this all day.
         failed => {

@@ -13,13 +13,13 @@ use std::task::Waker;
 use smallvec::SmallVec;
 
 use super::places::{Others, Places, asks};
-use super::wait::Outcome;
 use crate::history::History;
 use crate::message::{Id, Message};
 use crate::poll::Poll;
+use crate::server::wait::Outcome;
 
 /// For how many seconds a message is not sent again.
-pub(super) const RESEND_AFTER: f64 = 5.0;
+pub(crate) const RESEND_AFTER: f64 = 5.0;
 
 /// How many polls a client may have without a time limit. The desktop has a
 /// living and an abandoned one, the web client two loops.
@@ -36,11 +36,11 @@ const POLLS_MAX: usize = 8;
 const END_SOON_AFTER: f64 = 1.0;
 
 /// The polls that have something to do now, to be woken without any lock.
-pub(super) type Woken = SmallVec<[Waker; 2]>;
+pub(crate) type Woken = SmallVec<[Waker; 2]>;
 
 /// A client of one user.
 #[derive(Debug, Default)]
-pub(super) struct Client {
+pub(crate) struct Client {
     /// In the order in which they came.
     polls: SmallVec<[Entry; 1]>,
     /// From which number on it wants the messages of each of its channels.
@@ -94,7 +94,7 @@ struct Sent {
 
 /// The next step of a poll after the client's messages were given out.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Answer.
     Answer(Outcome),
     /// Wait for a message to come, at most until then.
@@ -113,7 +113,7 @@ impl Client {
     /// A channel that is opened, for the first time or again, begins after the
     /// last message, and after the newest message that the client is known to
     /// have.
-    pub(super) fn arrive(
+    pub(crate) fn arrive(
         &mut self,
         poll: Arc<Poll>,
         last: Option<&Id>,
@@ -141,7 +141,7 @@ impl Client {
     ///
     /// `woken_by` is the message that woke the poll. It may have been evicted
     /// since.
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         key: u32,
         woken_by: Option<&Arc<Message>>,
@@ -179,7 +179,7 @@ impl Client {
     }
 
     /// Sets the waker for the poll's next step.
-    pub(super) fn set_waker(&mut self, key: u32, waker: &Waker) {
+    pub(crate) fn set_waker(&mut self, key: u32, waker: &Waker) {
         if let Some(entry) = self.entry(key) {
             match &mut entry.waker {
                 Some(old) => old.clone_from(waker),
@@ -190,7 +190,7 @@ impl Client {
 
     /// Takes out the poll, because its answer was `written`, or because its
     /// socket failed or was closed.
-    pub(super) fn leave(&mut self, key: u32, written: bool, woken: &mut Woken) {
+    pub(crate) fn leave(&mut self, key: u32, written: bool, woken: &mut Woken) {
         if let Some(index) = self.polls.iter().position(|entry| entry.key == key) {
             self.ended.push(self.polls.remove(index).poll);
         }
@@ -212,12 +212,12 @@ impl Client {
     }
 
     /// The poll with the same channels, if the client has one to share.
-    pub(super) fn shared(&self, poll: &Poll) -> Option<&Arc<Poll>> {
+    pub(crate) fn shared(&self, poll: &Poll) -> Option<&Arc<Poll>> {
         self.places.shared(poll)
     }
 
     /// Keeps only numbers of a client that has no poll.
-    pub(super) fn forget_names(&mut self) {
+    pub(crate) fn forget_names(&mut self) {
         self.places.forget_names();
         self.ended = SmallVec::new();
         if let Some(sent) = &mut self.sent {
@@ -226,7 +226,7 @@ impl Client {
     }
 
     /// Since when the client has no poll.
-    pub(super) fn idle_since(&self) -> Option<f64> {
+    pub(crate) fn idle_since(&self) -> Option<f64> {
         self.polls.is_empty().then_some(self.seen)
     }
 

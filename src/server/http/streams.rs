@@ -6,16 +6,16 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::app::App;
-use super::connection::Written;
-use super::reply::Content;
+use super::http1::Written;
+use crate::server::app::App;
+use crate::server::request::reply::Content;
 use crate::sync::{Mutex, lock};
 
 /// The streams of a connection: requests, and answers on their way.
-pub(super) struct Streams {
+pub(crate) struct Streams {
     state: Mutex<State>,
     /// Told when [`Streams::activity`] changes.
-    pub(super) changed: Notify,
+    pub(crate) changed: Notify,
 }
 
 struct State {
@@ -28,7 +28,7 @@ struct State {
 
 /// The activity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Activity {
+pub(crate) enum Activity {
     /// Nothing, since then.
     Idle(Instant),
     /// There are requests without an answer.
@@ -39,7 +39,7 @@ pub(super) enum Activity {
 
 impl Streams {
     /// A connection that begins now.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
                 requests: 0,
@@ -51,7 +51,7 @@ impl Streams {
     }
 
     /// The current activity of the connection.
-    pub(super) fn activity(&self) -> Activity {
+    pub(crate) fn activity(&self) -> Activity {
         let state = lock(&self.state);
         match state.answers.iter().map(|(_, since)| *since).min() {
             Some(since) => Activity::Writing(since),
@@ -68,16 +68,16 @@ impl Streams {
 }
 
 /// A request that was begun, until this is dropped.
-pub(super) struct Stream(Arc<Streams>);
+pub(crate) struct Stream(Arc<Streams>);
 
 impl Stream {
-    pub(super) fn new(streams: Arc<Streams>) -> Self {
+    pub(crate) fn new(streams: Arc<Streams>) -> Self {
         streams.change(|state| state.requests += 1);
         Self(streams)
     }
 
     /// The body of the answer; `written` is told when the client has it.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &self,
         content: Content,
         written: Written<Arc<App>>,
@@ -103,7 +103,7 @@ impl Drop for Stream {
 
 /// The body of an answer. hyper and h2 drop it only when they have written all
 /// of it, or when the client is gone.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     streams: Arc<Streams>,
     key: usize,
     /// The part that was not written yet.

@@ -9,12 +9,12 @@ use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::app::App;
-use super::trytond::{Asked, Session, Trytond};
-use super::wait::{Alarm, Socket, Waited};
+use super::{Asked, Session, Trytond};
 use crate::access::Known;
 use crate::poll::Poll;
 use crate::registry::Process;
+use crate::server::app::App;
+use crate::server::wait::{Alarm, Socket, Waited};
 use crate::sync::{Mutex, lock};
 
 /// How many questions are under way at a time. Each holds a thread until the
@@ -22,7 +22,7 @@ use crate::sync::{Mutex, lock};
 const QUESTIONS: usize = 16;
 
 /// Asks trytond which chats a user may read.
-pub(super) struct Rights {
+pub(crate) struct Rights {
     /// Caches the answers.
     process: Arc<Process>,
     trytond: Arc<dyn Trytond>,
@@ -35,7 +35,7 @@ pub(super) struct Rights {
 }
 
 impl Rights {
-    pub(super) fn new(
+    pub(crate) fn new(
         process: Arc<Process>,
         trytond: Arc<dyn Trytond>,
         keep: Duration,
@@ -98,7 +98,7 @@ impl Rights {
 
 impl App {
     /// Drops the chats that the user may not follow, once that is known.
-    pub(super) async fn restrict<S: AsyncRead + Unpin>(
+    pub(crate) async fn restrict<S: AsyncRead + Unpin>(
         &self,
         socket: &mut Socket<S>,
         alarm: Alarm<'_>,

@@ -1,4 +1,6 @@
 //! The metrics of the server, in the format of Prometheus.
+pub(crate) mod exposition;
+
 use hyper::StatusCode;
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
@@ -8,8 +10,8 @@ use prometheus::{
 };
 use tokio::runtime::Handle;
 
+use self::exposition::Exposition;
 use super::config::Config;
-use super::exposition::Exposition;
 use super::trytond::Check;
 use crate::bus::Bus;
 
@@ -42,28 +44,28 @@ const RESULTS: [&str; 4] = ["valid", "invalid", "unknown database", "failed"];
 
 /// The metrics of a server. Each server has its own.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
-    pub(super) connections: IntGauge,
-    pub(super) tls_failures: IntCounter,
-    pub(super) polls: IntGauge,
+    pub(crate) connections: IntGauge,
+    pub(crate) tls_failures: IntCounter,
+    pub(crate) polls: IntGauge,
     /// Polls beyond `max_polls`.
-    pub(super) held: IntGauge,
+    pub(crate) held: IntGauge,
     tasks: IntGauge,
     requests: IntCounterVec,
     /// That of the status 200, which nearly all have.
     requests_good: IntCounter,
-    pub(super) delivered: IntCounter,
-    pub(super) replayed: IntCounter,
-    pub(super) latency: Histogram,
-    pub(super) session_hits: IntCounter,
-    pub(super) draining: IntGauge,
+    pub(crate) delivered: IntCounter,
+    pub(crate) replayed: IntCounter,
+    pub(crate) latency: Histogram,
+    pub(crate) session_hits: IntCounter,
+    pub(crate) draining: IntGauge,
     session_checks: IntCounterVec,
     /// How long sessions wait for the answer of trytond.
-    pub(super) check_seconds: Histogram,
+    pub(crate) check_seconds: Histogram,
     /// How many sessions wait for one.
     checks_waiting: IntGauge,
-    pub(super) renewals: IntCounter,
+    pub(crate) renewals: IntCounter,
     ended: IntCounterVec,
     client_gone: Histogram,
     certificate: IntGauge,
@@ -73,7 +75,7 @@ pub(super) struct Metrics {
 /// A session that is counted as one that waits for its check, until this is
 /// dropped.
 #[derive(Debug)]
-pub(super) struct Waits(IntGauge);
+pub(crate) struct Waits(IntGauge);
 
 impl Drop for Waits {
     fn drop(&mut self) {
@@ -83,7 +85,7 @@ impl Drop for Waits {
 
 /// How a poll has ended that waited.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     Message,
     Timeout,
     Drain,
@@ -97,7 +99,7 @@ pub(super) enum Ended {
 
 impl Metrics {
     /// All at zero, for a server with this configuration.
-    pub(super) fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let metrics = Self::new();
         metrics.show(config);
         // A counter that begins with its first event hides that event.
@@ -111,7 +113,7 @@ impl Metrics {
     }
 
     /// All at zero.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let registry = Registry::new();
         describe(&registry);
         let latency = histogram(
@@ -195,7 +197,7 @@ impl Metrics {
         }
     }
 
-    pub(super) fn answered(&self, status: StatusCode) {
+    pub(crate) fn answered(&self, status: StatusCode) {
         if status == StatusCode::OK {
             self.requests_good.inc();
         } else {
@@ -203,7 +205,7 @@ impl Metrics {
         }
     }
 
-    pub(super) fn session_check(&self, check: Check) {
+    pub(crate) fn session_check(&self, check: Check) {
         let result = match check {
             Check::Valid => "valid",
             Check::Invalid => "invalid",
@@ -215,7 +217,7 @@ impl Metrics {
 
     /// All metrics as text, with the counters of the buses of these databases.
     /// It is called within the runtime, whose tasks are counted as well.
-    pub(super) fn text(
+    pub(crate) fn text(
         &self,
         config: &Config,
         databases: &[(Box<str>, Bus)],
@@ -234,13 +236,13 @@ impl Metrics {
     }
 
     /// Counts a session that waits for its check.
-    pub(super) fn session_waits(&self) -> Waits {
+    pub(crate) fn session_waits(&self) -> Waits {
         self.checks_waiting.inc();
         Waits(self.checks_waiting.clone())
     }
 
     /// Notes how a poll has ended.
-    pub(super) fn ended(&self, ended: Ended) {
+    pub(crate) fn ended(&self, ended: Ended) {
         let reason = match ended {
             Ended::Message => "message",
             Ended::Timeout => "timeout",

@@ -7,18 +7,18 @@ use std::task::{Context, Poll as Progress};
 
 use super::client::{Next, Woken};
 use super::clients::Clients;
-use super::trytond::Trytond;
-use super::wait::Outcome;
 use crate::bus::{Bus, Settling, Subscription, Ticket};
 use crate::history::Bounds;
 use crate::message::{Id, Message};
 use crate::poll::Poll;
 use crate::registry::Process;
+use crate::server::trytond::Trytond;
+use crate::server::wait::Outcome;
 use crate::sync::{Mutex, lock};
 use crate::waiter::{Signal, Wake, WokenTasks};
 
 /// The databases that are polled.
-pub(super) struct Databases {
+pub(crate) struct Databases {
     process: Arc<Process>,
     bounds: Bounds,
     /// How many clients of a user are known in each database.
@@ -32,7 +32,7 @@ pub(super) struct Databases {
 
 /// A database, its bus and its clients.
 #[derive(Debug)]
-pub(super) struct Database {
+pub(crate) struct Database {
     bus: Bus,
     woken: Arc<WokenTasks>,
     /// Locked before the bus where both are.
@@ -41,7 +41,7 @@ pub(super) struct Database {
 
 /// The place of a poll, which ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     database: Arc<Database>,
     poll: Arc<Poll>,
     kind: Kind,
@@ -79,7 +79,7 @@ impl fmt::Debug for Databases {
 
 impl Databases {
     /// The databases of a process, whose histories get these bounds.
-    pub(super) fn new(
+    pub(crate) fn new(
         process: Arc<Process>,
         bounds: Bounds,
         clients_of_user: usize,
@@ -96,12 +96,12 @@ impl Databases {
     }
 
     /// The clock of the histories.
-    pub(super) fn now(&self) -> f64 {
+    pub(crate) fn now(&self) -> f64 {
         self.process.now()
     }
 
     /// The database of this name. That it exists was made sure of.
-    pub(super) fn get(&self, name: &str) -> Arc<Database> {
+    pub(crate) fn get(&self, name: &str) -> Arc<Database> {
         let bus = self.process.bus(name).unwrap_or_else(|| {
             self.trytond.opened(name);
             let bus = self.process.open(name, self.bounds);
@@ -127,7 +127,7 @@ impl Databases {
 
     /// Wakes the polls for which a bus has something, without an end. The
     /// server has one task for that.
-    pub(super) async fn relay(&self) {
+    pub(crate) async fn relay(&self) {
         std::future::poll_fn(|context| {
             self.woken.poll(context);
             Progress::<()>::Pending
@@ -136,7 +136,7 @@ impl Databases {
     }
 
     /// Forgets clients that no longer poll, and databases without a bus.
-    pub(super) fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         let then = self.now() - self.bounds.seconds;
         let databases: Vec<_> = lock(&self.known).values().cloned().collect();
         for database in databases {
@@ -154,7 +154,7 @@ impl Databases {
     }
 
     /// The databases that have a bus by name, polled or not.
-    pub(super) fn list(&self) -> Vec<(Box<str>, Bus)> {
+    pub(crate) fn list(&self) -> Vec<(Box<str>, Bus)> {
         let bus = |name: Box<str>| Some((name.clone(), self.process.bus(&name)?));
         self.process
             .databases()
@@ -166,7 +166,7 @@ impl Databases {
 
 impl Database {
     /// Gives a poll of `user` its place, after its `last` message.
-    pub(super) fn enter(
+    pub(crate) fn enter(
         self: Arc<Self>,
         user: u32,
         poll: Poll,
@@ -256,7 +256,7 @@ impl Database {
 
 impl Place {
     /// The answer to the poll, once it is known at `now`.
-    pub(super) fn poll(
+    pub(crate) fn poll(
         &mut self,
         context: &mut Context<'_>,
         now: f64,
@@ -358,7 +358,7 @@ impl Place {
 
     /// The answer to the poll without waiting for a message, or none if no
     /// message is ready.
-    pub(super) fn glance(
+    pub(crate) fn glance(
         &mut self,
         context: &mut Context<'_>,
         now: f64,
@@ -377,18 +377,18 @@ impl Place {
     }
 
     /// When [`Place::poll`] is to be called again if nothing woke it.
-    pub(super) fn until(&self) -> Option<f64> {
+    pub(crate) fn until(&self) -> Option<f64> {
         self.until
     }
 
     /// The poll whose place it is.
-    pub(super) fn asked(&self) -> &Poll {
+    pub(crate) fn asked(&self) -> &Poll {
         &self.poll
     }
 
     /// Leaves, once the answer was written. Where that fails the place is
     /// just dropped, and the message given to another poll.
-    pub(super) fn written(mut self) {
+    pub(crate) fn written(mut self) {
         self.written = true;
     }
 }

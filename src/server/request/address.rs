@@ -5,7 +5,7 @@ use hyper::HeaderMap;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     /// A host of the network.
     Host(IpAddr),
     /// A process of this host, through a unix socket: a reverse proxy.
@@ -14,13 +14,13 @@ pub(super) enum Peer {
 
 /// Where a client is, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Client {
+pub(crate) struct Client {
     /// The address as text. A value that a proxy added may be no address at
     /// all. No session has such an address.
-    pub(super) address: Option<Box<str>>,
+    pub(crate) address: Option<Box<str>>,
     /// Whether the connection comes from this host, and not through a proxy
     /// that is counted.
-    pub(super) is_local: bool,
+    pub(crate) is_local: bool,
 }
 
 /// The maximum length of an address. An IPv6 address with a zone is shorter.
@@ -32,7 +32,7 @@ const LENGTH_MAX: usize = 100;
 /// As in werkzeug's `ProxyFix`, which trytond uses, the header counts only if
 /// it has at least this number of addresses. On a unix socket nothing else is
 /// known, so there is always one proxy.
-pub(super) fn client(peer: Peer, headers: &HeaderMap, proxies: usize) -> Client {
+pub(crate) fn client(peer: Peer, headers: &HeaderMap, proxies: usize) -> Client {
     let added = match peer {
         Peer::Host(_) => proxies,
         Peer::Local => proxies.max(1),
@@ -62,7 +62,7 @@ pub(super) fn client(peer: Peer, headers: &HeaderMap, proxies: usize) -> Client 
 ///
 /// Each byte is a character, as in WSGI. The proxies have written only the end
 /// of the header, so a byte beyond ASCII must not make all of it unreadable.
-pub(super) fn forwarded(
+pub(crate) fn forwarded(
     headers: &HeaderMap,
     name: &str,
     proxies: usize,

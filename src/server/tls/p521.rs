@@ -16,7 +16,7 @@ const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP521_SHA512;
 struct Key(Arc<SigningKey>);
 
 /// Reads a private key, if it is one of this curve.
-pub(super) fn read(key: &PrivateKeyDer<'_>) -> Option<Arc<dyn sign::SigningKey>> {
+pub(crate) fn read(key: &PrivateKeyDer<'_>) -> Option<Arc<dyn sign::SigningKey>> {
     let key = match key {
         PrivateKeyDer::Pkcs8(key) => {
             SecretKey::from_pkcs8_der(key.secret_pkcs8_der()).ok()?

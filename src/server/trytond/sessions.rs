@@ -14,9 +14,9 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::checks::{Checks, Rank};
-use super::metrics::Metrics;
 use super::recent::Recent;
-use super::trytond::{Answered, Check, Session, Trytond};
+use super::{Answered, Check, Session, Trytond};
+use crate::server::metrics::Metrics;
 use crate::sync::{Mutex, lock};
 
 /// How long a session that was refused is refused again without a check, and
@@ -43,7 +43,7 @@ const STEPS: u32 = 50;
 ///
 /// A token is never compared with another one here. A session is found only by
 /// exactly the words that trytond has confirmed.
-pub(super) struct SessionCache {
+pub(crate) struct SessionCache {
     checks: Arc<Checks>,
     /// How long a session is kept after a check.
     keep: Duration,
@@ -91,7 +91,7 @@ struct Polls {
 
 /// A poll that is counted for its user, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(crate) struct Admission {
     polls: Arc<Polls>,
     /// As it is in the polls, once it waits.
     waker: Option<Waker>,
@@ -99,7 +99,7 @@ pub(super) struct Admission {
 
 /// The cached state of a session, without asking trytond.
 #[derive(Debug)]
-pub(super) enum Known {
+pub(crate) enum Known {
     /// It is valid, and a poll of it was counted.
     Admitted(Admission),
     /// It is valid, and its user has too many polls.
@@ -111,7 +111,7 @@ pub(super) enum Known {
 }
 
 impl SessionCache {
-    pub(super) fn new(
+    pub(crate) fn new(
         trytond: Arc<dyn Trytond>,
         keep: Duration,
         polls: usize,
@@ -137,7 +137,7 @@ impl SessionCache {
 
     /// Whether `session` is valid, now or a short while ago. It waits as long
     /// as trytond can't tell.
-    pub(super) async fn check(self: &Arc<Self>, session: &Arc<Session>) -> Check {
+    pub(crate) async fn check(self: &Arc<Self>, session: &Arc<Session>) -> Check {
         let check = {
             let mut state = lock(&self.state);
             let key = state.key(session);
@@ -214,7 +214,7 @@ impl SessionCache {
     }
 
     /// Counts a poll of `session`; none if its user has too many.
-    pub(super) fn admit(&self, session: &Arc<Session>) -> Option<Admission> {
+    pub(crate) fn admit(&self, session: &Arc<Session>) -> Option<Admission> {
         let mut state = lock(&self.state);
         let key = state.key(session);
         self.count(&state.entries[key])
@@ -222,7 +222,7 @@ impl SessionCache {
 
     /// As [`SessionCache::check`] and [`SessionCache::admit`], without a wait
     /// where the session is known.
-    pub(super) fn known(&self, session: &Session) -> Known {
+    pub(crate) fn known(&self, session: &Session) -> Known {
         let now = Instant::now();
         let mut state = lock(&self.state);
         let entry = state.find(session).map(|key| &state.entries[key]);
@@ -248,7 +248,7 @@ impl SessionCache {
     }
 
     /// Forgets the sessions that are kept for too long.
-    pub(super) fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         let now = Instant::now();
         let mut state = lock(&self.state);
         let State {
@@ -280,7 +280,7 @@ impl SessionCache {
 
     /// Checks the sessions with a poll again, without an end: each once in a
     /// round, which consists of small steps.
-    pub(super) async fn renew(self: &Arc<Self>) {
+    pub(crate) async fn renew(self: &Arc<Self>) {
         let round = self.keep.mul_f64(ROUND).max(ROUND_MIN);
         let mut ticks = interval(round / STEPS);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -424,7 +424,7 @@ impl Polls {
 impl Admission {
     /// Whether the session was found invalid since; if not, the task is woken
     /// when it is.
-    pub(super) fn is_ended(&mut self, context: &Context<'_>) -> bool {
+    pub(crate) fn is_ended(&mut self, context: &Context<'_>) -> bool {
         if self.waker.is_none() {
             self.waker = Some(context.waker().clone());
             lock(&self.polls.wakers).push(context.waker().clone());
@@ -461,7 +461,7 @@ mod tests {
 
     use tokio::time::sleep;
 
-    use super::super::trytond::Asked;
+    use super::super::Asked;
     use super::*;
 
     /// Answers after a second, and counts its questions and answers.

@@ -10,11 +10,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::address::Peer;
-use super::app::App;
-use super::connection::serve;
 use super::listen::Listener;
-use super::tls::serve_tls;
+use crate::server::app::App;
+use crate::server::http::http1::serve;
+use crate::server::request::address::Peer;
+use crate::server::tls::serve_tls;
 
 /// How long no connection is accepted after a failure, such as a lack of
 /// descriptors.
@@ -26,11 +26,11 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 /// Accepts connections. Each takes one of the places. While no place is free,
 /// further connections wait in the kernel.
 #[derive(Clone, Debug)]
-pub(super) struct Accept {
-    pub(super) app: Arc<App>,
-    pub(super) places: Arc<Semaphore>,
+pub(crate) struct Accept {
+    pub(crate) app: Arc<App>,
+    pub(crate) places: Arc<Semaphore>,
     /// Whose sender is dropped when no more are to come.
-    pub(super) over: watch::Receiver<()>,
+    pub(crate) over: watch::Receiver<()>,
 }
 
 impl Accept {
@@ -40,7 +40,7 @@ impl Accept {
     /// # Errors
     ///
     /// When the socket can't be used at all.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         self,
         listener: Listener,
         tasks: &mut JoinSet<()>,
@@ -110,14 +110,14 @@ impl Accept {
 }
 
 /// A connection that is counted, until this is dropped.
-pub(super) struct Open {
+pub(crate) struct Open {
     app: Arc<App>,
     /// Held while it is open.
     _place: OwnedSemaphorePermit,
 }
 
 impl Open {
-    pub(super) fn new(app: &Arc<App>, place: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(app: &Arc<App>, place: OwnedSemaphorePermit) -> Self {
         app.metrics.connections.inc();
         Self {
             app: app.clone(),
@@ -126,7 +126,7 @@ impl Open {
     }
 
     /// The server.
-    pub(super) fn app(&self) -> &Arc<App> {
+    pub(crate) fn app(&self) -> &Arc<App> {
         &self.app
     }
 }

@@ -23,14 +23,14 @@ use tokio::select;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::accept::Open;
-use super::address::Peer;
-use super::app::App;
-use super::config::Limits;
-use super::connection::{ON_ITS_WAY, Written};
+use super::http1::{ON_ITS_WAY, Written};
 use super::park::{BodyError, Received, read_body, take};
 use super::streams::{Activity, Answer, Stream, Streams};
-use super::wait::{Alarm, Socket};
+use crate::server::app::App;
+use crate::server::config::Limits;
+use crate::server::request::address::Peer;
+use crate::server::sockets::accept::Open;
+use crate::server::wait::{Alarm, Socket};
 
 /// The window: how much a client may send before it is read. It is the least
 /// that the protocol allows, and enough for a usual body.
@@ -44,7 +44,7 @@ const BODIES: usize = 2;
 const NEVER: Duration = Duration::from_secs(1 << 30);
 
 /// Serves a connection until its end.
-pub(super) async fn serve<S>(stream: S, peer: Peer, open: Open)
+pub(crate) async fn serve<S>(stream: S, peer: Peer, open: Open)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

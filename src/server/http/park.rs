@@ -25,24 +25,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::config::Limits;
-use super::wait::Socket;
+use crate::server::config::Limits;
+use crate::server::wait::Socket;
 use crate::sync::{Mutex, lock};
 
 /// A request that was read.
 #[derive(Debug)]
-pub(super) struct Received {
-    pub(super) parts: Parts,
-    pub(super) body: Result<Bytes, BodyError>,
+pub(crate) struct Received {
+    pub(crate) parts: Parts,
+    pub(crate) body: Result<Bytes, BodyError>,
     /// The share of its connection's room that the request takes, if that room
     /// is bounded, until its session is known.
-    pub(super) room: Option<OwnedSemaphorePermit>,
+    pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no body. The rest of it is still to come, so that the
 /// connection can't be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     /// It says nothing of its length.
     NoLength,
     /// It is longer than allowed.
@@ -58,7 +58,7 @@ pub(super) enum BodyError {
 impl Received {
     /// Whether the request has arrived completely, so that the next one can be
     /// told from it.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         // Without a length there is no body.
         matches!(self.body, Ok(_) | Err(BodyError::NoLength))
     }
@@ -86,7 +86,7 @@ struct Stream<S> {
 ///
 /// That answer has no headers for browsers, because the request's origin is
 /// unknown.
-pub(super) async fn receive<S>(
+pub(crate) async fn receive<S>(
     socket: Socket<S>,
     limits: &Limits,
 ) -> (Socket<S>, Result<Box<Received>, Option<StatusCode>>)
@@ -157,7 +157,7 @@ async fn park(
 
 /// Reads the body of a request, over any version of HTTP. It takes room where
 /// that is bounded.
-pub(super) async fn read_body(
+pub(crate) async fn read_body(
     parts: &Parts,
     mut body: Incoming,
     limits: &Limits,
@@ -202,7 +202,7 @@ pub(super) async fn read_body(
 }
 
 /// Takes this number of bytes from the room of a connection, if it has them.
-pub(super) fn take(
+pub(crate) fn take(
     room: &Arc<Semaphore>,
     bytes: usize,
 ) -> Option<OwnedSemaphorePermit> {

@@ -1,0 +1,7 @@
+//! The polls of a database, by client.
+pub(crate) mod client;
+#[cfg(test)]
+mod client_model;
+pub(crate) mod clients;
+pub(crate) mod database;
+mod places;

@@ -1,0 +1,7 @@
+//! The parts of a request and of its answer. Nothing here knows the server.
+pub(crate) mod address;
+pub(crate) mod cors;
+pub(crate) mod credential;
+pub(crate) mod question;
+pub(crate) mod reply;
+pub(crate) mod route;
