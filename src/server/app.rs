@@ -14,19 +14,20 @@ use tokio::time::Instant;
 
 use super::config::Config;
 use super::drain::Drain;
-use super::http::park::{BodyError, Received};
 use super::metrics::{Ended, Metrics};
 use super::polls::database::{Databases, Place};
+use super::polls::outcome::Outcome;
 use super::request::address::{self, Peer};
 use super::request::cors::{self, Origin};
 use super::request::credential::credential;
 use super::request::question::Question;
+use super::request::received::Received;
 use super::request::reply::{Body, Refusal, Reply};
 use super::request::route;
 use super::trytond::rights::Rights;
 use super::trytond::sessions::{Admission, Known, SessionCache};
 use super::trytond::{Check, Session, Trytond};
-use super::wait::{Alarm, Outcome, Socket, Waited};
+use super::wait::{Alarm, Socket, Waited};
 use crate::registry::Process;
 
 /// The server, for all its connections.
@@ -482,30 +483,6 @@ impl Answer {
             arrived: None,
             closes: false,
         }))
-    }
-}
-
-impl BodyError {
-    fn refusal(self) -> Refusal {
-        match self {
-            Self::NoLength => {
-                Refusal::new(StatusCode::LENGTH_REQUIRED, "the body has no length")
-            }
-            Self::TooLarge => {
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
-            }
-            Self::Malformed => {
-                Refusal::new(StatusCode::BAD_REQUEST, "the body can't be read")
-            }
-            // With 408 a browser would send it again at once.
-            Self::TooSlow => {
-                Refusal::new(StatusCode::BAD_REQUEST, "the body did not come in time")
-            }
-            Self::NoRoom => Refusal::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too much was sent over this connection at a time",
-            ),
-        }
     }
 }
 

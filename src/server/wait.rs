@@ -2,7 +2,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,16 +10,6 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::drain::Drain;
-use crate::message::Message;
-
-/// The answer to a poll.
-#[derive(Clone, Debug)]
-pub(super) enum Outcome {
-    /// The next message.
-    Message(Arc<Message>),
-    /// That the client should poll again.
-    Empty,
-}
 
 /// How a wait has ended.
 #[derive(Debug)]

@@ -1,22 +1,20 @@
 //! One connection, whose requests are answered one after the other.
 use std::future::poll_fn;
 use std::io;
-use std::ops::Deref;
 use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::open::{ON_ITS_WAY, Open};
 use super::park::receive;
+use super::written::Written;
 use crate::server::app::{Answer, App};
-use crate::server::polls::database::Place;
 use crate::server::request::address::Peer;
-use crate::server::request::reply::{Body, Reuse};
-use crate::server::sockets::accept::Open;
+use crate::server::request::reply::Reuse;
 use crate::server::wait::{Alarm, Socket};
 
 /// How much is read from a client that was refused before it had sent
@@ -27,22 +25,6 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// How many bytes of an answer a client has to take within `write_timeout`.
 const PART: usize = 16 * 1024;
-
-/// How long a request may be on its way before the connection counts as idle,
-/// so that its place can be given to another connection.
-pub(crate) const ON_ITS_WAY: Duration = Duration::from_millis(500);
-
-/// An answer that is being written. Where it can't be, this is just dropped,
-/// and the message given to another poll.
-pub(crate) struct Written<A> {
-    app: A,
-    status: StatusCode,
-    place: Option<Place>,
-    /// Whether the answer is a message.
-    delivers: bool,
-    /// When the message arrived, if the poll waited for it.
-    arrived: Option<f64>,
-}
 
 /// Serves a connection until its end.
 ///
@@ -200,38 +182,6 @@ async fn within<T>(
 ) -> io::Result<T> {
     let timeout = timeout(time, work).await;
     timeout.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-impl<A: Deref<Target = App>> Written<A> {
-    /// The rest of an answer that is being written.
-    pub(crate) fn new(app: A, answer: Answer) -> Self {
-        Self {
-            app,
-            status: answer.reply.status(),
-            place: answer.place,
-            delivers: matches!(answer.reply.body, Body::Message(..)),
-            arrived: answer.arrived,
-        }
-    }
-
-    /// It was written.
-    pub(crate) fn done(self) {
-        let app = &*self.app;
-        if let Some(place) = self.place {
-            place.written();
-        }
-        if self.delivers {
-            app.metrics.delivered.inc();
-            if self.arrived.is_none() {
-                app.metrics.replayed.inc();
-            }
-        }
-        if let Some(arrived) = self.arrived {
-            let latency = app.databases.now() - arrived;
-            app.metrics.latency.observe(latency.max(0.0));
-        }
-        app.metrics.answered(self.status);
-    }
 }
 
 /// Reads the rest of the client's data, for a short while.

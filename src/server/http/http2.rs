@@ -23,13 +23,14 @@ use tokio::select;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::http1::{ON_ITS_WAY, Written};
-use super::park::{BodyError, Received, read_body, take};
+use super::body::{read_body, take};
+use super::open::{ON_ITS_WAY, Open};
 use super::streams::{Activity, Answer, Stream, Streams};
+use super::written::Written;
 use crate::server::app::App;
 use crate::server::config::Limits;
 use crate::server::request::address::Peer;
-use crate::server::sockets::accept::Open;
+use crate::server::request::received::{BodyError, Received};
 use crate::server::wait::{Alarm, Socket};
 
 /// The window: how much a client may send before it is read. It is the least

@@ -1,7 +1,10 @@
 //! HTTP/1 and HTTP/2: a connection, its requests and its answers.
+mod body;
 pub(crate) mod http1;
 pub(crate) mod http2;
+pub(crate) mod open;
 pub(crate) mod park;
 #[cfg(test)]
 mod park_tests;
 mod streams;
+mod written;

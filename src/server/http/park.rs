@@ -13,56 +13,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use hyper::http::request::Parts;
+use http_body_util::Empty;
+use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
+use super::body::read_body;
 use crate::server::config::Limits;
+use crate::server::request::received::Received;
 use crate::server::wait::Socket;
 use crate::sync::{Mutex, lock};
-
-/// A request that was read.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) parts: Parts,
-    pub(crate) body: Result<Bytes, BodyError>,
-    /// The share of its connection's room that the request takes, if that room
-    /// is bounded, until its session is known.
-    pub(crate) room: Option<OwnedSemaphorePermit>,
-}
-
-/// Why there is no body. The rest of it is still to come, so that the
-/// connection can't be used any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BodyError {
-    /// It says nothing of its length.
-    NoLength,
-    /// It is longer than allowed.
-    TooLarge,
-    /// It is cut short, or its chunks can't be read.
-    Malformed,
-    /// It did not come in time.
-    TooSlow,
-    /// Its connection has no room for it.
-    NoRoom,
-}
-
-impl Received {
-    /// Whether the request has arrived completely, so that the next one can be
-    /// told from it.
-    pub(crate) fn is_over(&self) -> bool {
-        // Without a length there is no body.
-        matches!(self.body, Ok(_) | Err(BodyError::NoLength))
-    }
-}
 
 /// The state that hyper shares with the task that drives it.
 #[derive(Debug, Default)]
@@ -153,61 +116,6 @@ async fn park(
         room: None,
     }));
     pending().await
-}
-
-/// Reads the body of a request, over any version of HTTP. It takes room where
-/// that is bounded.
-pub(crate) async fn read_body(
-    parts: &Parts,
-    mut body: Incoming,
-    limits: &Limits,
-    mut room: Option<&mut OwnedSemaphorePermit>,
-) -> Result<Bytes, BodyError> {
-    let has_length = parts.headers.contains_key(CONTENT_LENGTH);
-    let is_chunked = parts.headers.contains_key(TRANSFER_ENCODING);
-    // HTTP/2 says by itself where a body ends.
-    if !has_length && !is_chunked && parts.version < Version::HTTP_2 {
-        return Err(BodyError::NoLength);
-    }
-    if body
-        .size_hint()
-        .exact()
-        .is_some_and(|size| size > limits.body_size as u64)
-    {
-        return Err(BodyError::TooLarge);
-    }
-    // Copied, because each part shares the whole buffer that it was read into.
-    let mut whole = Vec::new();
-    let reading = async {
-        while let Some(frame) = body.frame().await {
-            // Otherwise it is a frame that may follow a body, such as trailers.
-            let Ok(part) = frame.map_err(|_| BodyError::Malformed)?.into_data() else {
-                continue;
-            };
-            if whole.len() + part.len() > limits.body_size {
-                return Err(BodyError::TooLarge);
-            }
-            if let Some(taken) = &mut room {
-                let more = take(taken.semaphore(), part.len());
-                taken.merge(more.ok_or(BodyError::NoRoom)?);
-            }
-            whole.extend_from_slice(&part);
-        }
-        Ok(())
-    };
-    timeout(limits.body_time, reading)
-        .await
-        .unwrap_or(Err(BodyError::TooSlow))?;
-    Ok(whole.into())
-}
-
-/// Takes this number of bytes from the room of a connection, if it has them.
-pub(crate) fn take(
-    room: &Arc<Semaphore>,
-    bytes: usize,
-) -> Option<OwnedSemaphorePermit> {
-    let bytes = u32::try_from(bytes).ok()?;
-    room.clone().try_acquire_many_owned(bytes).ok()
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {

@@ -20,8 +20,8 @@ use crate::poll::EMPTY_RESPONSE;
 use crate::registry;
 use crate::server::app::App;
 use crate::server::config::{Config, Limits};
+use crate::server::http::open::Open;
 use crate::server::request::address::Peer;
-use crate::server::sockets::accept::Open;
 use crate::server::trytond::{Answered, Asked, Check, Session, Trytond};
 use crate::sync::{Mutex, lock};
 

@@ -6,7 +6,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::http1::Written;
+use super::written::Written;
 use crate::server::app::App;
 use crate::server::request::reply::Content;
 use crate::sync::{Mutex, lock};

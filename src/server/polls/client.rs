@@ -12,11 +12,11 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
+use super::outcome::Outcome;
 use super::places::{Others, Places, asks};
 use crate::history::History;
 use crate::message::{Id, Message};
 use crate::poll::Poll;
-use crate::server::wait::Outcome;
 
 /// For how many seconds a message is not sent again.
 pub(crate) const RESEND_AFTER: f64 = 5.0;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::client::{Client, Next, RESEND_AFTER, Woken};
+use super::outcome::Outcome;
 use crate::history::{Bounds, History};
 use crate::message::{Id, Message};
 use crate::poll::Poll;
-use crate::server::wait::Outcome;
 
 const CHANNELS: [&str; 4] = ["client:x", "user:1", "notification:1", "chat:a,1"];
 

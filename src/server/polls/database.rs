@@ -7,13 +7,13 @@ use std::task::{Context, Poll as Progress};
 
 use super::client::{Next, Woken};
 use super::clients::Clients;
+use super::outcome::Outcome;
 use crate::bus::{Bus, Settling, Subscription, Ticket};
 use crate::history::Bounds;
 use crate::message::{Id, Message};
 use crate::poll::Poll;
 use crate::registry::Process;
 use crate::server::trytond::Trytond;
-use crate::server::wait::Outcome;
 use crate::sync::{Mutex, lock};
 use crate::waiter::{Signal, Wake, WokenTasks};
 

@@ -4,4 +4,5 @@ pub(crate) mod client;
 mod client_model;
 pub(crate) mod clients;
 pub(crate) mod database;
+pub(crate) mod outcome;
 mod places;

@@ -3,5 +3,6 @@ pub(crate) mod address;
 pub(crate) mod cors;
 pub(crate) mod credential;
 pub(crate) mod question;
+pub(crate) mod received;
 pub(crate) mod reply;
 pub(crate) mod route;

@@ -10,11 +10,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::handshake::serve_tls;
 use super::listen::Listener;
 use crate::server::app::App;
 use crate::server::http::http1::serve;
+use crate::server::http::open::Open;
 use crate::server::request::address::Peer;
-use crate::server::tls::serve_tls;
 
 /// How long no connection is accepted after a failure, such as a lack of
 /// descriptors.
@@ -106,34 +107,6 @@ impl Accept {
                 Err(error) => failed(&error).await,
             }
         }
-    }
-}
-
-/// A connection that is counted, until this is dropped.
-pub(crate) struct Open {
-    app: Arc<App>,
-    /// Held while it is open.
-    _place: OwnedSemaphorePermit,
-}
-
-impl Open {
-    pub(crate) fn new(app: &Arc<App>, place: OwnedSemaphorePermit) -> Self {
-        app.metrics.connections.inc();
-        Self {
-            app: app.clone(),
-            _place: place,
-        }
-    }
-
-    /// The server.
-    pub(crate) fn app(&self) -> &Arc<App> {
-        &self.app
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.app.metrics.connections.dec();
     }
 }
 

@@ -1,17 +1,13 @@
-//! TLS: the certificate, and how a connection begins.
+//! The certificate with which the server speaks TLS.
 mod certificate;
 mod p521;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::select;
-use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider};
@@ -19,13 +15,9 @@ use tokio_rustls::rustls::server::ProducesTickets;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 
 use self::certificate::Certificate;
-use super::http::http1::ON_ITS_WAY;
-use super::http::{http1, http2};
-use super::request::address::Peer;
-use super::sockets::accept::Open;
 
 /// The protocols that a client may choose from, the best first.
-const HTTP_2: &[u8] = b"h2";
+pub(crate) const HTTP_2: &[u8] = b"h2";
 const HTTP_1: &[u8] = b"http/1.1";
 
 /// A certificate, which may be read anew while the server runs.
@@ -106,46 +98,4 @@ fn configure(
     config.alpn_protocols = vec![HTTP_2.into(), HTTP_1.into()];
     config.ticketer = tickets.clone();
     Ok(config)
-}
-
-/// Begins a connection with TLS, and has it served as the client wants it.
-pub(crate) async fn serve_tls<S>(
-    stream: S,
-    acceptor: TlsAcceptor,
-    peer: Peer,
-    open: Open,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let app = open.app();
-    let until = Instant::now() + ON_ITS_WAY;
-    let handshake = timeout(app.config.limits.header_time, acceptor.accept(stream));
-    let mut handshake = pin!(handshake);
-    let accepted = select! {
-        biased;
-        accepted = &mut handshake => accepted,
-        // It has no request yet.
-        () = app.crowded.notified() => match timeout_at(until, handshake).await {
-            Ok(accepted) => accepted,
-            Err(_) => return,
-        },
-    };
-    match accepted {
-        // In a task of its own, which has no room for the handshake.
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
-            tokio::spawn(http2::serve(stream, peer, open));
-        }
-        Ok(Ok(stream)) => {
-            tokio::spawn(http1::serve(stream, peer, open));
-        }
-        // Port scanners cause this all day.
-        failed => {
-            app.metrics.tls_failures.inc();
-            let error = match failed {
-                Ok(Err(error)) => error.to_string(),
-                _ => "it did not come to an end in time".to_owned(),
-            };
-            log::debug!(target: "trytond.bus", "no TLS with {peer:?}: {error}");
-        }
-    }
 }

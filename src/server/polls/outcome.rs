@@ -1,0 +1,13 @@
+//! The result of a poll.
+use std::sync::Arc;
+
+use crate::message::Message;
+
+/// The answer to a poll.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// The next message.
+    Message(Arc<Message>),
+    /// That the client should poll again.
+    Empty,
+}
