@@ -114,9 +114,7 @@ async fn answer(request: &Request<Incoming>, app: &Arc<App>) -> Response<Full<By
             // Of ten thousand databases it takes a while, in which a thread of
             // the server would leave its connections alone.
             let app = app.clone();
-            let metrics = spawn_blocking(move || {
-                app.metrics.text(&app.config, &app.databases.list())
-            });
+            let metrics = spawn_blocking(move || app.metrics_text());
             let metrics = metrics.await.unwrap_or_default();
             Response::new(Full::new(metrics.into()))
         }

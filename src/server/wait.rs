@@ -13,7 +13,7 @@ use super::drain::Drain;
 
 /// How a wait has ended.
 #[derive(Debug)]
-pub(super) enum Waited<T> {
+pub(crate) enum Waited<T> {
     /// With the result that was waited for.
     Done(T),
     /// The time has passed, or the server is about to stop.
@@ -29,15 +29,23 @@ const MOST_UNREAD: usize = 4096;
 
 /// A connection between two requests.
 #[derive(Debug)]
-pub(super) struct Socket<S> {
-    pub(super) stream: S,
+pub(crate) struct Socket<S> {
+    pub(crate) stream: S,
     /// Data that was read and belongs to the next request.
-    pub(super) unread: Bytes,
+    pub(crate) unread: Bytes,
+}
+
+/// The client of a request, until its answer is known.
+#[derive(Debug)]
+pub(crate) struct Caller<'a, S> {
+    pub(crate) socket: &'a mut Socket<S>,
+    pub(crate) alarm: Alarm<'a>,
+    pub(crate) drain: &'a Drain,
 }
 
 impl<S: AsyncRead + Unpin> Socket<S> {
     /// Reads the next data, once data comes.
-    pub(super) fn poll_some(
+    pub(crate) fn poll_some(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
@@ -65,21 +73,21 @@ impl<S: AsyncRead + Unpin> Socket<S> {
         }
         Poll::Pending
     }
+}
 
+impl<S: AsyncRead + Unpin> Caller<'_, S> {
     /// Waits for the result of `poll`, for at most `time`. `poll` may return a
-    /// time at which it wants to be called again. The task watches `drain`.
+    /// time at which it wants to be called again. The task watches the drain.
     ///
     /// Not an `async fn`, which would reserve space for each argument twice.
-    pub(super) fn wait<T>(
+    pub(crate) fn wait<T>(
         &mut self,
-        mut alarm: Alarm<'_>,
-        drain: &Drain,
         time: Duration,
         mut poll: impl FnMut(&mut Context<'_>) -> (Poll<T>, Option<Instant>),
     ) -> impl Future<Output = Waited<T>> {
         let mut waited_before = true;
         let mut deadline = Instant::now() + time;
-        if let Some(end) = drain.end() {
+        if let Some(end) = self.drain.end() {
             waited_before = false;
             deadline = deadline.min(end);
         }
@@ -89,19 +97,31 @@ impl<S: AsyncRead + Unpin> Socket<S> {
                 if let Poll::Ready(done) = progress {
                     return Poll::Ready(Waited::Done(done));
                 }
-                if waited_before && drain.has_begun() {
+                if waited_before && self.drain.has_begun() {
                     waited_before = false;
-                    deadline = drain.turn().map_or(deadline, |turn| turn.min(deadline));
+                    let turn = self.drain.turn();
+                    deadline = turn.map_or(deadline, |turn| turn.min(deadline));
                 }
-                if self.poll_gone(context).is_ready() {
+                if self.socket.poll_gone(context).is_ready() {
                     return Poll::Ready(Waited::Gone);
                 }
                 let next = again.map_or(deadline, |again| again.min(deadline));
-                ready!(alarm.poll(context, next));
+                ready!(self.alarm.poll(context, next));
                 if next == deadline {
                     return Poll::Ready(Waited::Timeout);
                 }
             }
+        })
+    }
+
+    /// Waits for the result of `work`, for at most `time`.
+    pub(crate) fn wait_for<T>(
+        &mut self,
+        time: Duration,
+        mut work: impl Future<Output = T> + Unpin,
+    ) -> impl Future<Output = Waited<T>> {
+        self.wait(time, move |context| {
+            (Pin::new(&mut work).poll(context), None)
         })
     }
 }
@@ -111,16 +131,16 @@ impl<S: AsyncRead + Unpin> Socket<S> {
 /// It is not reset for each wait, because an early wake-up now and then costs
 /// less. If a later time is asked for, the timer is reset when it fires.
 #[derive(Debug)]
-pub(super) struct Alarm<'a>(pub(super) Pin<&'a mut Sleep>);
+pub(crate) struct Alarm<'a>(pub(crate) Pin<&'a mut Sleep>);
 
 impl Alarm<'_> {
     /// The same for another wait.
-    pub(super) fn again(&mut self) -> Alarm<'_> {
+    pub(crate) fn again(&mut self) -> Alarm<'_> {
         Alarm(self.0.as_mut())
     }
 
     /// Ready at `deadline`.
-    pub(super) fn poll(
+    pub(crate) fn poll(
         &mut self,
         context: &mut Context<'_>,
         deadline: Instant,

@@ -11,11 +11,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::open::{ON_ITS_WAY, Open};
 use super::park::receive;
-use super::written::Written;
 use crate::server::app::{Answer, App};
 use crate::server::request::address::Peer;
 use crate::server::request::reply::Reuse;
-use crate::server::wait::{Alarm, Socket};
+use crate::server::wait::{Alarm, Caller, Socket};
 
 /// How much is read from a client that was refused before it had sent
 /// everything. If a socket is closed with unread data, the written answer is
@@ -68,13 +67,15 @@ where
             let mut reuse = Reuse::of(&received.parts);
             let is_whole = received.body.is_ok();
             reuse.close |= !received.is_over();
-            let opened = {
-                // Boxed as well, so that a poll that waits keeps nothing of it.
-                let opened = app.open(&mut socket, alarm.again(), received, peer);
-                Box::pin(opened).await
+            let mut caller = Caller {
+                socket: &mut socket,
+                alarm: alarm.again(),
+                drain: &app.drain,
             };
+            // Boxed as well, so that a poll that waits keeps nothing of it.
+            let opened = Box::pin(app.open(&mut caller, received, peer)).await;
             let answer = match opened {
-                Ok(opened) => app.wait(&mut socket, alarm.again(), opened).await,
+                Ok(poll) => app.wait(caller, poll).await,
                 Err(answer) => answer,
             };
             let Some(answer) = answer else {
@@ -146,9 +147,12 @@ async fn write<S: AsyncWrite + Unpin>(
     app: &App,
 ) -> io::Result<()> {
     let time = app.config.limits.write_time;
-    let mut wire = answer.reply.wire(reuse);
+    let Answer {
+        reply, delivery, ..
+    } = *answer;
+    let mut wire = reply.wire(reuse);
     // A message must not be kept in memory for a client that does not read.
-    let written = Written::new(app, *answer);
+    drop(reply);
     let stream = &mut socket.stream;
     let write = async {
         // A slow client has the time for each part of a large message.
@@ -171,7 +175,7 @@ async fn write<S: AsyncWrite + Unpin>(
         Ok::<_, io::Error>(())
     };
     write.await?;
-    written.done();
+    delivery.done(app);
     Ok(())
 }
 

@@ -25,13 +25,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::body::{read_body, take};
 use super::open::{ON_ITS_WAY, Open};
-use super::streams::{Activity, Answer, Stream, Streams};
-use super::written::Written;
+use super::streams::{Activity, Outgoing, Stream, Streams};
 use crate::server::app::App;
 use crate::server::config::Limits;
 use crate::server::request::address::Peer;
 use crate::server::request::received::{BodyError, Received};
-use crate::server::wait::{Alarm, Socket};
+use crate::server::wait::{Alarm, Caller, Socket};
 
 /// The window: how much a client may send before it is read. It is the least
 /// that the protocol allows, and enough for a usual body.
@@ -142,7 +141,7 @@ async fn answer(
     peer: Peer,
     stream: Stream,
     room: Arc<Semaphore>,
-) -> Result<Response<Full<Answer>>, Infallible> {
+) -> Result<Response<Full<Outgoing>>, Infallible> {
     let _watch = app.drain.watch().await;
     let is_head = request.method() == Method::HEAD;
     let received = Box::pin(receive(request, &app.config.limits, &room)).await;
@@ -151,14 +150,15 @@ async fn answer(
         unread: Bytes::new(),
     };
     let timer = pin!(sleep(app.config.limits.header_time));
-    let mut alarm = Alarm(timer);
-    let opened = {
-        // Boxed, so that a poll that waits keeps nothing of it.
-        let opened = app.open(&mut socket, alarm.again(), received, peer);
-        Box::pin(opened).await
+    let mut caller = Caller {
+        socket: &mut socket,
+        alarm: Alarm(timer),
+        drain: &app.drain,
     };
+    // Boxed, so that a poll that waits keeps nothing of it.
+    let opened = Box::pin(app.open(&mut caller, received, peer)).await;
     let answer = match opened {
-        Ok(opened) => app.wait(&mut socket, alarm.again(), opened).await,
+        Ok(poll) => app.wait(caller, poll).await,
         Err(answer) => answer,
     };
     let Some(answer) = answer else {
@@ -174,8 +174,8 @@ async fn answer(
     } else {
         content
     };
-    let written = Written::new(app.clone(), *answer);
-    Ok(response.map(|()| Full::new(stream.answer(content, written))))
+    let content = stream.answer(content, answer.delivery, app.clone());
+    Ok(response.map(|()| Full::new(content)))
 }
 
 /// Reads all of a request, for which there may be no room.

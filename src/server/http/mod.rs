@@ -7,4 +7,3 @@ pub(crate) mod park;
 #[cfg(test)]
 mod park_tests;
 mod streams;
-mod written;

@@ -223,7 +223,7 @@ impl Wire {
     }
 
     fn polls(&self) -> usize {
-        self.app.polls.load(Ordering::SeqCst)
+        self.app.polls_waiting()
     }
 
     async fn waiting(&self, polls: usize) {
@@ -249,7 +249,7 @@ impl Wire {
     }
 
     fn answered(&self, status: u16) -> bool {
-        let text = self.app.metrics.text(&self.app.config, &[]);
+        let text = self.app.metrics_text();
         let line = format!("trytond_bus_requests_total{{status=\"{status}\"}} 1");
         text.lines().any(|found| found == line)
     }
@@ -555,8 +555,7 @@ async fn client_that_goes_while_it_waits_frees_its_poll_at_once() {
         drop(wire.client);
         let app = wire.app;
         soon(wire.serving).await.expect("no panic");
-        assert_eq!(app.polls.load(Ordering::SeqCst), 0);
-        assert_eq!(app.metrics.polls.get(), 0);
+        assert_eq!(app.polls_waiting(), 0);
     }
 }
 

@@ -6,8 +6,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::written::Written;
-use crate::server::app::App;
+use crate::server::app::{App, Delivery};
 use crate::server::request::reply::Content;
 use crate::sync::{Mutex, lock};
 
@@ -76,18 +75,19 @@ impl Stream {
         Self(streams)
     }
 
-    /// The body of the answer; `written` is told when the client has it.
+    /// The body of the answer, with what follows once the client has it.
     pub(crate) fn answer(
         &self,
         content: Content,
-        written: Written<Arc<App>>,
-    ) -> Answer {
+        delivery: Delivery,
+        app: Arc<App>,
+    ) -> Outgoing {
         let key = self.0.change(|state| state.answers.insert(Instant::now()));
-        Answer {
+        Outgoing {
             streams: self.0.clone(),
             key,
             content,
-            written: Some(written),
+            delivery: Some((delivery, app)),
         }
     }
 }
@@ -103,16 +103,16 @@ impl Drop for Stream {
 
 /// The body of an answer. hyper and h2 drop it only when they have written all
 /// of it, or when the client is gone.
-pub(crate) struct Answer {
+pub(crate) struct Outgoing {
     streams: Arc<Streams>,
     key: usize,
     /// The part that was not written yet.
     content: Content,
     /// None once this is dropped.
-    written: Option<Written<Arc<App>>>,
+    delivery: Option<(Delivery, Arc<App>)>,
 }
 
-impl Buf for Answer {
+impl Buf for Outgoing {
     fn remaining(&self) -> usize {
         self.content.remaining()
     }
@@ -131,15 +131,17 @@ impl Buf for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for Outgoing {
     fn drop(&mut self) {
         self.streams.change(|state| {
             state.answers.remove(self.key);
             state.idle = Instant::now();
         });
-        let written = self.written.take();
-        if let Some(written) = written.filter(|_| !self.content.has_remaining()) {
-            written.done();
+        let delivery = self.delivery.take();
+        if let Some((delivery, app)) =
+            delivery.filter(|_| !self.content.has_remaining())
+        {
+            delivery.done(&app);
         }
     }
 }

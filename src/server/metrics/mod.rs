@@ -12,7 +12,6 @@ use tokio::runtime::Handle;
 
 use self::exposition::Exposition;
 use super::config::Config;
-use super::trytond::Check;
 use crate::bus::Bus;
 
 /// The bounds of the latency histogram, in seconds.
@@ -31,7 +30,7 @@ const CUTS: [f64; 14] = [
     360.0,
 ];
 
-/// The labels of [`Metrics::ended`] and [`Metrics::session_check`].
+/// The labels of [`Metrics::ended`].
 const REASONS: [&str; 6] = [
     "message",
     "timeout",
@@ -40,7 +39,6 @@ const REASONS: [&str; 6] = [
     "session",
     "client_gone",
 ];
-const RESULTS: [&str; 4] = ["valid", "invalid", "unknown database", "failed"];
 
 /// The metrics of a server. Each server has its own.
 #[derive(Debug)]
@@ -48,7 +46,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) connections: IntGauge,
     pub(crate) tls_failures: IntCounter,
-    pub(crate) polls: IntGauge,
+    polls: IntGauge,
     /// Polls beyond `max_polls`.
     pub(crate) held: IntGauge,
     tasks: IntGauge,
@@ -64,7 +62,7 @@ pub(crate) struct Metrics {
     /// How long sessions wait for the answer of trytond.
     pub(crate) check_seconds: Histogram,
     /// How many sessions wait for one.
-    checks_waiting: IntGauge,
+    pub(crate) checks_waiting: IntGauge,
     pub(crate) renewals: IntCounter,
     ended: IntCounterVec,
     client_gone: Histogram,
@@ -72,12 +70,18 @@ pub(crate) struct Metrics {
     buses: Exposition,
 }
 
-/// A session that is counted as one that waits for its check, until this is
-/// dropped.
+/// Something that a gauge counts, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Waits(IntGauge);
+pub(crate) struct Counted(IntGauge);
 
-impl Drop for Waits {
+impl Counted {
+    pub(crate) fn by(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -105,9 +109,6 @@ impl Metrics {
         // A counter that begins with its first event hides that event.
         for reason in REASONS {
             metrics.ended.with_label_values(&[reason]);
-        }
-        for result in RESULTS {
-            metrics.session_checks.with_label_values(&[result]);
         }
         metrics
     }
@@ -205,23 +206,27 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn session_check(&self, check: Check) {
-        let result = match check {
-            Check::Valid => "valid",
-            Check::Invalid => "invalid",
-            Check::UnknownDatabase => "unknown database",
-            Check::Failed => "failed",
-        };
+    /// Shows this result of session checks, before there is one. A counter that
+    /// begins with its first event hides that event.
+    pub(crate) fn expect_session_check(&self, result: &str) {
+        self.session_checks.with_label_values(&[result]);
+    }
+
+    /// Counts a session check with this result.
+    pub(crate) fn session_checked(&self, result: &str) {
         self.session_checks.with_label_values(&[result]).inc();
     }
 
-    /// All metrics as text, with the counters of the buses of these databases.
+    /// All metrics as text, with this number of polls that wait, and with the
+    /// counters of the buses of these databases.
     /// It is called within the runtime, whose tasks are counted as well.
     pub(crate) fn text(
         &self,
         config: &Config,
+        polls: usize,
         databases: &[(Box<str>, Bus)],
     ) -> String {
+        self.polls.set(i64::try_from(polls).unwrap_or(i64::MAX));
         let ends = config.tls.as_ref().map_or(0, |tls| tls.ends());
         self.certificate
             .set(i64::try_from(ends).unwrap_or(i64::MAX));
@@ -233,12 +238,6 @@ impl Metrics {
         let mut text = String::from_utf8_lossy(&text).into_owned();
         self.buses.write(&mut text, databases);
         text
-    }
-
-    /// Counts a session that waits for its check.
-    pub(crate) fn session_waits(&self) -> Waits {
-        self.checks_waiting.inc();
-        Waits(self.checks_waiting.clone())
     }
 
     /// Notes how a poll has ended.

@@ -1,5 +1,5 @@
 //! The bus of one database as the server sees it: with the clients that
-//! poll it, and the place of a poll among them.
+//! poll it, and a poll that is registered among them.
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -39,9 +39,9 @@ pub(crate) struct Database {
     clients: Mutex<Clients>,
 }
 
-/// The place of a poll, which ends when this is dropped.
+/// A poll that is registered at its database, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Registration {
     database: Arc<Database>,
     poll: Arc<Poll>,
     kind: Kind,
@@ -165,14 +165,14 @@ impl Databases {
 }
 
 impl Database {
-    /// Gives a poll of `user` its place, after its `last` message.
-    pub(crate) fn enter(
+    /// Registers a poll of `user`, after its `last` message.
+    pub(crate) fn register(
         self: Arc<Self>,
         user: u32,
         poll: Poll,
         last: Option<Id>,
         now: f64,
-    ) -> Place {
+    ) -> Registration {
         let mut poll = Arc::new(poll);
         let is_client = poll.client().is_some();
         let kind = if is_client && self.bus.is_settled(last.as_ref()) {
@@ -189,7 +189,7 @@ impl Database {
                 Kind::Anonymous(unsettled)
             }
         };
-        Place {
+        Registration {
             database: self,
             poll,
             kind,
@@ -254,7 +254,7 @@ impl Database {
     }
 }
 
-impl Place {
+impl Registration {
     /// The answer to the poll, once it is known at `now`.
     pub(crate) fn poll(
         &mut self,
@@ -376,12 +376,12 @@ impl Place {
         }
     }
 
-    /// When [`Place::poll`] is to be called again if nothing woke it.
+    /// When [`Registration::poll`] is to be called again if nothing woke it.
     pub(crate) fn until(&self) -> Option<f64> {
         self.until
     }
 
-    /// The poll whose place it is.
+    /// The channels of the poll.
     pub(crate) fn asked(&self) -> &Poll {
         &self.poll
     }
@@ -393,7 +393,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         if let Kind::Client(key, entry) = self.kind {
             let mut woken = Woken::new();

@@ -6,6 +6,15 @@ use hyper::HeaderMap;
 use hyper::header::{HOST, ORIGIN};
 
 use super::address::forwarded;
+use crate::server::config::Config;
+
+/// The facts in a request about the browser that has sent it, if one has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Browser {
+    pub(crate) origin: Origin,
+    /// Whether a page of a browser has sent the request.
+    pub(crate) is_page: bool,
+}
 
 /// Where the page that sends a request was loaded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,14 +27,22 @@ pub(crate) enum Origin {
     Refused,
 }
 
+impl Browser {
+    /// Reads the headers of a request.
+    pub(crate) fn of(headers: &HeaderMap, config: &Config) -> Self {
+        let is_page =
+            headers.contains_key(ORIGIN) || headers.contains_key("x-requested-with");
+        Self {
+            origin: origin(headers, &config.cors, config.num_proxies),
+            is_page,
+        }
+    }
+}
+
 /// Whether the origin of a request is its own host, or one of the `allowed`
 /// origins. Behind `proxies` proxies the host is the one that the outermost
 /// proxy was asked for, as in werkzeug's `ProxyFix`.
-pub(crate) fn origin(
-    headers: &HeaderMap,
-    allowed: &[Box<str>],
-    proxies: usize,
-) -> Origin {
+fn origin(headers: &HeaderMap, allowed: &[Box<str>], proxies: usize) -> Origin {
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else {
         return Origin::None;

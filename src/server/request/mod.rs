@@ -4,5 +4,6 @@ pub(crate) mod cors;
 pub(crate) mod credential;
 pub(crate) mod question;
 pub(crate) mod received;
+pub(crate) mod refusal;
 pub(crate) mod reply;
 pub(crate) mod route;

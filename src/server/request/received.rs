@@ -1,10 +1,20 @@
 //! A request that was read, and why one could not be.
+use std::sync::Arc;
+
 use bytes::Bytes;
-use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
+use hyper::{HeaderMap, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::reply::Refusal;
+use super::address::{self, Peer};
+use super::cors::Browser;
+use super::credential::credential;
+use super::refusal::Refusal;
+use super::reply::Body;
+use super::route;
+use crate::server::config::Config;
+use crate::server::trytond::Session;
 
 /// A request that was read.
 #[derive(Debug)]
@@ -33,6 +43,35 @@ pub(crate) enum BodyError {
 }
 
 impl Received {
+    /// The session and the body of a poll, or the answer to a request that is
+    /// none.
+    pub(crate) fn poll(
+        &self,
+        peer: Peer,
+        browser: &Browser,
+        config: &Config,
+    ) -> Result<(Arc<Session>, Bytes), Body> {
+        let Self { parts, body, .. } = self;
+        let database = route::database(parts, browser, config)?;
+        let body = body.as_ref().map_err(|error| Refusal::from(*error))?;
+        if !is_json(&parts.headers) {
+            return Err(Body::Error(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body must be application/json",
+            )));
+        }
+        let credential = credential(&parts.headers).ok_or(Refusal::UNAUTHORIZED)?;
+        let client = address::client(peer, &parts.headers, config.num_proxies);
+        let session = Session {
+            database: database.into(),
+            user: credential.user,
+            token: credential.token,
+            address: client.address,
+            is_local: client.is_local,
+        };
+        Ok((Arc::new(session), body.clone()))
+    }
+
     /// Whether the request has arrived completely, so that the next one can be
     /// told from it.
     pub(crate) fn is_over(&self) -> bool {
@@ -41,27 +80,36 @@ impl Received {
     }
 }
 
-impl BodyError {
-    /// The answer to a request whose body could not be read.
-    pub(crate) fn refusal(self) -> Refusal {
-        match self {
-            Self::NoLength => {
-                Refusal::new(StatusCode::LENGTH_REQUIRED, "the body has no length")
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::NoLength => {
+                Self::new(StatusCode::LENGTH_REQUIRED, "the body has no length")
             }
-            Self::TooLarge => {
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
+            BodyError::TooLarge => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
             }
-            Self::Malformed => {
-                Refusal::new(StatusCode::BAD_REQUEST, "the body can't be read")
+            BodyError::Malformed => {
+                Self::new(StatusCode::BAD_REQUEST, "the body can't be read")
             }
             // With 408 a browser would send it again at once.
-            Self::TooSlow => {
-                Refusal::new(StatusCode::BAD_REQUEST, "the body did not come in time")
+            BodyError::TooSlow => {
+                Self::new(StatusCode::BAD_REQUEST, "the body did not come in time")
             }
-            Self::NoRoom => Refusal::new(
+            BodyError::NoRoom => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too much was sent over this connection at a time",
             ),
         }
     }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| {
+        let kind = value.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    })
 }

@@ -11,7 +11,8 @@ use hyper::{HeaderMap, Method, StatusCode, Version};
 use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
 
-use super::cors::{Origin, preflight};
+use super::cors::{Browser, preflight};
+use super::refusal::{CHALLENGE, Refusal};
 use crate::message::{Message, push_channel, response};
 use crate::poll::EMPTY_RESPONSE;
 
@@ -25,7 +26,7 @@ pub(crate) type Content = Chain<Bytes, Bytes>;
 /// The kinds of answers to one request.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) origin: Origin,
+    pub(crate) browser: Browser,
     pub(crate) body: Body,
 }
 
@@ -42,16 +43,6 @@ pub(crate) enum Body {
     Error(Refusal),
 }
 
-/// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) status: StatusCode,
-    /// The text of the body.
-    pub(crate) text: &'static str,
-    /// A further header.
-    pub(crate) header: Option<(&'static str, &'static str)>,
-}
-
 /// How the connection continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reuse {
@@ -63,14 +54,9 @@ pub(crate) struct Reuse {
     head: bool,
 }
 
-impl Refusal {
-    /// A refusal without a further header.
-    pub(crate) const fn new(status: StatusCode, text: &'static str) -> Self {
-        Self {
-            status,
-            text,
-            header: None,
-        }
+impl From<Refusal> for Body {
+    fn from(refusal: Refusal) -> Self {
+        Self::Error(refusal)
     }
 }
 
@@ -152,13 +138,18 @@ impl Reply {
             Body::Preflight(asked) => preflight(asked.as_deref(), &mut header),
             Body::Error(refusal) => {
                 header("content-type", "text/plain; charset=utf-8");
-                if let Some((name, value)) = refusal.header {
+                // Browsers ask for a password where a challenge comes to a
+                // page, and the page never gets the answer.
+                let further = refusal
+                    .header
+                    .filter(|(name, _)| *name != CHALLENGE || !self.browser.is_page);
+                if let Some((name, value)) = further {
                     header(name, value);
                 }
             }
         }
         header("cache-control", "no-store");
-        self.origin.each_header(&mut header);
+        self.browser.origin.each_header(&mut header);
         // A 204 has neither a body nor a length.
         if self.status() != StatusCode::NO_CONTENT {
             header("content-length", &length.to_string());
@@ -247,7 +238,15 @@ fn push_date(out: &mut String) {
 mod tests {
     use hyper::Request;
 
+    use super::super::cors::Origin;
     use super::*;
+
+    fn browser(origin: Origin) -> Browser {
+        Browser {
+            is_page: origin != Origin::None,
+            origin,
+        }
+    }
 
     fn reuse(method: &str, version: Version, connection: &[&str]) -> Reuse {
         let mut request = Request::builder().method(method).version(version);
@@ -286,8 +285,8 @@ mod tests {
         let keep = reuse("POST", Version::HTTP_11, &[]);
         for channel in [None, Some("client:\u{e9}".into())] {
             let body = Body::Message(message.clone(), channel);
-            let origin = Origin::None;
-            let reply = Reply { origin, body };
+            let browser = browser(Origin::None);
+            let reply = Reply { browser, body };
             let text = reply.text().into_owned();
             let begins = message.response().as_bytes().as_ptr();
             assert_eq!(reply.content().chunk().as_ptr(), begins);
@@ -351,8 +350,8 @@ mod tests {
                 "",
             ),
         ] {
-            let origin = Origin::Allowed("https://a".into());
-            let reply = Reply { origin, body };
+            let browser = browser(Origin::Allowed("https://a".into()));
+            let reply = Reply { browser, body };
             let wire = String::from_utf8(bytes(reply.wire(reuse))).expect("text");
             let (head, body) = wire.split_once("\r\n\r\n").expect("a head");
             let mut lines = head.lines();

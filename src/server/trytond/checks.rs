@@ -14,9 +14,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep};
 
+use super::backoff::Backoff;
 use super::recent::Recent;
 use super::{Check, Session, Trytond};
-use crate::server::metrics::{Metrics, Waits};
+use crate::server::metrics::{Counted, Metrics};
 use crate::sync::{Mutex, lock};
 
 /// The most sessions of a question.
@@ -25,9 +26,9 @@ const BATCH: usize = 500;
 /// The most databases that are asked for by one question.
 const NAMES: usize = 500;
 
-/// Pauses after a question that failed, from one to the next.
-const PAUSE_MIN: Duration = Duration::from_millis(250);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The pauses after questions that failed.
+const BACKOFF: Backoff =
+    Backoff::new(Duration::from_millis(250), Duration::from_secs(1));
 
 /// The number of databases that have failed before and may be asked at a time.
 /// Each question holds a thread until its time limit.
@@ -82,9 +83,8 @@ struct Queue {
     strangers: HashMap<Option<IpAddr>, VecDeque<Pending>>,
     /// The keys of `strangers`, in turn.
     turns: VecDeque<Option<IpAddr>>,
-    /// For how long to wait should the next question fail; none if the last
-    /// one did not.
-    pause: Option<Duration>,
+    /// The pauses after questions that fail; none if the last one did not.
+    pauses: Option<Backoff>,
 }
 
 struct Pending {
@@ -93,12 +93,15 @@ struct Pending {
     /// Closed when the answer is no longer wanted.
     answer: oneshot::Sender<Check>,
     since: Instant,
-    /// That it waits.
-    _waits: Waits,
+    /// Counts it as one that waits.
+    _counted: Counted,
 }
 
 impl Checks {
     pub(crate) fn new(trytond: Arc<dyn Trytond>, metrics: Arc<Metrics>) -> Self {
+        for check in Check::ALL {
+            metrics.expect_session_check(check.label());
+        }
         Self {
             trytond,
             metrics,
@@ -136,7 +139,7 @@ impl Checks {
             rank,
             answer,
             since: Instant::now(),
-            _waits: self.metrics.session_waits(),
+            _counted: Counted::by(&self.metrics.checks_waiting),
         };
         match state.queues.entry(database.clone()) {
             Entry::Occupied(mut queue) => {
@@ -166,7 +169,7 @@ impl Checks {
 
     /// Looks for databases until all names are known or unknown.
     async fn look(self: Arc<Self>) {
-        let mut pause = PAUSE_MIN;
+        let mut pauses = BACKOFF;
         loop {
             let names = {
                 let mut state = lock(&self.state);
@@ -180,11 +183,10 @@ impl Checks {
             let exist = self.trytond.databases(names.clone()).await;
             let Some(exist) = exist.filter(|exist| exist.len() == names.len()) else {
                 lock(&self.state).names.extend(names);
-                sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                sleep(pauses.next()).await;
                 continue;
             };
-            pause = PAUSE_MIN;
+            pauses = BACKOFF;
             for (name, exists) in names.into_iter().zip(exist) {
                 if exists {
                     lock(&self.state).known.insert(name.clone());
@@ -229,7 +231,7 @@ impl Checks {
             for (pending, check) in batch.into_iter().zip(results) {
                 match check {
                     Check::Failed => {
-                        self.metrics.session_check(check);
+                        self.metrics.session_checked(check.label());
                         failed.push(pending);
                     }
                     Check::UnknownDatabase => {
@@ -258,7 +260,7 @@ impl Checks {
             state.queues.remove(database);
             return None;
         }
-        Some((batch, queue.pause.is_some()))
+        Some((batch, queue.pauses.is_some()))
     }
 
     /// Takes back the sessions of a question that `failed`; returns for how
@@ -271,19 +273,21 @@ impl Checks {
     ) -> Option<Duration> {
         let mut state = lock(&self.state);
         let queue = state.queues.get_mut(database)?;
-        let pause = (failed.len() == number).then(|| queue.pause.unwrap_or(PAUSE_MIN));
-        queue.pause = pause.map(|pause| (pause * 2).min(PAUSE_MAX));
+        let has_failed = failed.len() == number;
         for pending in failed {
             queue.push(pending);
         }
-        if pause.is_some() {
-            state.known.remove(database);
+        if !has_failed {
+            queue.pauses = None;
+            return None;
         }
-        pause
+        let pause = queue.pauses.get_or_insert(BACKOFF).next();
+        state.known.remove(database);
+        Some(pause)
     }
 
     fn tell(&self, pending: Pending, check: Check) {
-        self.metrics.session_check(check);
+        self.metrics.session_checked(check.label());
         let waited = pending.since.elapsed();
         self.metrics.check_seconds.observe(waited.as_secs_f64());
         // The client may have closed the connection.

@@ -1,5 +1,6 @@
 //! The facts that only trytond knows: databases, sessions, and the chats that
 //! users may read.
+mod backoff;
 mod checks;
 mod recent;
 pub(crate) mod rights;
@@ -41,6 +42,25 @@ pub enum Check {
     UnknownDatabase,
     /// trytond can't tell now, because the database can't be reached.
     Failed,
+}
+
+impl Check {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Valid,
+        Self::Invalid,
+        Self::UnknownDatabase,
+        Self::Failed,
+    ];
+
+    /// Its name in the metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+            Self::UnknownDatabase => "unknown database",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// A question of access: which of these chats may the user follow?

@@ -2,24 +2,24 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::task::Context;
 use std::time::Duration;
 
-use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use super::backoff::Backoff;
 use super::{Asked, Session, Trytond};
-use crate::access::Known;
 use crate::poll::Poll;
 use crate::registry::Process;
-use crate::server::app::App;
-use crate::server::wait::{Alarm, Socket, Waited};
 use crate::sync::{Mutex, lock};
 
 /// How many questions are under way at a time. Each holds a thread until the
 /// modules of its database are loaded.
 const QUESTIONS: usize = 16;
+
+/// The pauses after questions that failed.
+const BACKOFF: Backoff =
+    Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// Asks trytond which chats a user may read.
 pub(crate) struct Rights {
@@ -49,9 +49,16 @@ impl Rights {
         }
     }
 
-    fn known(&self, session: &Session, poll: &Poll) -> Known {
-        let access = self.process.access();
-        access.known(&session.database, session.user, poll, self.process.now())
+    /// The chats of a poll that its user may follow, and those for which no
+    /// answer is cached.
+    pub(crate) fn cached(
+        &self,
+        session: &Session,
+        poll: &Poll,
+    ) -> (Vec<Box<str>>, Vec<Box<str>>) {
+        let (access, now) = (self.process.access(), self.process.now());
+        let known = access.known(&session.database, session.user, poll, now);
+        (known.readable, known.unknown)
     }
 
     /// Where the questions for a database wait.
@@ -63,15 +70,20 @@ impl Rights {
         turn.or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     }
 
-    /// Asks for these chats until there is an answer.
-    async fn ask(&self, session: &Session, chats: Vec<Box<str>>) -> Vec<Box<str>> {
+    /// Asks for these chats until there is an answer, the chats that the user
+    /// may follow.
+    pub(crate) async fn ask(
+        &self,
+        session: &Session,
+        chats: Vec<Box<str>>,
+    ) -> Vec<Box<str>> {
         let asked = Asked {
             database: session.database.clone(),
             user: session.user,
             chats,
         };
         let turn = self.turn(&session.database);
-        let mut pause = Duration::from_millis(500);
+        let mut pauses = BACKOFF;
         loop {
             let readable = {
                 // They are never closed.
@@ -90,44 +102,8 @@ impl Rights {
                 );
                 return readable;
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
+            sleep(pauses.next()).await;
         }
-    }
-}
-
-impl App {
-    /// Drops the chats that the user may not follow, once that is known.
-    pub(crate) async fn restrict<S: AsyncRead + Unpin>(
-        &self,
-        socket: &mut Socket<S>,
-        alarm: Alarm<'_>,
-        session: &Session,
-        poll: &mut Poll,
-    ) -> Waited<()> {
-        let Some(rights) = &self.rights else {
-            return Waited::Done(());
-        };
-        if poll.chats().next().is_none() {
-            return Waited::Done(());
-        }
-        let Known {
-            mut readable,
-            unknown,
-        } = rights.known(session, poll);
-        if !unknown.is_empty() {
-            let time = self.config.limits.hold_time;
-            let mut asking = Box::pin(rights.ask(session, unknown));
-            let look =
-                |context: &mut Context<'_>| (asking.as_mut().poll(context), None);
-            match socket.wait(alarm, &self.drain, time, look).await {
-                Waited::Done(answer) => readable.extend(answer),
-                Waited::Timeout => return Waited::Timeout,
-                Waited::Gone => return Waited::Gone,
-            }
-        }
-        poll.keep_chats(readable);
-        Waited::Done(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::{FutureExt, Shared, WeakShared};
@@ -99,7 +99,7 @@ pub(crate) struct Admission {
 
 /// The cached state of a session, without asking trytond.
 #[derive(Debug)]
-pub(crate) enum Known {
+pub(crate) enum Cached {
     /// It is valid, and a poll of it was counted.
     Admitted(Admission),
     /// It is valid, and its user has too many polls.
@@ -222,18 +222,18 @@ impl SessionCache {
 
     /// As [`SessionCache::check`] and [`SessionCache::admit`], without a wait
     /// where the session is known.
-    pub(crate) fn known(&self, session: &Session) -> Known {
+    pub(crate) fn cached(&self, session: &Session) -> Cached {
         let now = Instant::now();
         let mut state = lock(&self.state);
         let entry = state.find(session).map(|key| &state.entries[key]);
         if let Some(entry) = entry.filter(|entry| entry.is_valid(now)) {
             self.metrics.session_hits.inc();
-            return self.count(entry).map_or(Known::TooMany, Known::Admitted);
+            return self.count(entry).map_or(Cached::TooMany, Cached::Admitted);
         }
         if state.refused.contains(session, now) {
-            Known::Refused
+            Cached::Refused
         } else {
-            Known::No
+            Cached::No
         }
     }
 
@@ -422,14 +422,17 @@ impl Polls {
 }
 
 impl Admission {
-    /// Whether the session was found invalid since; if not, the task is woken
-    /// when it is.
-    pub(crate) fn is_ended(&mut self, context: &Context<'_>) -> bool {
+    /// Ready once the session was found invalid.
+    pub(crate) fn poll_ended(&mut self, context: &Context<'_>) -> Poll<()> {
         if self.waker.is_none() {
             self.waker = Some(context.waker().clone());
             lock(&self.polls.wakers).push(context.waker().clone());
         }
-        self.polls.is_ended.load(Ordering::Acquire)
+        if self.polls.is_ended.load(Ordering::Acquire) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -553,12 +556,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refused_session_is_refused_again_without_a_check() {
         let (cache, _) = cache(Check::Invalid);
-        assert!(matches!(cache.known(&session("a")), Known::No));
+        assert!(matches!(cache.cached(&session("a")), Cached::No));
         assert_eq!(cache.check(&session("a")).await, Check::Invalid);
-        assert!(matches!(cache.known(&session("a")), Known::Refused));
-        assert!(matches!(cache.known(&session("b")), Known::No));
+        assert!(matches!(cache.cached(&session("a")), Cached::Refused));
+        assert!(matches!(cache.cached(&session("b")), Cached::No));
         sleep(REFUSED_TIME * 2).await;
-        assert!(matches!(cache.known(&session("a")), Known::No));
+        assert!(matches!(cache.cached(&session("a")), Cached::No));
         cache.tidy();
         assert!(is_empty(&cache));
     }
@@ -642,8 +645,8 @@ mod tests {
             cache.tidy();
             // A poll after silence has nothing to wait for.
             assert!(matches!(
-                cache.known(&all[0]),
-                Known::Admitted(_) | Known::TooMany
+                cache.cached(&all[0]),
+                Cached::Admitted(_) | Cached::TooMany
             ));
         }
         // Two sessions, each once in 18 to 27 seconds of 300.
@@ -655,13 +658,16 @@ mod tests {
         for _ in 0..30 {
             sleep(Duration::from_secs(1)).await;
             let context = &Context::from_waker(Waker::noop());
-            let of = admissions.iter_mut();
-            ended = of
-                .filter_map(|one| one.is_ended(context).then_some(()))
-                .count();
+            ended = 0;
+            for admission in &mut admissions {
+                ended += usize::from(admission.poll_ended(context).is_ready());
+            }
         }
         assert_eq!(ended, 2);
-        assert!(matches!(cache.known(&all[0]), Known::No | Known::Refused));
+        assert!(matches!(
+            cache.cached(&all[0]),
+            Cached::No | Cached::Refused
+        ));
         drop(admissions);
         cache.tidy();
         assert!(is_empty(&cache));
@@ -679,11 +685,15 @@ mod tests {
         });
         *lock(&sessions.check) = Check::Failed;
         sleep(Duration::from_secs(300)).await;
-        assert!(!admission.is_ended(&Context::from_waker(Waker::noop())));
-        assert!(matches!(cache.known(&session("a")), Known::No));
+        assert!(
+            admission
+                .poll_ended(&Context::from_waker(Waker::noop()))
+                .is_pending()
+        );
+        assert!(matches!(cache.cached(&session("a")), Cached::No));
         *lock(&sessions.check) = Check::Valid;
         sleep(Duration::from_secs(5)).await;
-        assert!(matches!(cache.known(&session("a")), Known::Admitted(_)));
+        assert!(matches!(cache.cached(&session("a")), Cached::Admitted(_)));
         renew.abort();
     }
 

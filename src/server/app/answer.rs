@@ -1,0 +1,111 @@
+//! The answer to a request, until its client has it.
+use hyper::StatusCode;
+
+use super::App;
+use crate::server::polls::database::Registration;
+use crate::server::polls::outcome::Outcome;
+use crate::server::request::cors::Browser;
+use crate::server::request::reply::{Body, Reply};
+
+/// The answer to a request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) reply: Reply,
+    pub(crate) delivery: Delivery,
+    /// Whether the client is to continue over another connection.
+    pub(crate) closes: bool,
+}
+
+/// The consequences of an answer, which follow once it is written. If that
+/// fails, this is just dropped, and the message is given to another poll.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    status: StatusCode,
+    /// The poll whose answer it is, if it was registered.
+    poll: Option<Registration>,
+    content: Content,
+}
+
+/// The content of an answer, as it is counted.
+#[derive(Clone, Copy, Debug)]
+enum Content {
+    /// No message.
+    None,
+    /// A message that was there before the poll.
+    Replayed,
+    /// A message that arrived at this time, while the poll waited.
+    Awaited(f64),
+}
+
+impl Answer {
+    /// The answer to a request that is not registered as a poll.
+    pub(crate) fn new(browser: Browser, body: Body) -> Self {
+        Self::with(browser, body, None, Content::None)
+    }
+
+    /// The answer to a poll that was registered at `begun`. A notification of
+    /// the user is `relayed` to the poll's client.
+    pub(crate) fn to(
+        poll: Registration,
+        browser: Browser,
+        outcome: Outcome,
+        begun: f64,
+        relayed: bool,
+    ) -> Self {
+        let (body, content) = match outcome {
+            Outcome::Empty => (Body::Empty, Content::None),
+            Outcome::Message(message) => {
+                let content = if message.arrived() < begun {
+                    Content::Replayed
+                } else {
+                    Content::Awaited(message.arrived())
+                };
+                let channel = poll.asked().relay(&message).filter(|_| relayed);
+                let channel = channel.map(Into::into);
+                (Body::Message(message, channel), content)
+            }
+        };
+        Self::with(browser, body, Some(poll), content)
+    }
+
+    fn with(
+        browser: Browser,
+        body: Body,
+        poll: Option<Registration>,
+        content: Content,
+    ) -> Self {
+        let reply = Reply { browser, body };
+        Self {
+            delivery: Delivery {
+                status: reply.status(),
+                poll,
+                content,
+            },
+            reply,
+            closes: false,
+        }
+    }
+}
+
+impl Delivery {
+    /// The answer was written.
+    pub(crate) fn done(self, app: &App) {
+        if let Some(poll) = self.poll {
+            poll.written();
+        }
+        let metrics = &app.metrics;
+        match self.content {
+            Content::None => {}
+            Content::Replayed => {
+                metrics.delivered.inc();
+                metrics.replayed.inc();
+            }
+            Content::Awaited(arrived) => {
+                metrics.delivered.inc();
+                let latency = app.databases.now() - arrived;
+                metrics.latency.observe(latency.max(0.0));
+            }
+        }
+        metrics.answered(self.status);
+    }
+}
