@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::sync::{Mutex, lock};
 
@@ -89,6 +89,22 @@ impl Drain {
             Poll::Ready(Watch { drain: self, key })
         })
         .await
+    }
+
+    /// Ready when a connection tells its client that no other request is taken.
+    /// A connection that exists when the drain begins does so at once, a later
+    /// one at the end, because its client would return to this server. The task
+    /// watches the drain.
+    pub(super) async fn farewell(&self) {
+        if let Some(end) = self.end() {
+            sleep_until(end).await;
+        } else {
+            poll_fn(|_| match self.end() {
+                Some(_) => Poll::Ready(()),
+                None => Poll::Pending,
+            })
+            .await;
+        }
     }
 
     /// When it is over, if it has begun.

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::open::{ON_ITS_WAY, Open};
 use super::park::receive;
+use super::wire::Reuse;
 use crate::server::app::{Answer, App};
 use crate::server::request::address::Peer;
-use crate::server::request::reply::Reuse;
 use crate::server::wait::{Alarm, Caller, Socket};
 
 /// How much is read from a client that was refused before it had sent
@@ -150,7 +150,7 @@ async fn write<S: AsyncWrite + Unpin>(
     let Answer {
         reply, delivery, ..
     } = *answer;
-    let mut wire = reply.wire(reuse);
+    let mut wire = reuse.wire(&reply);
     // A message must not be kept in memory for a client that does not read.
     drop(reply);
     let stream = &mut socket.stream;

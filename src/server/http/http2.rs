@@ -3,12 +3,11 @@
 //! hyper has a task for each request, and drops it when the client cancels the
 //! request. So there is nothing to watch while a poll waits.
 use std::convert::Infallible;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body_util::Full;
@@ -21,10 +20,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::select;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 use super::body::{read_body, take};
-use super::open::{ON_ITS_WAY, Open};
+use super::lifetime::Lifetime;
+use super::open::Open;
 use super::streams::{Activity, Outgoing, Stream, Streams};
 use crate::server::app::App;
 use crate::server::config::Limits;
@@ -39,9 +39,6 @@ const WINDOW: u32 = (1 << 16) - 1;
 /// How many bodies of the largest size may be held for a connection while their
 /// sessions are unknown.
 const BODIES: usize = 2;
-
-/// A time that does not come.
-const NEVER: Duration = Duration::from_secs(1 << 30);
 
 /// Serves a connection until its end.
 pub(crate) async fn serve<S>(stream: S, peer: Peer, open: Open)
@@ -60,63 +57,30 @@ where
     });
     let mut connection =
         pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
-    // Connections that exist when the drain begins are told so at once, later
-    // ones at its end. Clients told earlier would return to this server.
-    let mut end = pin!(async {
-        if let Some(end) = app.drain.end() {
-            sleep_until(end).await;
-        } else {
-            poll_fn(|_| match app.drain.end() {
-                Some(_) => Poll::Ready(()),
-                None => Poll::Pending,
-            })
-            .await;
-        }
-    });
-    // Since when the client knows that no other request is taken.
-    let mut told = None;
-    // Whether another wants its place.
-    let mut is_asked = false;
-    let mut is_new = true;
+    let mut end = pin!(app.drain.farewell());
+    let mut lifetime = Lifetime::new(limits, &app.drain);
     loop {
         let activity = streams.activity();
-        let deadline = match (activity, told) {
-            (Activity::Waiting, _) => Instant::now() + NEVER,
-            (Activity::Writing(since), _) => since + limits.write_time,
-            (Activity::Idle(since), told) if is_asked => {
-                told.map_or(since, |told| since.max(told)) + ON_ITS_WAY
-            }
-            // A client that has sent nothing yet gets the time of a head to
-            // begin.
-            (Activity::Idle(since), None) if is_new => since + limits.header_time,
-            (Activity::Idle(since), None) => since + limits.idle_time,
-            (Activity::Idle(since), Some(told)) => {
-                let until = since.max(told) + limits.header_time;
-                let last = app.drain.last_request(since).filter(|_| !is_new);
-                last.map_or(until, |last| last.min(until))
-            }
-        };
-        let is_idle = matches!(activity, Activity::Idle(_));
-        is_new &= is_idle;
-        is_asked &= is_idle;
+        let deadline = lifetime.deadline(activity);
         // In this order, so that a request that has arrived is served.
         select! {
             biased;
             _ = connection.as_mut() => return,
             () = streams.changed.notified() => continue,
-            () = app.crowded.notified(), if is_idle && !is_asked => {
-                is_asked = true;
+            () = app.crowded.notified(), if lifetime.may_leave(activity) => {
+                lifetime.ask();
                 continue;
             }
-            () = &mut end, if told.is_none() => {}
+            () = &mut end, if !lifetime.is_told() => {}
             () = sleep_until(deadline) => {
-                if told.is_some() || !is_idle {
+                let is_idle = matches!(activity, Activity::Idle(_));
+                if lifetime.is_told() || !is_idle {
                     return;
                 }
             }
         }
         connection.as_mut().graceful_shutdown();
-        told = Some(Instant::now());
+        lifetime.tell();
     }
 }
 

@@ -2,8 +2,10 @@
 mod body;
 pub(crate) mod http1;
 pub(crate) mod http2;
+mod lifetime;
 pub(crate) mod open;
 pub(crate) mod park;
 #[cfg(test)]
 mod park_tests;
 mod streams;
+mod wire;

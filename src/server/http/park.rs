@@ -37,8 +37,8 @@ struct Handover {
     flushed: AtomicBool,
 }
 
-/// The stream as hyper sees it.
-struct Stream<S> {
+/// The stream as hyper sees it: it notes what hyper has flushed.
+struct Tapped<S> {
     socket: Socket<S>,
     handover: Arc<Handover>,
 }
@@ -57,7 +57,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let handover = Arc::new(Handover::default());
-    let stream = Stream {
+    let stream = Tapped {
         socket,
         handover: handover.clone(),
     };
@@ -118,7 +118,7 @@ async fn park(
     pending().await
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Tapped<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -135,7 +135,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

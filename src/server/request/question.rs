@@ -17,7 +17,7 @@ pub(crate) struct Question {
 }
 
 #[derive(Deserialize)]
-struct Body<'a> {
+struct Fields<'a> {
     #[serde(default)]
     channels: Vec<Arc<str>>,
     /// Any JSON.
@@ -44,7 +44,7 @@ impl Question {
         }
         // The whole value, because skipped input is not checked.
         let body = std::str::from_utf8(body).map_err(|_| "the body must be UTF-8")?;
-        let body: Body<'_> = serde_json::from_str(body)
+        let body: Fields<'_> = serde_json::from_str(body)
             .map_err(|_| "the body must be JSON, its channels a list of strings")?;
         if body.channels.len() > limits.channels {
             return Err("too many channels");

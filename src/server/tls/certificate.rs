@@ -30,7 +30,7 @@ pub(crate) struct Certificate {
 }
 
 /// The facts about a certificate that are reported.
-struct Known<'a> {
+struct Facts<'a> {
     ends: Duration,
     /// The public key with its kind, as it is written.
     key: &'a [u8],
@@ -56,7 +56,7 @@ pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String
         let error = PemError::NoItemsFound;
         return Err(unreadable(&certificate_name, "CERTIFICATE", &error));
     };
-    let Known { ends, key: public } =
+    let Facts { ends, key: public } =
         know(first).map_err(|error| format!("{certificate_name}: {error}"))?;
     let pem = read_pem(key, &key_name)?;
     // In both forms that openssl writes.
@@ -126,7 +126,7 @@ fn unreadable(name: &str, label: &str, error: &PemError) -> String {
 }
 
 /// Reads a certificate of any version (RFC 5280, section 4.1).
-fn know(certificate: &[u8]) -> der::Result<Known<'_>> {
+fn know(certificate: &[u8]) -> der::Result<Facts<'_>> {
     let mut reader = SliceReader::new(certificate)?;
     reader.sequence(|certificate| {
         let known = certificate.sequence(|fields| {
@@ -143,7 +143,7 @@ fn know(certificate: &[u8]) -> der::Result<Known<'_>> {
             let _subject = fields.tlv_bytes()?;
             let key = fields.tlv_bytes()?;
             rest(fields)?;
-            Ok::<_, der::Error>(Known { ends, key })
+            Ok::<_, der::Error>(Facts { ends, key })
         })?;
         rest(certificate)?;
         Ok::<_, der::Error>(known)

@@ -1,0 +1,104 @@
+//! How long a connection of HTTP/2 stays open.
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::open::ON_ITS_WAY;
+use super::streams::Activity;
+use crate::server::config::Limits;
+use crate::server::drain::Drain;
+
+/// A time that does not come.
+const NEVER: Duration = Duration::from_secs(1 << 30);
+
+/// How long a connection may stay as it is.
+#[derive(Debug)]
+pub(super) struct Lifetime<'a> {
+    limits: &'a Limits,
+    drain: &'a Drain,
+    idle: Idle,
+    /// Since when the client knows that no other request is taken.
+    told: Option<Instant>,
+}
+
+/// A connection without a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Idle {
+    /// It has had no request yet.
+    New,
+    /// It has had requests.
+    Kept,
+    /// Another connection wants its place.
+    Crowded,
+}
+
+impl<'a> Lifetime<'a> {
+    /// A connection that begins.
+    pub(super) fn new(limits: &'a Limits, drain: &'a Drain) -> Self {
+        Self {
+            limits,
+            drain,
+            idle: Idle::New,
+            told: None,
+        }
+    }
+
+    /// Until when the connection may stay as it is.
+    pub(super) fn deadline(&mut self, activity: Activity) -> Instant {
+        if !matches!(activity, Activity::Idle(_)) {
+            self.idle = Idle::Kept;
+        }
+        match activity {
+            Activity::Waiting => Instant::now() + NEVER,
+            Activity::Writing(since) => since + self.limits.write_time,
+            Activity::Idle(since) => match self.told {
+                None => since + self.idle_time(),
+                Some(told) => self.last_request(since, told),
+            },
+        }
+    }
+
+    /// Whether another connection may ask for the place of this one.
+    pub(super) fn may_leave(&self, activity: Activity) -> bool {
+        matches!(activity, Activity::Idle(_)) && self.idle != Idle::Crowded
+    }
+
+    /// Another connection asks for the place.
+    pub(super) fn ask(&mut self) {
+        self.idle = Idle::Crowded;
+    }
+
+    /// The client has been told that no other request is taken.
+    pub(super) fn tell(&mut self) {
+        self.told = Some(Instant::now());
+    }
+
+    /// Whether it has been told so.
+    pub(super) fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    fn idle_time(&self) -> Duration {
+        match self.idle {
+            // A client that has sent nothing yet gets the time of a head to
+            // begin.
+            Idle::New => self.limits.header_time,
+            Idle::Kept => self.limits.idle_time,
+            Idle::Crowded => ON_ITS_WAY,
+        }
+    }
+
+    /// Until when a request may arrive that was sent before the client was
+    /// told.
+    fn last_request(&self, since: Instant, told: Instant) -> Instant {
+        let until = since.max(told) + self.limits.header_time;
+        match self.idle {
+            Idle::New => until,
+            Idle::Kept => {
+                let last = self.drain.last_request(since);
+                last.map_or(until, |last| last.min(until))
+            }
+            Idle::Crowded => since.max(told) + ON_ITS_WAY,
+        }
+    }
+}
