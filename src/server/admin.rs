@@ -17,12 +17,12 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::app::App;
-use super::sockets::listen::Listener;
+use super::sockets::Listener;
+use super::sockets::acceptor::{Accepted, Acceptor};
 
 /// How many connections may be open. The oldest one makes room for another.
 const CONNECTIONS: usize = 32;
@@ -49,30 +49,14 @@ pub(super) fn listen(
     listener: Listener,
     app: Arc<App>,
 ) -> io::Result<tokio::task::JoinHandle<()>> {
-    Ok(match listener {
-        Listener::Tcp(listener) => {
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener)?;
-            let accept = async move || Ok(listener.accept().await?.0);
-            tokio::spawn(accept_all(accept, app))
-        }
-        Listener::Unix(listener) => {
-            listener.set_nonblocking(true)?;
-            let listener = UnixListener::from_std(listener)?;
-            let accept = async move || Ok(listener.accept().await?.0);
-            tokio::spawn(accept_all(accept, app))
-        }
-    })
+    let acceptor = Acceptor::new(listener)?;
+    Ok(tokio::spawn(accept_all(acceptor, app)))
 }
 
-async fn accept_all<S, F>(accept: F, app: Arc<App>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: AsyncFn() -> io::Result<S>,
-{
+async fn accept_all(acceptor: Acceptor, app: Arc<App>) {
     let mut open = VecDeque::new();
     loop {
-        let Ok(stream) = accept().await else {
+        let Ok(accepted) = acceptor.accept().await else {
             sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -82,19 +66,23 @@ where
             open.pop_front().inspect(AbortHandle::abort);
         }
         let app = app.clone();
-        let task = tokio::spawn(async move {
-            let service = service_fn(async |request| {
-                Ok::<_, Infallible>(answer(&request, &app).await)
-            });
-            let connection = Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIME)
-                .serve_connection(TokioIo::new(stream), service);
-            // The result does not matter, because the administrator sees it.
-            let _ = timeout(TIME, connection).await;
-        });
+        let task = match accepted {
+            Accepted::Tcp(stream, _) => tokio::spawn(serve(stream, app)),
+            Accepted::Unix(stream) => tokio::spawn(serve(stream, app)),
+        };
         open.push_back(task.abort_handle());
     }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, app: Arc<App>) {
+    let service =
+        service_fn(async |request| Ok::<_, Infallible>(answer(&request, &app).await));
+    let connection = Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .serve_connection(TokioIo::new(stream), service);
+    // The result does not matter, because the administrator sees it.
+    let _ = timeout(TIME, connection).await;
 }
 
 async fn answer(request: &Request<Incoming>, app: &Arc<App>) -> Response<Full<Bytes>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::run::{Stop, run};
-use super::sockets::listen::Listener;
+use super::sockets::Listener;
 use super::trytond::Trytond;
 use crate::registry::Process;
 use crate::sync::{Mutex, lock};

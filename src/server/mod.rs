@@ -29,7 +29,8 @@ mod wait;
 pub use config::{Config, Limits};
 pub use handle::Server;
 pub use run::{Stop, run};
-pub use sockets::listen::{Address, Listener, inherited, raise_descriptor_limit};
-pub use sockets::systemd::{notify_ready, notify_stopping};
+pub use sockets::{
+    Address, Listener, inherited, notify_ready, notify_stopping, raise_descriptor_limit,
+};
 pub use tls::Tls;
 pub use trytond::{Answered, Asked, Check, Session, Trytond};

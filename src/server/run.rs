@@ -12,8 +12,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use super::admin;
 use super::app::App;
 use super::config::Config;
+use super::sockets::Listener;
 use super::sockets::accept::Accept;
-use super::sockets::listen::Listener;
 use super::trytond::Trytond;
 use crate::registry::Process;
 

@@ -4,16 +4,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
 use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::handshake::serve_tls;
-use super::listen::Listener;
+use super::acceptor::{Accepted, Acceptor};
+use super::handshake::handshake;
+use super::listener::Listener;
 use crate::server::app::App;
-use crate::server::http::http1::serve;
+use crate::server::http::http1;
 use crate::server::http::open::Open;
 use crate::server::request::address::Peer;
 
@@ -46,53 +46,37 @@ impl Accept {
         listener: Listener,
         tasks: &mut JoinSet<()>,
     ) -> io::Result<()> {
-        match listener {
-            Listener::Tcp(listener) => {
-                listener.set_nonblocking(true)?;
-                let listener = TcpListener::from_std(listener)?;
-                tasks.spawn(self.tcp(listener));
-            }
-            Listener::Unix(listener) => {
-                listener.set_nonblocking(true)?;
-                let listener = UnixListener::from_std(listener)?;
-                tasks.spawn(self.unix(listener));
-            }
-        }
+        tasks.spawn(self.run(Acceptor::new(listener)?));
         Ok(())
     }
 
-    async fn tcp(mut self, listener: TcpListener) {
-        while let Some(((stream, address), open)) =
-            self.next(|| listener.accept()).await
-        {
+    async fn run(mut self, acceptor: Acceptor) {
+        while let Some((accepted, open)) = self.next(&acceptor).await {
+            let (stream, peer) = match accepted {
+                Accepted::Tcp(stream, address) => (stream, Peer::Host(address)),
+                Accepted::Unix(stream) => {
+                    tokio::spawn(http1::serve(stream, Peer::Local, open));
+                    continue;
+                }
+            };
             // Without it an answer waits for the client's acknowledgement of
             // the one before. A socket that refuses works as well.
             let _ = stream.set_nodelay(true);
-            let peer = Peer::Host(address.ip());
             match &self.app.config.tls {
-                None => tokio::spawn(serve(stream, peer, open)),
+                None => tokio::spawn(http1::serve(stream, peer, open)),
                 Some(tls) => {
-                    tokio::spawn(serve_tls(stream, tls.acceptor(), peer, open))
+                    tokio::spawn(handshake(stream, tls.acceptor(), peer, open))
                 }
             };
         }
     }
 
-    async fn unix(mut self, listener: UnixListener) {
-        while let Some(((stream, _), open)) = self.next(|| listener.accept()).await {
-            tokio::spawn(serve(stream, Peer::Local, open));
-        }
-    }
-
     /// The next connection, or none when it is over.
-    async fn next<S, F>(&mut self, accept: impl Fn() -> F) -> Option<(S, Open)>
-    where
-        F: Future<Output = io::Result<S>>,
-    {
+    async fn next(&mut self, acceptor: &Acceptor) -> Option<(Accepted, Open)> {
         loop {
             let next = async {
                 let place = place(&self.app, &self.places).await;
-                (accept().await, place)
+                (acceptor.accept().await, place)
             };
             // In this order, so that a client that connected before the end is
             // served.
@@ -102,7 +86,7 @@ impl Accept {
                 _ = self.over.changed() => return None,
             };
             match accepted {
-                Ok(stream) => return Some((stream, Open::new(&self.app, place))),
+                Ok(accepted) => return Some((accepted, Open::new(&self.app, place))),
                 Err(_) if self.over.has_changed().is_err() => return None,
                 Err(error) => failed(&error).await,
             }

@@ -12,7 +12,7 @@ use crate::server::request::address::Peer;
 use crate::server::tls::HTTP_2;
 
 /// Begins a connection with TLS, and has it served as the client wants it.
-pub(crate) async fn serve_tls<S>(
+pub(super) async fn handshake<S>(
     stream: S,
     acceptor: TlsAcceptor,
     peer: Peer,

@@ -1,0 +1,91 @@
+//! A socket that listens.
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// How many clients may wait to be accepted, because all connect at once after
+/// a restart. The kernel's own limit holds as well.
+const BACKLOG: i32 = 16 * 1024;
+
+/// How often, and how many times, a silent client is probed before its
+/// connection counts as lost.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 6;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// One of the network.
+    Tcp(TcpListener),
+    /// One of the file system.
+    Unix(UnixListener),
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "{address}"),
+                Err(_) => f.write_str("a closed socket"),
+            },
+            Self::Unix(listener) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|name| name.as_pathname());
+                match path {
+                    Some(path) => write!(f, "unix:{}", path.display()),
+                    None => f.write_str("unix:"),
+                }
+            }
+        }
+    }
+}
+
+impl Listener {
+    fn socket(&self) -> SockRef<'_> {
+        match self {
+            Self::Tcp(listener) => listener.into(),
+            Self::Unix(listener) => listener.into(),
+        }
+    }
+
+    /// Makes sure that the socket listens, because no connection ever comes
+    /// from a socket that does not listen.
+    pub(super) fn check(&self) -> io::Result<()> {
+        if self.socket().is_listener()? {
+            Ok(())
+        } else {
+            let kind = io::ErrorKind::InvalidInput;
+            Err(io::Error::new(kind, format!("{self:?} does not listen")))
+        }
+    }
+
+    /// Has the system probe the clients that were silent for `idle`. So a
+    /// firewall in between does not forget their connections, and lost
+    /// connections are noticed. The sockets of clients inherit the setting from
+    /// this one.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn set_keep_alive(&self, idle: Duration) -> io::Result<()> {
+        if let Self::Unix(_) = self {
+            return Ok(());
+        }
+        if idle.is_zero() {
+            return self.socket().set_keepalive(false);
+        }
+        let probes = TcpKeepalive::new()
+            .with_time(idle)
+            .with_interval(idle.min(PROBE_EVERY))
+            .with_retries(PROBES);
+        self.socket().set_tcp_keepalive(&probes)
+    }
+
+    pub(super) fn set_backlog(&self) -> io::Result<()> {
+        self.socket().listen(BACKLOG)
+    }
+}
