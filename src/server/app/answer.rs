@@ -2,8 +2,8 @@
 use hyper::StatusCode;
 
 use super::App;
-use crate::server::polls::database::Registration;
 use crate::server::polls::outcome::Outcome;
+use crate::server::polls::registration::Registration;
 use crate::server::request::cors::Browser;
 use crate::server::request::reply::{Body, Reply};
 

@@ -5,7 +5,7 @@ use tokio::io::AsyncRead;
 
 use super::{Answer, App};
 use crate::server::metrics::Counted;
-use crate::server::polls::database::Registration;
+use crate::server::polls::registration::Registration;
 use crate::server::request::cors::Browser;
 use crate::server::request::refusal::Refusal;
 use crate::server::request::reply::Body;

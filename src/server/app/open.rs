@@ -8,7 +8,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::{Answer, App};
 use crate::poll::Poll;
-use crate::server::polls::database::Registration;
+use crate::server::polls::registration::Registration;
 use crate::server::request::address::Peer;
 use crate::server::request::cors::Browser;
 use crate::server::request::question::Question;
@@ -59,10 +59,8 @@ impl App {
         let database = self.databases.get(&session.database);
         let user = session.user;
         drop(session);
-        let register = |Question { poll, last }: Question| {
-            database
-                .clone()
-                .register(user, poll, last, self.databases.now())
+        let register = |question| {
+            Registration::new(database.clone(), user, question, self.databases.now())
         };
         let Some(permit) = permit else {
             let register = || register(question.clone());

@@ -6,3 +6,4 @@ pub(crate) mod clients;
 pub(crate) mod database;
 pub(crate) mod outcome;
 mod places;
+pub(crate) mod registration;
