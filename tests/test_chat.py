@@ -145,7 +145,7 @@ def test_name_that_is_no_chat_is_dropped(serve, kind):
             channel, message = client.poll(client.channel, *names)
             assert (channel, message['type']) == (client.channel, 'end')
         assert rooms.follows(client, room) == [room]
-        for trace in ['Traceback', 'can not be checked']:
+        for trace in ['Traceback', 'cannot be checked']:
             assert trace not in bus.log, bus.log
 
 
@@ -171,7 +171,7 @@ def test_chat_is_not_followed_while_access_can_not_be_checked(
         publish(rooms.database, room, {'type': 'secret'})
         channel, message = client.poll(room)
         assert (channel, message['type']) == (room, 'secret')
-        assert bus.log.count('can not be checked') == 1
+        assert bus.log.count('cannot be checked') == 1
 
 
 @needs_chat
@@ -183,7 +183,7 @@ def test_poll_is_held_until_access_can_be_checked(serve, postgresql):
             wire.execute('ALTER TABLE fastbus_room RENAME TO away')
             publish(rooms.database, room, {'type': 'x'})
             poll = executor.submit(client.poll, room)
-            wait_until(lambda: 'can not be checked' in bus.log)
+            wait_until(lambda: 'cannot be checked' in bus.log)
             assert not poll.done()
             wire.execute('ALTER TABLE away RENAME TO fastbus_room')
             channel, _ = poll.result(60)

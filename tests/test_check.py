@@ -281,7 +281,7 @@ def test_certificate_that_can_not_be_used(check, tmp_path):
     done = check(sections=sections, ssl=False)
     assert 'certificate:' not in done.stdout
     key.unlink()
-    failed(check(sections=sections), 'certificate', f"'{key}' can not be read")
+    failed(check(sections=sections), 'certificate', f"'{key}' cannot be read")
     del sections['ssl']['certificate']
     failed(check(sections=sections), 'configuration', '[ssl] certificate')
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.one_series
         ('enable_threads = true\np = 100\n', 'ok', '100 threads'),
         ('processes = 10\nthreads = 20\n', 'ok', '200 threads'),
         ('gevent = 1000\n', 'ok', 'gevent'),
-        ('threads = many\n', 'failed', 'can not be read'),
+        ('threads = many\n', 'failed', 'cannot be read'),
         ('master = true\n[other]\nthreads = 200\n', 'failed', 'neither'),
         ])
 def test_threads_are_counted(tmp_path, capsys, text, status, words):

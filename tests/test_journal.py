@@ -621,7 +621,7 @@ def test_bus_server_does_not_start_without_the_rights(
 
     assert process.returncode == 1
     assert process.stderr.endswith(
-        f"trytond-bus: error: the journal of the bus on '{database}' can not "
+        f"trytond-bus: error: the journal of the bus on '{database}' cannot "
         f"be used: the role may not make the table {TABLE}; have the owner "
         "of the database run what 'trytond-bus --journal-sql' prints\n")
 

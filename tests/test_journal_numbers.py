@@ -256,7 +256,7 @@ def test_request_that_postgresql_refuses_answers_that_poll_only(
         got, = drain(database, ['c', 'refused'], 1, first)
     assert got['message_id'] in sent
     assert any(
-        "can not read the journal for the channels ['" in message
+        "cannot read the journal for the channels ['" in message
         for message in caplog.messages), caplog.messages
     assert not any("has no connection" in m for m in caplog.messages)
     assert ids(drain(database, ['c'], 1, first)) == sent[:1]

@@ -59,7 +59,7 @@ def test_role_that_may_not_drop_the_journal_is_told_so(
     publish(database, 'c', {})
     process = bus_server(limited, '-d', database, '--journal-drop')
     assert process.returncode == 1
-    assert "can not be removed: must be owner of table" in process.stderr
+    assert "cannot be removed: must be owner of table" in process.stderr
     assert rows(postgresql, database)
 
 

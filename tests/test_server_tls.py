@@ -201,7 +201,7 @@ def test_kind_of_key_that_is_not_served_is_named(tmp_path, kind, named):
     path, key = tmp_path / 'made.pem', tmp_path / 'made.key'
     with pytest.raises(ValueError) as raised:
         check_certificate(path, key)
-    assert f"the private key '{key}' can not be used" in str(raised.value)
+    assert f"the private key '{key}' cannot be used" in str(raised.value)
     assert f"the certificate '{path}' has {named}: " in str(raised.value)
 
 
@@ -261,7 +261,7 @@ def test_certificate_that_can_not_be_used_is_named(
     missing = tmp_path / 'missing.pem'
     for options, bus, *words in [
             ({'certificate': missing, 'privatekey': key}, {},
-                f"'{missing}' can not be read"),
+                f"'{missing}' cannot be read"),
             ({'certificate': path, 'privatekey': other_key}, {},
                 f"'{other_key}' is not that of", f"'{path}'"),
             ({'certificate': path, 'privatekey': encrypted}, {},

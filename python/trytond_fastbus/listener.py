@@ -276,7 +276,7 @@ class Listener:
             self._close()
         except Exception:
             logger.exception(
-                "bus listener on '%s' can not close its connection",
+                "bus listener on '%s' cannot close its connection",
                 self._name)
         self._is_rung = False
         if isinstance(error, source.Dropped):
@@ -301,7 +301,7 @@ class Listener:
                     else error)
         else:
             logger.info(
-                "bus listener on '%s' can not connect: %s", self._name, text)
+                "bus listener on '%s' cannot connect: %s", self._name, text)
         if self._ends():
             return
         lost = sum(other.is_lost() for other in self._loop.waiters())

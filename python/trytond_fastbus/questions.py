@@ -73,7 +73,7 @@ class Questions:
                 access.load(database)
             except Exception:
                 logger.exception(
-                    "the modules of '%s' can not be loaded", database)
+                    "the modules of '%s' cannot be loaded", database)
 
     def _start(self):
         "Start one more thread"

@@ -137,7 +137,7 @@ class Replay:
             # The query is refused. This poll gets the messages that are in
             # memory.
             logger.error(
-                "bus listener on '%s' can not read the journal for the "
+                "bus listener on '%s' cannot read the journal for the "
                 "channels %r: %s", self._name, channels, str(error).strip())
             row = None
         if reason := self._bus.answer(key, row):

@@ -114,7 +114,7 @@ def bus_class():
         except Exception as error:
             # A module may raise anything when it is imported.
             raise settings.Invalid([settings.problem(
-                        'class', 'bus', name, "can not be imported: %s: %s" % (
+                        'class', 'bus', name, "cannot be imported: %s: %s" % (
                             type(error).__name__, error))]) from error
         if isinstance(configured, type) and issubclass(configured, Bus):
             return configured

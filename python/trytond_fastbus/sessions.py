@@ -103,7 +103,7 @@ class Sessions:
         self._failures[database] = now
         if database is None:
             logger.warning(
-                "databases can not be looked for: %s", str(error).strip())
+                "databases cannot be looked for: %s", str(error).strip())
         else:
             logger.warning(
                 "session check on '%s' failed: %s",

@@ -264,7 +264,7 @@ fn files_that_can_not_be_used_are_named() {
     std::fs::remove_file(&good.certificate).expect("it is there");
     let error = good.read().expect_err("it is missing");
     assert!(
-        error.contains("certificate.pem' can not be read"),
+        error.contains("certificate.pem' cannot be read"),
         "{error}"
     );
     // Both may be in one file.

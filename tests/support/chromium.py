@@ -152,7 +152,7 @@ class Page:
                 f'({field}.focus(), {field}.select(), true)')
             self.send('Input.insertText', text=text)
             return self.evaluate(f'{field}.value') == text
-        wait_until(typed, message=f"can not type into {selector}")
+        wait_until(typed, message=f"cannot type into {selector}")
 
     def click(self, selector):
         "Click on the element, once it can be seen"

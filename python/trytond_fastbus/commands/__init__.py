@@ -75,7 +75,7 @@ def _configure_log(options):
         commandline.config_log(options)
     except Exception as error:
         # The file may name any class, which may raise anything.
-        raise Failure("--logconf %s can not be used: %s" % (
+        raise Failure("--logconf %s cannot be used: %s" % (
                 options.logconf, _in_words(error))) from error
     if not options.verbose and not options.logconf:
         if 'TRYTOND_LOGGING_LEVEL' not in os.environ:

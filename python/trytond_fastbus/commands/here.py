@@ -43,7 +43,7 @@ def configuration(report, unread, is_strict):
     "Return the options of the bus server, None if they can't be used"
     thing = 'configuration'
     if unread:
-        report.failed(thing, "it can not be read: %s" % unread)
+        report.failed(thing, "it cannot be read: %s" % unread)
         return None
     files = ', '.join(sources.paths())
     variables = ', '.join(sorted(

@@ -40,7 +40,7 @@ def run(options):
         raise
     except Exception as error:
         # For example, the database is not Tryton's.
-        logger.debug("the notification can not be sent", exc_info=True)
+        logger.debug("the notification cannot be sent", exc_info=True)
         raise Failure(in_a_line(error)) from error
     return 0
 

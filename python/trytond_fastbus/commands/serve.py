@@ -40,7 +40,7 @@ def _drop_journals(options):
             found = journal.drop(name)
         except Exception as error:
             print(
-                "%s: error: the journal of '%s' can not be removed: %s" % (
+                "%s: error: the journal of '%s' cannot be removed: %s" % (
                     options.parser.prog, name, in_a_line(error)),
                 file=sys.stderr)
             status = 1

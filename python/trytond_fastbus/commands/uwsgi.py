@@ -19,7 +19,7 @@ def look(report, path):
             or options.get('p') or 1)
         threads = int(options.get('threads') or 1)
     except (OSError, ValueError, configparser.Error) as error:
-        report.failed(thing, "%s can not be read: %s" % (
+        report.failed(thing, "%s cannot be read: %s" % (
                 path, ' '.join(str(error).split())))
         return
     if options.get('gevent') or options.get('gevent-loop'):

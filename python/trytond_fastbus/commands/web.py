@@ -119,7 +119,7 @@ def _reason(error):
             "http, or only https?")
     if isinstance(error, http.client.HTTPException):
         return "what answers there does not speak HTTP: %r" % error
-    return "it can not be reached: %s" % error
+    return "it cannot be reached: %s" % error
 
 
 def own_address(url):

@@ -17,7 +17,7 @@ class Unusable(RuntimeError):
 
     def __init__(self, name, reason, remedy=None):
         super().__init__(
-            "the journal of the bus on '%s' can not be used: %s; %s" % (
+            "the journal of the bus on '%s' cannot be used: %s; %s" % (
                 name, reason, remedy or (
                     "have the owner of the database run what "
                     "'trytond-bus --journal-sql' prints")))

@@ -104,7 +104,7 @@ class _Purger:
         except Exception as error:
             deletion.put_off()
             logger.warning(
-                "can not delete old rows of the journal of the bus on '%s': "
+                "cannot delete old rows of the journal of the bus on '%s': "
                 "%s", name, str(error).strip())
 
     def _forget(self):

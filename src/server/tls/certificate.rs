@@ -73,7 +73,7 @@ pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String
         .or_else(|| p521_key::read(&key))
         .ok_or_else(|| {
             format!(
-                "{key_name} can not be used, {certificate_name} has {}: the server \
+                "{key_name} cannot be used, {certificate_name} has {}: the server \
                  needs RSA of 2048 to 4096 bits with the exponent 65537, P-256, \
                  P-384, P-521 or Ed25519. Make a key and a certificate of one of \
                  these, or have a reverse proxy speak TLS",
@@ -91,7 +91,7 @@ pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String
 
 fn read_pem(path: &Path, name: &str) -> Result<Vec<u8>, String> {
     let text = std::fs::read(path)
-        .map_err(|error| format!("{name} can not be read: {error}"))?;
+        .map_err(|error| format!("{name} cannot be read: {error}"))?;
     match &*text {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(format!(
             "{name} is a text in UTF-16: save it in ASCII or UTF-8"
@@ -169,7 +169,7 @@ fn kind(public: &[u8]) -> String {
     let Ok(key) =
         SubjectPublicKeyInfo::<AnyRef<'_>, BitStringRef<'_>>::from_der(public)
     else {
-        return "a key that can not be read".to_owned();
+        return "a key that cannot be read".to_owned();
     };
     let curve = key
         .algorithm
