@@ -159,7 +159,7 @@ def test_forwarded_address_is_that_of_the_last_proxy_or_none(
             if forwarded:
                 found.add(ask(over_unix(path), opened, *forwarded))
             assert found == {expected}, (opened, forwarded)
-        assert "is no address, check X-Forwarded-For" in server.log
+        assert "is no address: check X-Forwarded-For" in server.log
 
 
 @pytest.mark.parametrize('seconds', [0, 123])

@@ -10,10 +10,10 @@ pytestmark = pytest.mark.one_series
         # As the official image has it
         ('http-socket=0.0.0.0:8000\nplugins=python3\nenv=A=$(A)\nenv=B=$(B)\n'
             'wsgi=trytond.application:app\nprocesses=1\nthreads=4\n',
-            'warning', 'have all 4, every request waits'),
-        ('workers = 5\nthreads = 2\n', 'warning', 'all 10,'),
+            'warning', '4 of them stop all requests'),
+        ('workers = 5\nthreads = 2\n', 'warning', '10 of them'),
         ('processes = 2\n', 'failed', 'enable-threads = true'),
-        ('enable-threads\n', 'warning', 'all 1,'),
+        ('enable-threads\n', 'warning', '1 of them'),
         ('enable_threads = true\np = 100\n', 'ok', '100 threads'),
         ('processes = 10\nthreads = 20\n', 'ok', '200 threads'),
         ('gevent = 1000\n', 'ok', 'gevent'),

@@ -419,7 +419,7 @@ def test_what_leaves_the_memory_is_read_from_the_table(
     # Until even their ids take too much
     publish(database, 'd', *({'text': "x" * 1000} for _ in range(80)))
     wait_until(lambda: "cache_size" in ' '.join(caplog.messages))
-    assert f"the bus on '{database}' has forgotten " in ' '.join(
+    assert f"the bus on '{database}' has evicted " in ' '.join(
         caplog.messages)
     assert statistics(database)['evicted'] >= 20
 
@@ -590,8 +590,8 @@ def test_role_without_the_rights_is_told_what_to_run(
 
     assert alone.returncode == 0, alone.stderr
     assert "the role may not make the table" in alone.stderr
-    assert "run what 'trytond-bus --journal-sql' prints" in alone.stderr
-    assert "goes without the journal" in alone.stderr
+    assert "that 'trytond-bus --journal-sql' prints" in alone.stderr
+    assert "continues without the journal" in alone.stderr
 
     statements = tmp_path / 'journal.sql'
     statements.write_text(journal_sql(limited))
@@ -622,8 +622,9 @@ def test_bus_server_does_not_start_without_the_rights(
     assert process.returncode == 1
     assert process.stderr.endswith(
         f"trytond-bus: error: the journal of the bus on '{database}' cannot "
-        f"be used: the role may not make the table {TABLE}; have the owner "
-        "of the database run what 'trytond-bus --journal-sql' prints\n")
+        f"be used: the role may not make the table {TABLE}; let the owner "
+        "of the database run the statements that 'trytond-bus --journal-sql' "
+        "prints\n")
 
 
 def test_bus_server_starts_while_the_database_is_away(tmp_path):

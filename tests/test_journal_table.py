@@ -37,7 +37,7 @@ def test_journal_is_dropped_and_made_again(postgresql, database):
     publish(database, 'c', {})
     postgresql.execute('CREATE TABLE other (n integer)', database)
 
-    for text in ["is removed", "is not there"]:
+    for text in ["is removed", "does not exist"]:
         process = bus_server(sections, '-d', database, '--journal-drop')
         assert (process.returncode, process.stderr) == (0, '')
         assert process.stdout == f"'{database}': the journal {text}\n"

@@ -146,7 +146,7 @@ def test_gap_is_counted_and_logged(caplog, postgresql, database, waiting):
     assert len(warnings) == 2, warnings
     assert warnings[0].startswith(
         f"bus listener on '{database}' has no connection: ")
-    assert warnings[1].startswith(f"bus listener on '{database}' is back ")
+    assert warnings[1].startswith(f"bus listener on '{database}' reconnected ")
     assert warnings[1].endswith("messages of that time are lost")
     # An administrator needs no stack for a server that is gone.
     assert not any(record.exc_info for record in caplog.records)
@@ -192,7 +192,7 @@ def test_half_open_connection_is_noticed(
 
             publish_until(database, lambda: polls.results, publish=send)
         assert all(result['channel'] == 'c' for result in polls.results)
-        assert "PostgreSQL did not answer in 1 seconds" in caplog.messages
+        assert "PostgreSQL did not answer within 1 seconds" in caplog.messages
         stop_listener(database)
         backend.Database(database).close()
 

@@ -79,7 +79,7 @@ def test_message_arrives_and_certificate_is_read_anew_meanwhile(
         old, old_key = shown(server), key.read_text()
         key.write_text('nonsense')
         server.signal(signal.SIGHUP)
-        wait_until(lambda: 'stays with the certificate' in server.log)
+        wait_until(lambda: 'keeps its certificate' in server.log)
         assert f"the private key '{key}'" in server.log
         assert shown(server) == old
 
@@ -168,7 +168,7 @@ def test_certificates_are_served_as_trytond_serves_them(
                 path.write_bytes(content)
             server.signal(signal.SIGHUP)
             wait_until(functools.partial(is_shown, server, pem))
-            assert 'stays with' not in server.log
+            assert 'keeps its certificate' not in server.log
 
 
 def is_shown(server, pem):

@@ -282,7 +282,8 @@ def test_what_is_no_bus_server_is_said(answer, other):
         stat.run(Namespace(
                 admin_listen=address, interval=2, filter=''))
     assert str(raised.value) == (
-        f"what answers at {address} is not a bus server's [bus] admin_listen")
+        f"the answer of {address} is not that of a bus server: give the "
+        "address of [bus] admin_listen")
 
 
 def test_address_of_the_clients_is_none_of_administrators(
@@ -290,12 +291,12 @@ def test_address_of_the_clients_is_none_of_administrators(
     with serve() as server:
         done = run(tmp_path, '--admin-listen', f'127.0.0.1:{server.port}')
         assert done.returncode == 1
-        assert 'is not a bus server' in done.stderr
+        assert 'is not that of a bus server' in done.stderr
 
 
 @pytest.mark.parametrize('arguments, said', [
-        ([], "[bus] admin_listen is not set"),
-        (['--admin-listen', ' , '], "[bus] admin_listen is not set"),
+        ([], "set [bus] admin_listen"),
+        (['--admin-listen', ' , '], "set [bus] admin_listen"),
         (['--admin-listen', 'localhost'], "'localhost' is no address"),
         (['--admin-listen', 'a b:1'], "'a b:1' is no address"),
         (['--admin-listen', '::1:1'], "'::1:1' is no address"),

@@ -115,5 +115,6 @@ def _log(database, error):
     _logged[database] = now
     is_operational = isinstance(error, backend.DatabaseOperationalError)
     logger.warning(
-        "chats on '%s' are not followed, access cannot be checked: %s",
+        "chats on '%s' are not followed, because access cannot be checked: "
+        "%s",
         database, str(error).strip(), exc_info=not is_operational)

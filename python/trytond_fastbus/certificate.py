@@ -22,7 +22,8 @@ def warn(path, key):
         return
     if days < RENEWED:
         logger.warning(
-            "the certificate '%s' ends on %s, in %d days", path, date, days)
+            "the certificate '%s' expires on %s, in %d days: renew it",
+            path, date, days)
 
 
 def read(path, key):

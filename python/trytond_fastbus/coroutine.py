@@ -60,7 +60,7 @@ def time_limit(seconds):
         yield
         return
     import gevent
-    error = TimeoutError("no answer in %s seconds" % seconds)
+    error = TimeoutError("no answer within %s seconds" % seconds)
     with gevent.Timeout(seconds, error):
         yield
 

@@ -318,14 +318,16 @@ class Listener:
             logger.info("start listener for '%s'", self._name)
         else:
             logger.warning(
-                "bus listener on '%s' is back after %.1f seconds, messages of "
-                "that time %s", self._name, time.monotonic() - self._lost,
+                "bus listener on '%s' reconnected after %.1f seconds, "
+                "messages of that time %s",
+                self._name, time.monotonic() - self._lost,
                 "were read from the journal" if self._native.has_journal
                 else "are lost")
 
     def _forget(self, error):
         logger.warning(
-            "bus listener on '%s' ends, the database does not exist: %s",
+            "bus listener on '%s' ends, because the database does not exist: "
+            "%s",
             self._name, error)
         with self._bus._queues_lock[self._place[0]]:
             if self._bus._queues.get(self._place) is self._queue:

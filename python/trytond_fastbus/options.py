@@ -90,17 +90,17 @@ OPTIONS = [
     _text('class', 'class', None, TRYTOND,
         "class of the bus: trytond_fastbus.Bus"),
     _flag('allow_subscribe', False, BOTH,
-        "whether clients may poll; if not, they get 501 and do not ask again "
-        "until their next login"),
+        "whether clients may poll; if not, they get 501 and stop until their "
+        "next login"),
     _text('url_host', 'url', None, TRYTOND,
-        "address of the bus that clients are given, with its last slash"),
+        "address of the bus that clients are told, with its last slash"),
     _seconds('long_polling_timeout', 300, 1, DAY, BOTH,
         "time after which a poll is answered without a message"),
     _seconds('cache_timeout', 300, 1, DAY, BOTH,
         "time for which a message is retained"),
     _seconds('select_timeout', 5, 1, HOUR, BOTH,
-        "time without a notification after which the connection to "
-        "PostgreSQL is probed"),
+        "time since the last query after which the connection to PostgreSQL "
+        "is probed"),
     # The bus
     _bytes('cache_size', 64 * MB, KB, 64 * GB, BOTH,
         "limit of the retained messages of a database"),
@@ -126,16 +126,16 @@ OPTIONS = [
         "how sessions are checked: many by one query, or one by one by "
         "trytond's own function, which modules may override"),
     _text('listen', 'addresses', 'localhost:8001', SERVER,
-        "addresses that clients connect to; sockets of a service manager "
-        "take their place"),
+        "addresses that clients connect to; sockets from systemd take their "
+        "place"),
     _flag('reuse_port', False, SERVER,
         "whether other servers of the same user may listen on the same ports"),
     _text('admin_listen', 'addresses', '', SERVER,
         "addresses of the page, the metrics and the health checks; they have "
         "no authentication"),
     _seconds('keep_alive', 60, 0, 2 * HOUR, SERVER,
-        "time of silence after which the system probes a client's TCP "
-        "connection, so that no firewall in between forgets it; 0 for never"),
+        "silence after which the system probes a client's TCP connection, so "
+        "that no firewall or balancer drops it; 0 is never"),
     _count('num_proxies', None, 0, 100, SERVER,
         "number of reverse proxies that add to X-Forwarded-For; by default "
         "that of [web]"),
@@ -144,7 +144,7 @@ OPTIONS = [
     _count('threads', 0, 0, 1024, SERVER,
         "threads that serve clients; 0 is one for each core"),
     _count('session_threads', 4, 1, 64, SERVER,
-        "threads that ask trytond; databases that do not answer have others"),
+        "threads that ask trytond; up to 32 while databases do not answer"),
     _seconds('drain', 10, 0, HOUR, SERVER,
         "time over which the waiting polls are answered when the server "
         "stops"),
@@ -157,9 +157,9 @@ OPTIONS = [
     _seconds('body_timeout', 10, 1, HOUR, SERVER,
         "time in which the body of a request has to arrive"),
     _seconds('write_timeout', 30, 1, HOUR, SERVER,
-        "time in which a client has to take an answer"),
+        "time in which a client has to take each 16 KiB of an answer"),
     _seconds('idle_timeout', 75, 1, DAY, SERVER,
-        "time for which a connection may have no request"),
+        "time for which a connection without a request stays open"),
     _count('max_channels', 256, 1, 100_000, SERVER,
         "channels of a poll; above it 400"),
     _bytes('channel_size', 256, 64, 64 * KB, SERVER,
@@ -167,12 +167,13 @@ OPTIONS = [
     _count('session_polls', 100, 1, MANY, SERVER,
         "waiting polls of a user of a database; above it 429"),
     _count('max_polls', 20_000, 1, MANY, SERVER,
-        "waiting polls; those above it are held for hold_time and answered "
-        "empty"),
+        "waiting polls; a poll above it is answered at once if a message is "
+        "there, else empty after hold_time"),
     _count('max_connections', 25_000, 1, MANY, SERVER,
-        "connections; while there are this many no other is accepted"),
+        "open connections; above it no connection is accepted until one "
+        "closes"),
     _seconds('hold_time', 20, 1, HOUR, SERVER,
-        "time for which a poll is held that can't be served now"),
+        "time for which a poll is held that cannot be served now"),
     # Keys of other sections, which belong to trytond
     _text('uri', 'uri', 'sqlite://', BOTH,
         "address of the database server", section='database'),
@@ -182,7 +183,8 @@ OPTIONS = [
     _count('retry', 5, 0, 1000, BOTH,
         "times that a transaction is tried again", section='database'),
     _seconds('timeout', 30 * MINUTE, 1, 366 * DAY, BOTH,
-        "time after the last poll at which the listener of a database stops",
+        "time after the last poll after which the listener of a database "
+        "stops",
         section='database'),
     _seconds('max_age', 30 * DAY, 1, 36600 * DAY, BOTH,
         "age at which a session expires", section='session'),

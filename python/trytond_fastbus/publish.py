@@ -14,7 +14,7 @@ def send(bus, transaction, channel, message):
     limit = settings.message_size()
     if len(payload) > limit:
         raise ValueError(
-            "the message takes %d bytes, [bus] message_size allows %d"
+            "the message takes %d bytes, but [bus] message_size allows only %d"
             % (len(payload), limit))
     database, connection = transaction.database, transaction.connection
     if _write(bus, transaction, channel, message):

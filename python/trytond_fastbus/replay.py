@@ -120,7 +120,7 @@ class Replay:
         if until == NUMBER_MAX and (back := self._bus.end_rewind()):
             logger.warning(
                 "the journal of the bus on '%s' went back from number %d to "
-                "%d: all of it was read", self._name, *back)
+                "%d, so all of it was read", self._name, *back)
 
     def _ask(self, function, *args):
         with self._limit():
@@ -172,7 +172,7 @@ class Replay:
         "Continue without the journal for a while"
         if not self._retry_at:
             logger.error(
-                "bus listener on '%s' goes without the journal: %s",
+                "bus listener on '%s' continues without the journal: %s",
                 self._name, error)
         self._retry_at = time.monotonic() + RETRY
         self._bus.use_journal(False)
@@ -200,9 +200,10 @@ class Replay:
         evicted, self._evicted = self._evicted, self._bus.evicted
         if evicted < self._evicted:
             logger.warning(
-                "the bus on '%s' has forgotten %d messages before "
-                "[bus] journal_timeout, for [bus] cache_size: who comes back "
-                "late may miss some", self._name, self._evicted - evicted)
+                "the bus on '%s' has evicted %d messages before [bus] "
+                "journal_timeout, and a client that returns late may miss "
+                "some: raise [bus] cache_size",
+                self._name, self._evicted - evicted)
 
 
 def put(database, bus, notifications):

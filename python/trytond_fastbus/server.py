@@ -43,9 +43,8 @@ def serve(databases=(), listen=None, admin_listen=None):
     bus = bus_class()
     if not settings.journal() and not backend.Database().has_channel():
         raise RuntimeError(
-            "the database backend '%s' has no channels, by which messages "
-            "reach the bus server: it needs PostgreSQL, or [bus] journal = "
-            "True" % backend.name)
+            "on the database backend '%s', messages reach the bus server only "
+            "with the journal: set [bus] journal = True" % backend.name)
     if listen is not None:
         options['listen'] = settings.addresses(listen)
     if admin_listen is not None:
@@ -124,13 +123,13 @@ def bus_class():
 def _warn(options, server, databases):
     if not options['allow_subscribe']:
         logger.warning(
-            "[bus] allow_subscribe is off: clients are told that there is no "
-            "bus, and do not ask again until their next login")
+            "[bus] allow_subscribe is off, so clients get 501 and stop until "
+            "their next login: set it to True")
     needed = settings.descriptors(options, len(databases))
     if server.descriptors < needed:
         logger.warning(
-            "this process may open %d files, [bus] max_connections and %d "
-            "databases need %d: raise the limit (LimitNOFILE of systemd, "
+            "this process may open %d files, but [bus] max_connections and "
+            "%d databases need %d: raise the limit (LimitNOFILE of systemd, "
             "ulimit -n)", server.descriptors, len(databases), needed)
 
 
@@ -169,7 +168,9 @@ def _reload(server, ssl):
             certificate.warn(*ssl)
         else:
             logger.warning(
-                "bus server speaks no TLS: there is no certificate to read")
+                "bus server has no certificate to read again, because it does "
+                "not speak TLS")
     except ValueError as error:
         logger.error(
-            "bus server stays with the certificate it has: %s", error)
+            "bus server keeps its certificate, because the new one cannot be "
+            "used: %s", error)

@@ -26,9 +26,9 @@ USER_MAX = 2 ** 31 - 1
 LOG_EVERY = 60
 
 NO_ADDRESS = (
-    "'%s' is no address, check X-Forwarded-For and [bus] num_proxies")
+    "'%s' is no address: check X-Forwarded-For and [bus] num_proxies")
 OTHER_ADDRESS = (
-    "it was opened from '%s', check X-Forwarded-For and [bus] num_proxies")
+    "it was opened from '%s': check X-Forwarded-For and [bus] num_proxies")
 
 
 class Sessions:
@@ -103,7 +103,7 @@ class Sessions:
         self._failures[database] = now
         if database is None:
             logger.warning(
-                "databases cannot be looked for: %s", str(error).strip())
+                "databases cannot be looked up: %s", str(error).strip())
         else:
             logger.warning(
                 "session check on '%s' failed: %s",

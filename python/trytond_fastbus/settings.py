@@ -198,8 +198,8 @@ session_check = functools.partial(used, 'session_check')
 
 
 def check_access(default):
-    """Whether a user gets only the chats of records that he may read; always
-    False in a series without chats"""
+    """Whether a user gets only the chats of records that the user may read;
+    always False in a series without chats"""
     return used('check_access', default=default) and has_chat()
 
 
@@ -261,8 +261,8 @@ def ssl():
         return None
     if not certificate:
         raise Invalid([
-                "%s: [ssl] certificate names no file: trytond-bus needs it "
-                "for TLS, or [bus] ssl = False" % sources.origin(
+                "%s: [ssl] certificate names no file: set it for TLS, or set "
+                "[bus] ssl = False" % sources.origin(
                     'ssl', 'privatekey', config.get('ssl', 'privatekey'))])
     # As for trytond, the key may be in the same file.
     return certificate, privatekey or certificate

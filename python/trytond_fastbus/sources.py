@@ -72,7 +72,7 @@ def values():
             try:
                 parser.read_file(file, path)
             except UnicodeDecodeError as error:
-                raise ValueError("%s: it is no text in %s: %s" % (
+                raise ValueError("%s: it is not a text in %s: %s" % (
                         path, file.encoding, error.reason)) from error
         for section in parser.sections():
             for key, text in parser[section].items():

@@ -21,10 +21,10 @@ NAMES = {
     "messages of the bus (the default)",
     'check': "verify a configuration, from the database to the clients",
     'notify': "send a notification to a user or to one client",
-    'stat': "show the state of a bus server that runs",
+    'stat': "show the state of a running bus server",
     'examples': "list the examples for nginx, systemd and others, or write "
     "them into a directory",
-    'tail': "show the messages that pass on the bus of a database",
+    'tail': "show the messages on the bus of a database as they arrive",
     }
 
 # The commands that need no backend and no database
@@ -148,12 +148,13 @@ def _add_database(parser, is_required):
         '-d', '--database', dest='database', metavar='DATABASE',
         default=default, required=is_required and not default,
         help="specify the database name (default: TRYTOND_DATABASE_NAMES, "
-        "where it is one)")
+        "if that is one name)")
     # It would take the arguments after the file.
     parser.add_argument(
         '-c', '--config', dest='configfile', metavar='FILE', action=_Files,
         default=[os.environ.get('TRYTOND_CONFIG')],
-        help="specify a configuration file, may be repeated")
+        help="specify a configuration file, may be repeated (default: "
+        "TRYTOND_CONFIG)")
 
 
 class _Files(argparse.Action):
@@ -177,39 +178,42 @@ def _options_of_serve(parser):
     parser.add_argument(
         '--admin-listen', dest='admin_listen', type=_addresses,
         metavar='ADDRESS,…',
-        help="answer /metrics, /health/live, /health/ready and, in a browser, "
-        "/ on these addresses (default: [bus] admin_listen, none)")
+        help="serve the page for administrators, /metrics, /health/live and "
+        "/health/ready on these addresses, without authentication (default: "
+        "[bus] admin_listen, none)")
     _add_strict(parser)
     parser.add_argument(
         '--journal-sql', dest='journal_sql', action='store_true',
-        help="print the statements that make the journal, for a role that "
-        "may not, and exit")
+        help="print the statements that create or update the journal, and "
+        "exit; the owner of the database runs them if trytond's role may not")
     parser.add_argument(
         '--journal-drop', dest='journal_drop', action='store_true',
-        help="remove the journal from the databases that -d names, and exit; "
-        "set [bus] journal = False and restart all processes before")
+        help="remove the journal from the databases of -d, and exit; first "
+        "set [bus] journal = False and restart all processes")
 
 
 def _options_of_check(parser):
     parser.add_argument(
         '--url', type=_url, metavar='URL',
-        help="the address of the server that clients are given "
-        "(default: [bus] url_host)")
+        help="the address of the server as clients have it (default: [bus] "
+        "url_host)")
     parser.add_argument(
         '--user', metavar='LOGIN',
-        help="log in as a client, and see a message arrive; the password is "
-        "read from the file in the environment variable TRYTONPASSFILE, or "
-        "asked for")
+        help="log in as a client, and check that a message arrives; the "
+        "password is read from the file in the environment variable "
+        "TRYTONPASSFILE, or asked for")
     parser.add_argument(
         '--patient', dest='is_patient', action='store_true',
-        help="with --user: see that a poll without a message waits for [bus] "
-        "long_polling_timeout, and no proxy ends it before; takes that long")
+        help="with --user: check that a poll without a message waits for "
+        "[bus] long_polling_timeout, and that no proxy ends it before; takes "
+        "that long")
     parser.add_argument(
         '--origin', type=_url, metavar='URL',
-        help="where the web client is loaded from: see whether it may poll")
+        help="check that a web client that is loaded from this address may "
+        "poll")
     parser.add_argument(
         '--uwsgi', metavar='FILE',
-        help="the configuration of uWSGI that serves trytond: see how many "
+        help="the ini file of the uWSGI that serves trytond: check how many "
         "waiting clients stop all requests")
     _add_strict(parser)
     _add_json(parser, "print one JSON object")
@@ -218,8 +222,8 @@ def _options_of_check(parser):
 def _options_of_examples(parser):
     parser.add_argument(
         '--write', metavar='DIR',
-        help="write them into this directory, which is made if need be; a "
-        "file that differs is not overwritten")
+        help="also write them into this directory, which is created if it "
+        "does not exist; a file that differs is not overwritten")
 
 
 def _options_of_notify(parser):
@@ -230,31 +234,34 @@ def _options_of_notify(parser):
         '--client', metavar='UUID', help="the client with this id")
     parser.add_argument(
         '--priority', type=int, choices=range(4), default=1,
-        help="from 0 (low) to 3 (urgent), 1 by default")
-    parser.add_argument('title', metavar='TITLE', help="a line")
+        help="from 0 (low) to 3 (urgent) (default: 1)")
     parser.add_argument(
-        'body', metavar='BODY', nargs='?', help="a short text")
+        'title', metavar='TITLE', help="the title of the notification")
+    parser.add_argument(
+        'body', metavar='BODY', nargs='?', help="its text")
 
 
 def _options_of_stat(parser):
     parser.add_argument(
         '--admin-listen', metavar='ADDRESS',
-        help="where the server listens for administrators: HOST:PORT or "
-        "unix:PATH (default: [bus] admin_listen, the first of them)")
+        help="the address of the server for administrators: HOST:PORT or "
+        "unix:/PATH (default: the first one of [bus] admin_listen)")
     parser.add_argument(
         '--interval', type=_interval, metavar='SECONDS', default=2,
-        help="show the state this often (default: 2), or, where the output is "
-        "no terminal, once after this time")
+        help="time between two tables (default: 2); if the output is no "
+        "terminal, one table is printed after this time")
     parser.add_argument(
         '--filter', metavar='TEXT', default='',
-        help="show only the databases that have this in their name")
+        help="show only the databases whose names contain TEXT, in upper or "
+        "lower case")
 
 
 def _options_of_tail(parser):
     parser.add_argument(
         '--channel', dest='channels', metavar='PATTERN', nargs='+',
         default=['*'],
-        help="only channels like one of these, with * and ? as in a shell")
+        help="show only the channels that match one of these patterns, with * "
+        "and ? as in a shell")
     parser.add_argument(
         '--since', type=float, metavar='SECONDS',
         help="first show the messages of the last SECONDS seconds (needs the "
@@ -265,7 +272,7 @@ def _options_of_tail(parser):
 def _add_strict(parser):
     parser.add_argument(
         '--strict', action='store_true',
-        help="take an unknown key of [bus] for an error")
+        help="treat an unknown key of [bus] as an error, not as a warning")
 
 
 def _add_json(parser, help):

@@ -44,8 +44,9 @@ def _tell(report, thing, name, found):
     days, date = certificate.end(found)
     if days < certificate.RENEWED:
         report.warning(
-            thing, "%s ends on %s, in %d days: renew it, and have the server "
-            "read it again (SIGHUP, systemctl reload)" % (name, date, days),
+            thing, "%s expires on %s, in %d days: renew it, then let the "
+            "server read it again (SIGHUP, systemctl reload)"
+            % (name, date, days),
             days=days)
     else:
         report.ok(

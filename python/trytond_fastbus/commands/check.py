@@ -25,11 +25,11 @@ def run(options):
         return report.end()
     url = options.url or _url_host()
     if options.is_patient and not options.user:
-        raise Usage("--patient needs --user")
+        raise Usage("--patient needs --user LOGIN")
     if not url and (options.user or options.origin):
         raise Usage(
-            "--user and --origin need --url, or [bus] url_host in the "
-            "configuration")
+            "--user and --origin need the address of the server: --url URL, "
+            "or [bus] url_host in the configuration")
     if options.url and not url.endswith('/'):
         url += '/'
     # Read first, because the user may be prompted for it.
@@ -96,7 +96,8 @@ def _password(options):
         except (OSError, ValueError) as error:
             raise Failure(
                 "no password can be read from the file '%s' of "
-                "TRYTONPASSFILE: %s" % (path, error)) from error
+                "TRYTONPASSFILE, which must have one line: %s"
+                % (path, error)) from error
         return password
     try:
         return getpass.getpass(
@@ -104,5 +105,5 @@ def _password(options):
             sys.stderr)
     except EOFError as error:
         raise Failure(
-            "there is no password: set TRYTONPASSFILE to the path of a file "
-            "with it") from error
+            "no password was entered: set TRYTONPASSFILE to the path of a "
+            "file that contains it") from error

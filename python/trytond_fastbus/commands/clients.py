@@ -21,7 +21,7 @@ def answers(report, url):
     answer = request(url, {'last_message': None, 'channels': []})
     if answer.status == 401:
         report.ok(
-            'POST', "%s refuses a poll without a session, as it has to" % url)
+            'POST', "%s refuses a poll without a session, as it should" % url)
         return True
     report.failed('POST', "%s: %s" % (url, answer.words))
     return False
@@ -35,12 +35,12 @@ def origin(report, url, origin):
         answer = request(url, {'channels': []}, {'Origin': origin})
         if answer.status == 403:
             report.failed(
-                thing, "%s refuses its own origin %s: the proxy has to pass "
-                "on Host" % (url, origin))
+                thing, "%s refuses its own origin %s: let the proxy pass on "
+                "Host" % (url, origin))
         else:
             report.ok(
-                thing, "%s is the bus's own origin, a browser asks for no "
-                "more" % origin)
+                thing, "%s is the bus's own origin, so a browser needs no "
+                "CORS" % origin)
         return
     asked = {'content-type'}
     if not HAS_COOKIE:
@@ -69,9 +69,9 @@ def origin(report, url, origin):
             wrong.append("%s lacks %s" % (name, ', '.join(sorted(lacking))))
     if wrong or HAS_COOKIE and _wrong(answer, origin):
         report.failed(
-            thing, "a browser refuses what %s answers to %s: %s. Does "
-            "trytond-bus answer there, and does the proxy leave its headers "
-            "alone? Otherwise %s" % (
+            thing, "a browser refuses the answer of %s to %s: %s. Check that "
+            "trytond-bus answers there, and that the proxy leaves its headers "
+            "alone; otherwise %s" % (
                 url, origin, '; '.join(wrong or _wrong(answer, origin)),
                 mend))
     elif _wrong(answer, origin):

@@ -12,7 +12,9 @@ def run(options):
         path for path in FOLDER.rglob('*')
         if path.is_file() and path.parent.name != '__pycache__')
     if not paths:
-        raise Failure("this installation has no examples in '%s'" % FOLDER)
+        raise Failure(
+            "there are no examples in '%s': install trytond-fastbus from its "
+            "wheel" % FOLDER)
     for path in paths:
         name = path.relative_to(FOLDER)
         if options.write:
@@ -25,7 +27,7 @@ def run(options):
             except FileExistsError:
                 if target.read_bytes() != path.read_bytes():
                     raise Failure(
-                        "'%s' exists and is another file: name a new "
-                        "directory" % target) from None
+                        "'%s' exists and differs, so it is not overwritten: "
+                        "name a new directory" % target) from None
         print(name)
     return 0

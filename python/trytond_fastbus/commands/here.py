@@ -50,9 +50,8 @@ def configuration(report, unread, is_strict):
             value.origin for value in sources.variables().values()))
     if not files and not variables:
         report.warning(
-            thing, "there is none: -c names no file, nor does TRYTOND_CONFIG, "
-            "and no variable of the environment has a value, so that "
-            "trytond's defaults hold")
+            thing, "neither -c, nor TRYTOND_CONFIG, nor another variable of "
+            "the environment names any, so trytond's defaults are used")
     for line in sources.unknown():
         (report.failed if is_strict else report.warning)(thing, line)
     try:
@@ -78,15 +77,16 @@ def configured_class(report):
         return
     if name and resolve(name) is not bus:
         report.warning(
-            thing, "[bus] class = %s is none of trytond-fastbus: trytond "
-            "publishes without the journal" % name)
+            thing, "[bus] class = %s does not belong to trytond-fastbus, so "
+            "trytond publishes without the journal: set it to "
+            "trytond_fastbus.Bus" % name)
     elif name:
         report.ok(thing, "[bus] class = %s" % name)
     elif settings.journal():
         report.warning(
-            thing, "[bus] class is not set, so that trytond publishes without "
-            "the journal, unless it calls trytond_fastbus.install(): set it "
-            "to trytond_fastbus.Bus")
+            thing, "[bus] class is not set, so trytond publishes without the "
+            "journal unless it calls trytond_fastbus.install(): set it to "
+            "trytond_fastbus.Bus")
 
 
 def allow_subscribe(report, options):
@@ -94,9 +94,9 @@ def allow_subscribe(report, options):
         report.ok('allow_subscribe', "[bus] allow_subscribe is on")
     else:
         report.failed(
-            'allow_subscribe', "[bus] allow_subscribe is off: clients are "
-            "told that there is no bus; set it to True, for trytond and for "
-            "trytond-bus")
+            'allow_subscribe', "[bus] allow_subscribe is off, so clients "
+            "stop polling until their next login: set it to True for trytond "
+            "and trytond-bus")
 
 
 def check_access(report, options):
@@ -106,7 +106,7 @@ def check_access(report, options):
     report.ok(
         'check_access', "[bus] check_access is on for trytond-bus"
         if options['check_access'] else
-        "[bus] check_access is not on for trytond-bus: any user may follow "
+        "[bus] check_access is off for trytond-bus, so any user may follow "
         "the chat of any record there, as with trytond's own bus")
 
 
@@ -117,14 +117,14 @@ def open_files(report, options):
     needed = settings.descriptors(options)
     if limit != resource.RLIM_INFINITY and limit < needed:
         report.warning(
-            'open files', "a process that is started from here may open %d, "
-            "[bus] max_connections = %d needs %d: raise the limit "
+            'open files', "a process that is started from here may open %d "
+            "files, and [bus] max_connections = %d needs %d: raise the limit "
             "(LimitNOFILE of systemd, ulimit -n), or lower max_connections"
             % (limit, options['max_connections'], needed))
     else:
         report.ok(
-            'open files', "%s are allowed, [bus] max_connections needs %d" % (
-                "any number" if limit == resource.RLIM_INFINITY else limit,
+            'open files', "%s may be open, and [bus] max_connections needs %d"
+            % ("any number" if limit == resource.RLIM_INFINITY else limit,
                 needed))
 
 
@@ -135,8 +135,8 @@ def database(report, name):
         connection = connect(name)
     except Failure as error:
         report.failed(
-            'database', "%s. Look at [database] uri (or path, on SQLite) and "
-            "at the name of the database" % error)
+            'database', "%s. Check [database] uri (or path, on SQLite) and "
+            "the name of the database" % error)
         return None
     seconds = time.monotonic() - started
     report.ok(
@@ -150,12 +150,13 @@ def listening(report, name, connection):
     thing = 'LISTEN'
     if backend.name != 'postgresql':
         if journal.of(name):
-            report.ok(thing, "%s has none, the journal stands in" % (
-                    backend.name))
+            report.ok(
+                thing, "%s has none, and the journal takes its place"
+                % backend.name)
         else:
             report.failed(
-                thing, "%s has none: messages stay in the process that "
-                "publishes them; set [bus] journal = True, or use PostgreSQL"
+                thing, "%s has none, so messages stay in the process that "
+                "publishes them: set [bus] journal = True, or use PostgreSQL"
                 % backend.name)
         return
     channel = 'trytond_fastbus_check_%s' % uuid.uuid4().hex
@@ -181,14 +182,14 @@ def listening(report, name, connection):
     if has_arrived:
         seconds = time.monotonic() - started
         report.ok(
-            thing, "a notification arrives, after %.3f seconds" % seconds,
+            thing, "a notification arrives after %.3f seconds" % seconds,
             seconds=round(seconds, 6))
     else:
         report.failed(
-            thing, "a notification did not arrive within %d seconds: "
-            "PgBouncer or another pooler between here and PostgreSQL must be "
-            "in session mode (pool_mode = session), or [database] uri must "
-            "name PostgreSQL itself" % NOTIFY_TIMEOUT)
+            thing, "a notification did not arrive within %d seconds: set "
+            "PgBouncer, or another pooler before PostgreSQL, to session mode "
+            "(pool_mode = session), or let [database] uri name PostgreSQL "
+            "itself" % NOTIFY_TIMEOUT)
 
 
 def _arrives(connection, channel):
@@ -214,7 +215,7 @@ def journal_table(report, name, connection):
         return
     report.ok('journal', "the table %s %s" % (
             journal.TABLE, "can be used" if is_there
-            else "can be made, by whoever publishes first"))
+            else "can be made, and the first publisher makes it"))
 
 
 def privileges(report, name, connection):
@@ -244,8 +245,8 @@ def privileges(report, name, connection):
         return
     if schemas:
         report.warning(
-            thing, "any role may create objects in the schema '%s', which "
-            "trytond's own statements may then use: run REVOKE CREATE ON "
+            thing, "any role may create objects in the schema '%s', and "
+            "trytond's own statements may then use them: run REVOKE CREATE ON "
             "SCHEMA \"%s\" FROM PUBLIC" % (schemas[0], schemas[0]))
     if may_connect:
         report.warning(
@@ -273,15 +274,15 @@ def connections(report, name, connection):
         return
     if maxconn + RESERVED_CONNECTIONS > allowed:
         report.warning(
-            'connections', "PostgreSQL allows %d (max_connections), a single "
-            "process of trytond may take %d (%s) for a database: lower the "
-            "one or raise the other" % (
+            'connections', "PostgreSQL allows %d (max_connections), and one "
+            "process of trytond may take %d (%s) for a database: raise the "
+            "first or lower the second" % (
                 allowed, maxconn, "[database] maxconn"
                 if settings.config.get('database', 'maxconn')
                 else "the default of [database] maxconn"))
     else:
         report.ok(
-            'connections', "PostgreSQL allows %d, each process of trytond "
+            'connections', "PostgreSQL allows %d, and each process of trytond "
             "takes up to %d ([database] maxconn) for a database"
             % (allowed, maxconn))
 
@@ -299,19 +300,21 @@ def sessions(report, name, connection):
         return
     if not row:
         report.failed(
-            'sessions', "'%s' has no table ir_session: trytond-admin has not "
-            "made a database of Tryton of it" % name)
+            'sessions', "'%s' has no table ir_session, so it is not a "
+            "database of Tryton: check its name, or run trytond-admin --all"
+            % name)
         return
     rows, has_index = row
     if has_index:
         report.ok('sessions', "ir_session has an index for session checks")
     elif rows > SESSIONS:
         report.warning(
-            'sessions', "a session check reads all of ir_session, about %d "
-            "rows, for want of an index: %s" % (rows, SESSION_INDEX))
+            'sessions', "a session check of trytond reads all of ir_session, "
+            "about %d rows, because an index is missing: %s" % (
+                rows, SESSION_INDEX))
     else:
         report.ok(
-            'sessions', "ir_session is short enough to do without an index")
+            'sessions', "ir_session is short enough to need no index")
 
 
 def session_address(connection, token):

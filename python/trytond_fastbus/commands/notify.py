@@ -20,9 +20,8 @@ def run(options):
     connect(name).close()
     if not backend.Database().has_channel() and not journal.of(name):
         raise Failure(
-            "the database backend '%s' has no channels, by which the "
-            "notification would reach trytond: it needs [bus] journal = True"
-            % backend.name)
+            "on the database backend '%s', a notification reaches trytond "
+            "only with the journal: set [bus] journal = True" % backend.name)
     bus = bus_class()
     try:
         with Transaction().start(name, 0):

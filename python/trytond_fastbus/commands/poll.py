@@ -27,7 +27,7 @@ def poll(report, session, connection, is_patient=False):
     thing, url = 'poll', session.bus_url
     if not connection:
         report.failed(
-            thing, "nothing can be published without the database")
+            thing, "no message can be published without the database")
         return
     poller = _Poller(session, url)
     with _Publisher(session) as publisher:
@@ -99,12 +99,12 @@ def _tell_latency(report, url, publisher, answer):
     published = publisher.times.get(_message(answer).get('message_id'))
     if published is None:
         if answer.body and not isinstance(answer.json, dict):
-            words = "200, but what answers there is not the bus"
+            words = "200, but the server there is not the bus"
         else:
             words = (
                 "a poll waits, but no message arrives within %d seconds: "
-                "does the server use another database or another role's "
-                "schema? Its log says whether it listens" % POLL_TIMEOUT)
+                "check in the server's log that it listens, and that it uses "
+                "the same database and schema" % POLL_TIMEOUT)
         report.failed('poll', "%s: %s" % (url, words))
         return False
     seconds = publisher.ended - published
@@ -119,10 +119,9 @@ def _tell_proxies(report, url):
     own = own_address(url)
     if settings.MODULE and own and ipaddress.ip_address(own).is_loopback:
         report.warning(
-            'num_proxies', "it is not proved: over the loopback, each number "
-            "of proxies gives the same address. Run the check on another "
-            "machine, or with a --url whose host has an address other than "
-            "the loopback's")
+            'num_proxies', "it is not proved, because over the loopback each "
+            "number of proxies gives the same address: run the check on "
+            "another machine, or with a --url whose host is not the loopback")
 
 
 def _tell_patience(report, url, poller):
@@ -138,14 +137,14 @@ def _tell_patience(report, url, poller):
     if answer.status != 200 or _message(answer):
         report.failed(
             thing, "%s: a poll without a message ended after %d seconds: %s. "
-            "The time-out of the proxy (proxy_read_timeout of nginx) must be "
-            "longer than [bus] long_polling_timeout = %d" % (
+            "Set the timeout of the proxy (proxy_read_timeout of nginx) above "
+            "[bus] long_polling_timeout = %d" % (
                 url, seconds, answer.words, limit), seconds=round(seconds))
     elif seconds < limit - 1:
         report.warning(
-            thing, "%s answers a poll without a message after %d seconds, and "
-            "[bus] long_polling_timeout is %d here: has the server another "
-            "configuration, was it restarted, or is it full (max_polls)?"
+            thing, "%s answers a poll without a message after %d seconds, but "
+            "[bus] long_polling_timeout is %d here: check whether the server "
+            "has another configuration, was restarted, or is full (max_polls)"
             % (url, seconds, limit), seconds=round(seconds))
     else:
         report.ok(
@@ -192,23 +191,22 @@ def _why_refused(session, url, connection):
     own = own_address(session.url)
     if not opened:
         return (
-            "401, though the login was good: does the proxy pass on the "
-            "header Authorization, and does the server there use the same "
-            "database?")
+            "401, although the login succeeded: check that the proxy passes "
+            "on the header Authorization, and that the server there uses the "
+            "same database")
     if opened == own:
         seen = (
-            "that is the address of this machine, so trytond sees it rightly, "
-            "and the server at the poll's end another one: look at [bus] "
-            "num_proxies (else [web] num_proxies) of trytond-bus")
+            "that is the address of this machine, so the bus sees another "
+            "one: check [bus] num_proxies (else [web] num_proxies) of "
+            "trytond-bus")
     else:
         seen = (
-            "this machine has %s, so there are proxies between, which trytond "
-            "and the server at the poll's end count differently: look at "
-            "[web] num_proxies of trytond, [bus] num_proxies of trytond-bus"
-            % (own or "another one"))
+            "this machine has %s, so trytond and the bus count the proxies "
+            "differently: check [web] num_proxies of trytond, and [bus] "
+            "num_proxies of trytond-bus" % (own or "another one"))
     return (
-        "401, though the login was good: from 7.8 on a session is valid for "
-        "one address only. It was opened from %s (table ir_session); %s, and "
-        "at X-Forwarded-For in the proxy's section for /<database>/bus, which "
-        "has to pass on Authorization as well"
+        "401, although the login succeeded: from 7.8 on a session is valid "
+        "for one address only. It was opened from %s (table ir_session); %s, "
+        "and that the proxy sets X-Forwarded-For and passes on Authorization "
+        "for /<database>/bus"
         % (opened, seen))

@@ -33,7 +33,7 @@ def run(options):
 def _drop_journals(options):
     "Remove the journals of the databases, and return the exit status"
     if not options.database_names:
-        raise Usage("--journal-drop needs the databases: -d NAME ...")
+        raise Usage("--journal-drop needs the databases: -d NAME …")
     status = 0
     for name in options.database_names:
         try:
@@ -46,5 +46,5 @@ def _drop_journals(options):
             status = 1
         else:
             print("'%s': the journal %s" % (
-                    name, "is removed" if found else "is not there"))
+                    name, "is removed" if found else "does not exist"))
     return status

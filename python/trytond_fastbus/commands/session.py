@@ -42,21 +42,20 @@ class Session:
         if answer.status == 401:
             words = "401, the login or the password is wrong"
         elif answer.status == 429:
-            words = "429, there were too many tries: wait some minutes"
+            words = "429, too many failed logins: wait some minutes"
         elif answer.status in {404, 405}:
             words = (
-                "%d, no trytond answers there: the database is unknown to it, "
-                "or the proxy sends /<database>/ elsewhere; if this is the "
-                "address of the bus only, --url has to be that of trytond"
-                % answer.status)
+                "%d, no trytond answers there: check that the database exists "
+                "there, where the proxy sends /<database>/, and that --url is "
+                "the address of trytond, not of the bus only" % answer.status)
         elif answer.status != 200:
             words = answer.words
         elif isinstance(content, dict) and content.get('error'):
             words = (
                 "trytond asks for more than a password ([session] "
-                "authentications), or has failed: %s" % content['error'])
+                "authentications), or it has failed: %s" % content['error'])
         else:
-            words = "200, but what answers there is no trytond"
+            words = "200, but the server there is not trytond"
         report.failed(thing, "%s: %s" % (self.url, words))
         return False
 
@@ -69,8 +68,9 @@ class Session:
         if not host:
             self.bus_url = None
             report.failed(
-                'bus host', "the login tells clients that there is no bus: "
-                "[bus] allow_subscribe is off in the configuration of trytond")
+                'bus host', "the login tells clients that there is no bus, "
+                "because [bus] allow_subscribe is off in the configuration of "
+                "trytond: set it to True")
             return
         told = address(host, self.database)
         if told == self.bus_url:
@@ -78,8 +78,8 @@ class Session:
         else:
             report.warning(
                 'bus host', "clients are told to poll at %s, not at %s: if "
-                "that is not [bus] url_host on purpose, the proxy has to pass "
-                "on Host, and X-Forwarded-Proto with [web] num_proxies"
+                "this is not your [bus] url_host, let the proxy pass on Host "
+                "and X-Forwarded-Proto, and set [web] num_proxies"
                 % (host, self.url))
         self.bus_url = told
 

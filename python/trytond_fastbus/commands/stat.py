@@ -50,8 +50,8 @@ def _address(text):
     addresses = settings.addresses(text)
     if not addresses:
         raise ValueError(
-            "[bus] admin_listen is not set in the configuration, and no "
-            "address is given by --admin-listen")
+            "no address of a server: set [bus] admin_listen in the "
+            "configuration, or give --admin-listen ADDRESS")
     return addresses[0]
 
 
@@ -117,8 +117,9 @@ def ask(address):
 
 
 def _other(address):
-    return ValueError("what answers at %s is not a bus server's [bus] "
-        "admin_listen" % address)
+    return ValueError(
+        "the answer of %s is not that of a bus server: give the address of "
+        "[bus] admin_listen" % address)
 
 
 def _connect(address):
@@ -127,7 +128,8 @@ def _connect(address):
     found = HOST.fullmatch(address)
     if not found:
         raise ValueError(
-            "'%s' is no address: HOST:PORT or unix:PATH" % address)
+            "'%s' is no address: it must be HOST:PORT or unix:/PATH"
+            % address)
     host, port = found.groups()
     return http.client.HTTPConnection(
         'localhost' if host == '*' else host.strip('[]'), int(port),

@@ -28,12 +28,12 @@ def run(options):
     has_channel = backend.Database().has_channel()
     if not table and not has_channel:
         raise Failure(
-            "the database backend '%s' has no channels: what is published "
-            "can only be seen with [bus] journal = True" % backend.name)
+            "on the database backend '%s', messages can be shown only with "
+            "the journal: set [bus] journal = True" % backend.name)
     if options.since is not None and not table:
         raise Failure(
-            "--since needs the journal: [bus] journal = True, in the "
-            "configuration of trytond as well")
+            "--since needs the journal: set [bus] journal = True, also for "
+            "trytond")
     tail = Tail(bus, table, Printer(options.channels, options.is_json))
     follow = tail.listen if has_channel else tail.watch
     connection, lost, retry = connect(name), None, RETRY_MIN
@@ -42,9 +42,9 @@ def run(options):
             connection = connection or connect(name)
             if lost is not None:
                 _say(
-                    "back after %.1f seconds, messages of that time %s" % (
-                        time.monotonic() - lost, "are lost"
-                        if not tail.has_journal else "follow"))
+                    "reconnected after %.1f seconds, messages of that time %s"
+                    % (time.monotonic() - lost,
+                        "follow" if tail.has_journal else "are lost"))
                 lost, retry = None, RETRY_MIN
             follow(connection, options.since)
         except BrokenPipeError:

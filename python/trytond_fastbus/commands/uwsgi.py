@@ -28,14 +28,14 @@ def look(report, path):
     elif threads < 2 and (
             options.get('enable-threads', '0').lower() not in TRUE):
         report.failed(
-            thing, "%s has neither threads nor enable-threads, so that the "
-            "bus does not listen: set enable-threads = true" % path)
+            thing, "%s has neither threads nor enable-threads, so the bus "
+            "does not listen: set enable-threads = true" % path)
     elif processes * threads < ENOUGH:
         report.warning(
-            thing, "%s has processes = %d, threads = %d: the waiting clients "
-            "take a thread each, and when they have all %d, every request "
-            "waits for them, with the stock bus as well. Run trytond-bus "
-            "beside it and send /<database>/bus there" % (
+            thing, "%s has processes = %d and threads = %d. Each waiting "
+            "client takes a thread, and %d of them stop all requests, with "
+            "the stock bus as well: run trytond-bus beside it, and send "
+            "/<database>/bus there" % (
                 path, processes, threads, processes * threads))
     else:
         report.ok(thing, "%s has %d threads for waiting clients and requests"

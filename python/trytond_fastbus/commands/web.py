@@ -13,27 +13,29 @@ TIMEOUT = 15
 
 # The meanings of a status, if the server should be the bus
 STATUSES = {
-    200: "what answers there is not the bus: it takes a request without a "
-    "session. Look at where the proxy sends /<database>/bus",
-    400: "the request does not arrive as it was sent: look at the proxy",
-    403: "it is forbidden: a rule of the proxy, or no bus answers there",
-    404: "it is not found: the proxy sends /<database>/bus elsewhere, or the "
-    "database is unknown there",
-    405: "POST is not allowed: what answers there serves files, not the bus. "
-    "Look at where the proxy sends /<database>/bus",
-    411: "the request has lost its length on the way: look at the proxy",
-    413: "the request is too large for the proxy",
-    429: "there are too many requests: a limit of the proxy, or [bus] "
+    200: "the server there is not the bus, because it accepts a request "
+    "without a session: check where the proxy sends /<database>/bus",
+    400: "the request was changed on its way: check the proxy",
+    403: "the request is forbidden: check the rules of the proxy, and that "
+    "the bus answers there",
+    404: "not found: check where the proxy sends /<database>/bus, and that "
+    "the database exists there",
+    405: "POST is not allowed, so the server there is not the bus: check "
+    "where the proxy sends /<database>/bus",
+    411: "the request has lost its Content-Length: check the proxy",
+    413: "the request is too large for the proxy: raise its limit "
+    "(client_max_body_size of nginx)",
+    429: "too many requests: raise the limit of the proxy, or [bus] "
     "session_polls",
-    500: "the server has failed: its log says why",
+    500: "the server has failed: read its log",
     501: "[bus] allow_subscribe is off in the configuration of the server "
-    "there: clients do not ask again until their next login",
-    502: "the proxy finds no server behind it: trytond-bus does not run, or "
-    "listens on another address than the proxy asks ([bus] listen)",
-    503: "the proxy or the server is out of service: trytond-bus does not run "
-    "or is overloaded",
-    504: "the proxy gave up to wait: its time-out (proxy_read_timeout) must "
-    "be longer than [bus] long_polling_timeout",
+    "there: set it to True. Clients poll again after their next login",
+    502: "the proxy reaches no server: start trytond-bus, or let the proxy "
+    "connect to the address of [bus] listen",
+    503: "the proxy or the server is out of service: check that trytond-bus "
+    "runs and is not overloaded",
+    504: "the timeout of the proxy is too short: set it (proxy_read_timeout "
+    "of nginx) above [bus] long_polling_timeout",
     }
 
 
@@ -61,11 +63,12 @@ class Answer(NamedTuple):
             return self.reason
         if 300 <= self.status < 400:
             meaning = (
-                "it redirects to '%s', where not every client follows: give "
-                "them that address" % self.headers.get('Location', ''))
+                "it redirects to '%s', and not every client follows: give "
+                "clients that address" % self.headers.get('Location', ''))
         else:
             meaning = STATUSES.get(
-                self.status, "no bus answers so: look at the proxy")
+                self.status,
+                "a status that the bus never sends: check the proxy")
         return "%d, %s" % (self.status, meaning)
 
 
@@ -98,27 +101,31 @@ def request(url, data=None, headers=(), method='POST', timeout=TIMEOUT):
 def _reason(error):
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            "the certificate is not trusted (%s): clients refuse it for the "
-            "bus, without asking. Give the server one that the system trusts, "
-            "for this name, with its chain" % error.verify_message)
+            "the certificate is not trusted (%s), and clients refuse it for "
+            "the bus without asking: give the server a certificate for this "
+            "name, with its chain, that the system trusts"
+            % error.verify_message)
     if isinstance(error, ssl.SSLError):
         return (
-            "TLS fails (%s): does the port speak https?" % (
+            "TLS fails (%s): check that the port speaks https" % (
                 error.reason or error))
     if isinstance(error, socket.gaierror):
-        return "the name of the host is not known: %s" % error.strerror
+        return "the name of the host is unknown (%s): check the URL" % (
+            error.strerror)
     if isinstance(error, TimeoutError):
         return (
-            "nothing answers in time: a firewall, or a server that does not "
-            "come to it")
+            "no answer in time: check the firewall, and that the server is "
+            "not overloaded")
     if isinstance(error, ConnectionRefusedError):
-        return "the connection is refused: nothing listens on that port"
+        return (
+            "the connection is refused: check that the server runs and "
+            "listens on that port")
     if isinstance(error, ConnectionError | http.client.RemoteDisconnected):
         return (
-            "the connection is closed without an answer: does the port speak "
-            "http, or only https?")
+            "the connection is closed without an answer: check whether the "
+            "port speaks http or https")
     if isinstance(error, http.client.HTTPException):
-        return "what answers there does not speak HTTP: %r" % error
+        return "the server there does not speak HTTP: %r" % error
     return "it cannot be reached: %s" % error
 
 

@@ -19,7 +19,7 @@ class Unusable(RuntimeError):
         super().__init__(
             "the journal of the bus on '%s' cannot be used: %s; %s" % (
                 name, reason, remedy or (
-                    "have the owner of the database run what "
+                    "let the owner of the database run the statements that "
                     "'trytond-bus --journal-sql' prints")))
 
 
@@ -28,4 +28,4 @@ def newer(name, version, known):
     return Unusable(
         name, "the table %s has version %d, which is newer than version %d, "
         "the newest that this release knows" % (TABLE, version, known),
-        "update trytond-fastbus here")
+        "upgrade trytond-fastbus here")

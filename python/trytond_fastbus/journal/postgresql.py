@@ -130,7 +130,7 @@ class PostgreSQL:
                 "the table %s or its function belongs to a role that is "
                 "neither trytond's nor the owner of the database, of the "
                 "schema or a superuser" % TABLE,
-                "have it dropped, or its owner changed, by a superuser")
+                "let a superuser drop it, or change its owner")
         found = statements('"%s".%s' % (
                 namespace.replace('"', '""').replace('%', '%%'), TABLE))
         if version < VERSION or not is_complete:

@@ -98,7 +98,7 @@ def time_limit(fd):
         finally:
             if deadline.lift():
                 logger.warning(
-                    "PostgreSQL did not answer in %s seconds",
+                    "PostgreSQL did not answer within %s seconds",
                     settings.keep_alive_timeout())
     finally:
         os.close(fd)

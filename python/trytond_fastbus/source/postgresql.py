@@ -100,8 +100,8 @@ class PostgreSQL:
             self._wait_for_mark()
         except TimeoutError as error:
             raise Deaf(
-                "%s: connect trytond to PostgreSQL itself, or through a "
-                "pooler in session mode" % error) from error
+                "%s: connect to PostgreSQL directly, or through a pooler in "
+                "session mode" % error) from error
 
     def fileno(self):
         return self._fd
@@ -206,8 +206,8 @@ class PostgreSQL:
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError(
-                    "a notification that the listener sent to itself has not "
-                    "come back in %s seconds" % limit)
+                    "a notification that the listener sent to itself did not "
+                    "arrive within %s seconds" % limit)
             with selectors.DefaultSelector() as selector:
                 selector.register(self._fd, selectors.EVENT_READ)
                 selector.select(left)
@@ -237,7 +237,7 @@ class PostgreSQL:
                 "commits fail once it is full: end the session that holds it, "
                 "%s", usage * 100, session and "probably pid %s of the user "
                 "'%s' on '%s' (%s), in a transaction since %s" % session
-                or "which has listened and not ended its transaction")
+                or "one that listens and does not end its transaction")
 
     def _limit(self):
         return time_limit(self._fd)
