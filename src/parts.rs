@@ -76,7 +76,7 @@ impl Assembly {
     fn try_push(&mut self, part: &str, limit: usize) -> Result<Option<String>> {
         if part.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(Error::Part(
-                "it is in the journal, which is off in this process",
+                "it is in the journal, and [bus] journal is off in this process",
             ));
         }
         let mut fields = part.splitn(4, ' ');
@@ -84,7 +84,7 @@ impl Assembly {
         let (id, index, count, text) = (field()?, field()?, field()?, field()?);
         let number = |text: &str| {
             text.parse::<usize>()
-                .map_err(|_| Error::Part("its index or count is no number"))
+                .map_err(|_| Error::Part("its index or count is not a number"))
         };
         let (index, count) = (number(index)?, number(count)?);
         if index == 0 {
@@ -96,7 +96,9 @@ impl Assembly {
             return Err(Error::Part("it does not follow the part before"));
         }
         if self.payload.len() + text.len() > limit {
-            return Err(Error::Part("the whole is too large"));
+            return Err(Error::Part(
+                "the whole payload is larger than [bus] message_size",
+            ));
         }
         self.payload.push_str(text);
         self.received += 1;

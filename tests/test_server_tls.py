@@ -263,10 +263,10 @@ def test_certificate_that_can_not_be_used_is_named(
             ({'certificate': missing, 'privatekey': key}, {},
                 f"'{missing}' cannot be read"),
             ({'certificate': path, 'privatekey': other_key}, {},
-                f"'{other_key}' is not that of", f"'{path}'"),
+                f"'{other_key}' does not belong to", f"'{path}'"),
             ({'certificate': path, 'privatekey': encrypted}, {},
                 f"'{encrypted}' is encrypted"),
-            ({'certificate': path}, {}, f"'{path}': there is none"),
+            ({'certificate': path}, {}, f"'{path}': the file has no line"),
             ({'privatekey': key}, {}, "[ssl] certificate"),
             ({}, {'ssl': True}, "[ssl] certificate"),
             ({'certificate': path}, {'ssl': 'perhaps'}, "[bus] ssl")]:

@@ -277,7 +277,9 @@ pub(super) fn transaction(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         .getattr(pyo3::intern!(py, "connection"))?
         .is_none()
     {
-        return Err(PyRuntimeError::new_err("no transaction is started"));
+        return Err(PyRuntimeError::new_err(
+            "no transaction is started: publish within one",
+        ));
     }
     Ok(transaction)
 }

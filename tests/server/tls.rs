@@ -242,14 +242,14 @@ fn files_that_can_not_be_used_are_named() {
         MIIB\n-----END RSA PRIVATE KEY-----\n";
     let broken = certificate.replacen("\nMII", "\nM*I", 1);
     for (certificate, key, words) in [
-        (&*certificate, "", &["key.pem'", "there is none"][..]),
-        ("", &*key, &["certificate.pem'", "there is none"]),
-        (&*key, &*key, &["certificate.pem'", "there is none"]),
+        (&*certificate, "", &["key.pem'", "has no line"][..]),
+        ("", &*key, &["certificate.pem'", "has no line"]),
+        (&*key, &*key, &["certificate.pem'", "has no line"]),
         (&*broken, &*key, &["certificate.pem'"]),
         (
             &*certificate,
             &*other_key,
-            &["key.pem' is not that of", "certificate.pem'"],
+            &["key.pem' does not belong to", "certificate.pem'"],
         ),
         (&*certificate, encrypted, &["key.pem' is encrypted"]),
         (&*certificate, legacy, &["key.pem' is encrypted"]),
@@ -263,10 +263,7 @@ fn files_that_can_not_be_used_are_named() {
     }
     std::fs::remove_file(&good.certificate).expect("it is there");
     let error = good.read().expect_err("it is missing");
-    assert!(
-        error.contains("certificate.pem' cannot be read"),
-        "{error}"
-    );
+    assert!(error.contains("certificate.pem' cannot be read"), "{error}");
     // Both may be in one file.
     let both = certificate + &key;
     std::fs::write(&good.certificate, both).expect("it is written");

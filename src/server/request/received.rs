@@ -86,19 +86,21 @@ impl From<BodyError> for Refusal {
             BodyError::NoLength => {
                 Self::new(StatusCode::LENGTH_REQUIRED, "the body has no length")
             }
-            BodyError::TooLarge => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
-            }
+            BodyError::TooLarge => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is larger than [bus] body_size",
+            ),
             BodyError::Malformed => {
-                Self::new(StatusCode::BAD_REQUEST, "the body can't be read")
+                Self::new(StatusCode::BAD_REQUEST, "the body is malformed")
             }
             // With 408 a browser would send it again at once.
-            BodyError::TooSlow => {
-                Self::new(StatusCode::BAD_REQUEST, "the body did not come in time")
-            }
+            BodyError::TooSlow => Self::new(
+                StatusCode::BAD_REQUEST,
+                "the body did not arrive within [bus] body_timeout",
+            ),
             BodyError::NoRoom => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
-                "too much was sent over this connection at a time",
+                "too many requests without a known session on this connection",
             ),
         }
     }

@@ -19,12 +19,14 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, "there is no valid session")
             .with(CHALLENGE, "Basic realm=\"Tryton\"");
 
-    pub(crate) const NOT_FOUND: Self =
-        Self::new(StatusCode::NOT_FOUND, "there is no such bus");
+    pub(crate) const NOT_FOUND: Self = Self::new(
+        StatusCode::NOT_FOUND,
+        "there is no bus at this path, or no such database",
+    );
 
     pub(crate) const TOO_MANY_POLLS: Self = Self::new(
         StatusCode::TOO_MANY_REQUESTS,
-        "too many polls of this session wait",
+        "more than [bus] session_polls polls of this user wait",
     );
 
     /// A refusal without a further header.

@@ -33,7 +33,7 @@ pub(crate) fn database(
     if browser.origin == Origin::Refused {
         return Err(Body::Error(Refusal::new(
             StatusCode::FORBIDDEN,
-            "this origin may not poll",
+            "this origin may not poll, see [web] cors",
         )));
     }
     if is_preflight {
@@ -44,7 +44,7 @@ pub(crate) fn database(
     if !config.allow_subscribe {
         return Err(Body::Error(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
-            "this server has no bus",
+            "[bus] allow_subscribe is off",
         )));
     }
     Ok(database)

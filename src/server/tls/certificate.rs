@@ -73,15 +73,15 @@ pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String
         .or_else(|| p521_key::read(&key))
         .ok_or_else(|| {
             format!(
-                "{key_name} cannot be used, {certificate_name} has {}: the server \
-                 needs RSA of 2048 to 4096 bits with the exponent 65537, P-256, \
-                 P-384, P-521 or Ed25519. Make a key and a certificate of one of \
-                 these, or have a reverse proxy speak TLS",
+                "{key_name} cannot be used, because {certificate_name} has {}, and \
+                 the server needs RSA of 2048 to 4096 bits with the exponent 65537, \
+                 P-256, P-384, P-521 or Ed25519: make a key and a certificate of \
+                 one of these, or let a reverse proxy speak TLS",
                 kind(public),
             )
         })?;
     if key.public_key().is_some_and(|key| *key != *public) {
-        return Err(format!("{key_name} is not that of {certificate_name}"));
+        return Err(format!("{key_name} does not belong to {certificate_name}"));
     }
     Ok(Certificate {
         ends,
@@ -118,7 +118,8 @@ fn unreadable(name: &str, label: &str, error: &PemError) -> String {
     match error {
         PemError::NoItemsFound => {
             format!(
-                "{name}: there is none in the file, no line '-----BEGIN {label}-----'"
+                "{name}: the file has no line '-----BEGIN {label}-----'; name a \
+                 file in PEM"
             )
         }
         error => format!("{name}: {error}"),
