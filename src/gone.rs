@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_left_is_known_until_it_is_too_old() {
+    fn evicted_id_is_known_until_it_expires() {
         let mut gone = Gone::default();
         for (place, time, number) in [(5, 1.0, 10), (6, 2.0, 0), (7, 3.0, 12)] {
             gone.push(place, time, id(number), number);

@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_recent_is_for_those_who_know_a_message() {
+    fn old_message_is_for_polls_that_resume_only() {
         let mut history = History::new(Bounds {
             journal: Some(100.0),
             ..WIDE
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn what_left_for_the_journal_is_before_all_that_is_retained() {
+    fn evicted_message_is_before_all_retained_ones() {
         let one = size(&message("c", 1));
         let bytes = 8 * one;
         let mut history = History::new(Bounds {

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn alarm_rings_once_for_all_who_want_a_look() {
+    fn alarm_rings_once_for_all_that_want_a_look() {
         let bus = Bus::new(BOUNDS);
         let alarm = Alarm::new().expect("sockets");
         let has_rung = || !alarm.take().is_empty();
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_look_goes_on_without_a_journal() {
+    fn poll_that_waits_for_a_look_continues_without_a_journal() {
         for end in [
             |bus: &Bus| {
                 bus.set_bounds(Bounds {

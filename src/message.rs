@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn hint_is_what_the_trigger_sends() {
+    fn hint_is_read_as_the_trigger_sends_it() {
         let message = r#"{"channel":"c","message":{"message_id":1,"seq":7}"#;
         for (is_part, payload, number) in [
             (false, format!("{message},\"seq\":12}}"), Some(12)),

@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn bus_is_forgotten_unless_somebody_waits() {
+    fn bus_is_forgotten_unless_a_poll_waits() {
         let process = Process::new();
         let bus = process.open("db", BOUNDS);
         let ticket = wait(&process, &bus);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn bus_is_kept_for_some_time_after_somebody_asked() {
+    fn bus_is_kept_for_a_time_after_a_poll() {
         let process = Process::new();
         let _bus = process.open("db", BOUNDS);
         process.listen("db");
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_process_keeps_nobody() {
+    fn closed_process_keeps_no_waiter() {
         let process = Process::new();
         let bus = process.open("db", BOUNDS);
         process.close();

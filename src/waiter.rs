@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wait_returns_what_woke_it() {
+    fn wait_returns_its_wake() {
         let waiter = Arc::new(Waiter::new(Signal::thread()));
         let other = waiter.clone();
         let thread = thread::spawn(move || other.wait(Duration::MAX));

@@ -79,7 +79,7 @@ def test_garbage_is_skipped_counted_and_logged(
         ('"\u00e9"', "é"), ('{"x":1,"x":2}', {'x': 2}), (' [ 1 ] ', [1]),
         ('[' * 300 + ']' * 300, None),
         ])
-def test_what_python_reads_is_no_garbage(
+def test_json_that_only_python_reads_is_accepted(
         wire, listening, channel, json, value):
     before = statistics(listening)['skipped']
     wire.notify([(

@@ -71,7 +71,7 @@ def serve(postgresql, rooms_database, tmp_path):
         ('server', None, True),
         ('server', True, False),
         ])
-def test_chat_is_followed_by_who_may_read_the_record(
+def test_chat_is_followed_by_users_that_may_read_the_record(
         serve, kind, check_access, is_open):
     with serve(kind, check_access=check_access) as (rooms, bus):
         reader = rooms.client(True, bus.url)
@@ -210,7 +210,7 @@ def test_all_is_kept_of_a_call_without_a_user(database):
 
 
 @needs_chat
-def test_user_who_is_none_may_read_nothing(database):
+def test_unknown_user_may_read_nothing(database):
     listen(database)
     for user in ['', 'x', '-1', '99999', str(2 ** 40)]:
         end = f'end:{uuid.uuid4()}'

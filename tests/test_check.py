@@ -439,7 +439,7 @@ def test_host_that_is_unknown(check):
 
 
 @pytest.mark.one_series
-def test_certificate_that_nobody_trusts(check, tmp_path):
+def test_certificate_that_is_not_trusted(check, tmp_path):
     try:
         certificate = make_certificate(tmp_path)
     except FileNotFoundError:

@@ -149,7 +149,7 @@ def test_notification_of_a_stock_configuration(notify, sections, database):
     assert message['title'] == "T"
 
 
-def test_user_who_is_unknown(notify, sections, database):
+def test_unknown_user(notify, sections, database):
     for user in ['nobody', '999999', '99999999999999']:
         refused(
             notify(sections(), database, '--user', user, "T"),
@@ -301,7 +301,7 @@ def test_interrupt_ends_it(tail, sections, database):
 
 
 @pytest.mark.one_series
-def test_reader_who_has_gone_ends_it(tail, sections, sqlite, database):
+def test_closed_output_ends_it(tail, sections, sqlite, database):
     with tail(sections(), database) as process:
         shown(process, lambda: publish(database, 'gone', {}))
         process.stdout.close()

@@ -153,7 +153,7 @@ def nested_commits_first():
         (nested_rolls_back_and_outer_commits, 'ab'),
         (nested_commits_first, 'ab'),
         ], ids=lambda value: getattr(value, '__name__', ''))
-def test_what_is_committed_is_delivered(listening, channel, body, expected):
+def test_committed_messages_are_delivered(listening, channel, body, expected):
     with suppress(ZeroDivisionError), start(listening, channel):
         body()
 

@@ -160,7 +160,7 @@ def full_pool(sections):
 
 
 @pytest.mark.one_series
-def test_hub_ends_once_nobody_waits(sqlite_database):
+def test_hub_ends_without_waits(sqlite_database):
     run('''
 with Polls(database, ['channel'], 10) as polls:
     waiting(database, 10)

@@ -75,7 +75,7 @@ def test_new_process_has_the_messages_of_before(database, peer):
 
 
 @pytest.mark.one_series
-def test_only_who_names_a_message_gets_what_is_old(
+def test_old_messages_are_for_clients_that_resume_only(
         postgresql, database, peer):
     old = publish(database, 'c', {}, {}, {})
     postgresql.execute(
@@ -110,7 +110,7 @@ def test_order_is_that_of_the_commits(database, first):
     assert messages[0] != messages[1]
 
 
-def test_what_is_stuck_after_publish_blocks_nobody(database):
+def test_transaction_stuck_after_publish_blocks_no_other(database):
     from trytond.bus import Bus
     with Transaction().start(database, 0) as transaction:
         stuck = {}
@@ -125,7 +125,7 @@ def test_what_is_stuck_after_publish_blocks_nobody(database):
     assert ids(drain(database, ['c'], 1, sent[-1])) == [stuck['message_id']]
 
 
-def test_process_that_is_stopped_in_a_transaction_blocks_nobody(
+def test_process_that_is_stopped_in_a_transaction_blocks_no_other(
         database, peer):
     stopped = peer()
     stopped.call('publish', database, 'c', {})
@@ -217,7 +217,7 @@ def test_row_of_psql_is_a_message(postgresql, database, caplog):
 
 
 @pytest.mark.one_series
-def test_row_is_what_it_is_when_it_is_committed(postgresql, database):
+def test_row_has_its_content_of_the_commit(postgresql, database):
     "Whatever a transaction does with its own rows"
     publish(database, 'c', {})
     with Wire(f'{postgresql.uri}/{database}') as wire:
@@ -394,7 +394,7 @@ def test_all_messages_of_a_large_transaction_arrive(database, peer):
 
 
 @pytest.mark.one_series
-def test_what_leaves_the_memory_is_read_from_the_table(
+def test_evicted_message_is_read_from_the_table(
         configure, postgresql, database, caplog, peer):
     configure('bus', cache_size=20_000, journal_timeout=300, select_timeout=1)
     listen(database)
@@ -439,7 +439,7 @@ def test_commit_that_waits_too_long_fails(postgresql, database):
 
 
 @pytest.mark.one_series
-def test_message_on_the_wire_is_what_others_publish(database, postgresql):
+def test_message_on_the_wire_is_the_same_with_the_journal(database, postgresql):
     with Wire(f'{postgresql.uri}/{database}') as wire:
         wire.listen('bus', 'bus.part')
         publish(database, 'é"\\', {'text': "é\u2028\0"})
@@ -584,7 +584,7 @@ assert message['message_id'] == sent
 '''
 
 
-def test_role_without_the_rights_is_told_what_to_run(
+def test_role_without_rights_gets_the_command_to_run(
         postgresql, database, limited, tmp_path):
     alone = run_python(ALONE, limited, database)
 

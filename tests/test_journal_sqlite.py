@@ -91,7 +91,7 @@ def test_read_only_transaction_writes_as_well(peer):
 
 
 @pytest.mark.one_series
-def test_what_leaves_the_memory_is_read_from_the_table(peer):
+def test_evicted_message_is_read_from_the_table(peer):
     one, other = peer(), peer(cache_size=10_000)
     other.call('listen', DATABASE)
     sent = one.call(

@@ -257,7 +257,7 @@ def test_pages_are_bounded_by_bytes(postgresql, database):
     assert pages == [10, 10, 10]
 
 
-def test_start_reads_only_what_is_young_enough(postgresql, database, peer):
+def test_start_reads_only_young_rows(postgresql, database, peer):
     publish(database, 'c', *({} for _ in range(100)))
     postgresql.execute(
         f"UPDATE {TABLE} SET created = created - interval '2 hours'",

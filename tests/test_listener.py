@@ -98,7 +98,7 @@ def test_poll_after_the_death_of_the_listener_starts_another(
     assert listening(database) is not dying
 
 
-def test_poll_after_somebody_dropped_the_listener_starts_another(database):
+def test_poll_after_the_listener_was_dropped_starts_another(database):
     listen(database)
     dropped = Bus._queues.pop((os.getpid(), database))
     publish(database, 'c', {'type': 'test'})

@@ -45,7 +45,7 @@ def same(left, right):
 
 
 @pytest.mark.parametrize('message', MESSAGES)
-def test_stock_receives_what_ours_publishes(
+def test_stock_receives_messages_of_ours(
         stock, listening, channel, message):
     message = dict(message)
     id_, = publish(listening, channel, message)
@@ -57,7 +57,7 @@ def test_stock_receives_what_ours_publishes(
 
 
 @pytest.mark.parametrize('message', MESSAGES)
-def test_ours_receives_what_stock_publishes(
+def test_ours_receives_messages_of_stock(
         stock, listening, channel, message):
     id_, = stock.call('publish', listening, channel, message)
     received, = drain(listening, [channel], 1)
@@ -65,7 +65,7 @@ def test_ours_receives_what_stock_publishes(
     assert same(received, message)
 
 
-def test_stock_goes_on_after_what_it_can_not_receive(
+def test_stock_continues_after_a_message_that_it_cannot_receive(
         stock, listening, channel):
     large = {'text': 'x' * 100_000}
     _, id_ = publish(listening, channel, large, {'text': 'small'})
@@ -118,7 +118,7 @@ def wire(postgresql, listening):
     suppress_health_check=list(HealthCheck))
 @given(name=st.text(ALLOWED, max_size=30), message=st.dictionaries(
         st.text(max_size=9), VALUES, max_size=6))
-def test_payload_is_to_the_letter_what_stock_sends(
+def test_payload_is_to_the_letter_that_of_stock(
         wire, listening, name, message):
     name = f'letter:{name}'
     with Transaction().start(listening, 0) as transaction:

@@ -49,7 +49,7 @@ def test_part_is_counted(text, status, counts, parts, capsys):
     assert bool(shown) == bool(status)
 
 
-def test_report_sums_up_and_names_what_is_missing(parts, capsys):
+def test_report_sums_up_and_names_missing_programs(parts, capsys):
     write = f"open({str(parts / 'python.xml')!r}, 'w').write('''{JUNIT}''')"
     part.run('lint', *script(""))
     part.run('python', *script(write))

@@ -53,7 +53,7 @@ def test_user_gets_own_channels_and_not_those_of_another(
         (['user:1', 'user:2', 'notification:2'], ['2']),
         ])
 @pytest.mark.parametrize('collection', [list, tuple, set, frozenset])
-def test_the_one_user_channel_tells_who_asks(
+def test_one_user_channel_identifies_the_user(
         asked, got, collection, listening, channel):
     for user in '1', '2', '11', '':
         publish(listening, f'notification:{user}', {'type': user})

@@ -101,7 +101,7 @@ def test_wheel_of_a_release_is_not_refused(tag, tmp_path):
         ({'METADATA': METADATA.replace(version(), '9')}, "Version is 9"),
         ({'METADATA': METADATA.replace('>=', '==')}, "Requires-Python"),
         ])
-def test_wheel_without_what_it_must_have_is_refused(changes, fault, tmp_path):
+def test_incomplete_wheel_is_refused(changes, fault, tmp_path):
     found = list(check.check(wheel(tmp_path, **changes)))
     assert any(fault in line for line in found), found
 

@@ -43,7 +43,7 @@ def assert_settles(resident):
     pytest.fail(f"grows in each round: {sizes}")
 
 
-def test_channels_nobody_listens_to_leave_nothing(
+def test_channels_without_listeners_leave_nothing(
         postgresql, database, peer):
     published = 0
 

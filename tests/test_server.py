@@ -151,7 +151,7 @@ def test_session_that_is_none_is_refused(serve, client):
         assert headers['Access-Control-Allow-Origin'] == server.url
 
 
-def test_stranger_who_leaves_leaves_no_check_behind(
+def test_disconnected_stranger_leaves_no_check(
         serve, client, database, postgresql):
     def send(name):
         session = base64.b64encode(f'admin:1:{name}'.encode()).decode()

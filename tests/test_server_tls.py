@@ -205,7 +205,7 @@ def test_kind_of_key_that_is_not_served_is_named(tmp_path, kind, named):
     assert f"the certificate '{path}' has {named}: " in str(raised.value)
 
 
-def test_file_that_is_not_pem_is_named_with_what_to_do(tmp_path):
+def test_file_that_is_not_pem_is_named_with_the_remedy(tmp_path):
     pem, _ = make(tmp_path, 'ed25519')
     path, key = tmp_path / 'made.pem', tmp_path / 'made.key'
     for content, said in [

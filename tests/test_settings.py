@@ -106,7 +106,7 @@ def test_class_uses_the_nearest_number_and_says_so_once(configure, caplog):
     assert '1 is used' in record.message
 
 
-def test_class_refuses_what_is_no_value(configure):
+def test_class_refuses_invalid_values(configure):
     configure('bus', journal='maybe')
     with pytest.raises(settings.Invalid, match='journal = maybe'):
         settings.journal()
@@ -122,13 +122,13 @@ def test_class_refuses_what_is_no_value(configure):
         ('[trytond-bus]\nlisten = 1', '[trytond-bus] is ignored'),
         ('[poll]\njournal = 1\ndrain = 1', '[poll] is ignored'),
         ])
-def test_what_nothing_reads_is_told(told, text, words):
+def test_key_that_nothing_reads_is_reported(told, text, words):
     line, = told(text)
     assert words in line
     assert line.startswith(sources.files[0] + ': ')
 
 
-def test_what_others_read_is_not_told(told):
+def test_key_of_others_is_not_reported(told):
     assert not told(
         '[DEFAULT]\nx = 1\n[web]\nlisten = a\ncors = b\n[business]\na = 1\n'
         '[bus]\nclass = c\nurl_host = d\n[wsgi bus]\nx = 1\n')

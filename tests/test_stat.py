@@ -78,7 +78,7 @@ def run(directory, *arguments, **options):
         capture_output=True, text=True, timeout=60)
 
 
-def test_table_counts_what_happens_between_two_looks(
+def test_table_counts_events_between_two_looks(
         serve, client, database):
     with serve() as server:
         server.listened(database)
@@ -276,7 +276,7 @@ def other(tmp_path):
         b'trytond_bus_polls_waiting 1\n',
         b'HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n',
         ])
-def test_what_is_no_bus_server_is_said(answer, other):
+def test_other_server_is_reported(answer, other):
     address = other(answer)
     with pytest.raises(Failure) as raised:
         stat.run(Namespace(
@@ -311,7 +311,7 @@ def test_address_of_the_clients_is_none_of_administrators(
         (['--interval', 'nan'], "the interval must be from 0.1 to 3600"),
         (['--interval', 'often'], "--interval"),
         ])
-def test_error_says_what_is_wrong(arguments, said, tmp_path):
+def test_error_names_the_fault(arguments, said, tmp_path):
     failed = run(tmp_path, *arguments)
     assert failed.returncode in {1, 2}
     assert not failed.stdout

@@ -4,7 +4,7 @@ from trytond.transaction import Transaction
 from trytond_fastbus.testing import Published, published
 
 
-def test_what_is_published_is_recorded(database):
+def test_published_messages_are_recorded(database):
     from trytond.bus import Bus, notify
     message = {'type': 'reminder', 'number': 1}
     with published() as messages, Transaction().start(database, 0):

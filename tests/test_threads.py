@@ -81,7 +81,7 @@ assert [r['message']['message_id'] for r in responses] == 10 * [id_]
 ''', {'database': {'uri': postgresql.uri}}, database)
 
 
-def test_all_get_all_of_what_many_publish_at_once(sqlite_database):
+def test_all_get_all_messages_of_many_publishers(sqlite_database):
     run('''
 PUBLISHERS, CLIENTS, MESSAGES = 8, 8, 500
 

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_accepted_shortly_before_the_end() {
+    fn no_connection_is_accepted_shortly_before_the_end() {
         for (length, open) in [(10_000, 9_500), (2_000, 1_500), (100, 75), (0, 0)] {
             let period = Drain::default().begin(Duration::from_millis(length));
             let open = Duration::from_millis(open);

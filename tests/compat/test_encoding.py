@@ -249,7 +249,7 @@ def test_error_names_the_type_that_can_not_be_encoded():
             encoded({'value': value})
 
 
-def test_subclass_is_encoded_by_what_it_overrides():
+def test_subclass_is_encoded_by_its_overrides():
     for value in [
             Pairs(a=1), Pairs(), Sequence([1, 2]), Sequence(), Wrong(a=1),
             [Pairs(a=Sequence([1]))]]:

@@ -117,7 +117,7 @@ print(Bus.__module__)
 import trytond_fastbus.bus
 import trytond.bus
 '''])
-def test_install_after_stock_module_says_what_to_do(first):
+def test_install_after_stock_module_names_the_remedy(first):
     message = run(first + '''
 try:
     trytond_fastbus.install()

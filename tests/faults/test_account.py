@@ -44,7 +44,7 @@ def run(**changes):
             for number in range(9)])
 
 
-def test_what_comes_back_to_its_level_is_silent():
+def test_value_that_returns_to_its_level_is_silent():
     assert run(
         kilobytes=[40_000, 44_000, 47_000, 46_000, 45_000, 46_500, 47_500,
             46_900, 45_900],
@@ -63,7 +63,7 @@ def test_what_comes_back_to_its_level_is_silent():
         ('polls_waiting', [1, 1] + [0] * 7,
             "The rests 1 and 2 found 1 polls_waiting instead of 0 in it."),
         ])
-def test_what_is_kept_is_reported(name, values, violation):
+def test_value_that_stays_high_is_reported(name, values, violation):
     reported, = run(**{name: list(values)})
     assert reported.startswith(violation)
 

@@ -127,7 +127,7 @@ def test_message_that_was_cut_is_reported():
         run(events), 'a3 as one of c with 0 characters, not of c with 1')
 
 
-def test_what_the_database_has_decides():
+def test_content_of_the_database_decides():
     silent = [tag for tag in GOOD if tag[0] not in 'b']
     violations = run(
         client('A', *silent, started=.7), ledger=LEDGER - {'two'})

@@ -44,7 +44,7 @@ fn answer(site: &Site, headers: &str, id: &str) -> String {
 }
 
 #[test]
-fn chat_is_followed_by_who_may_and_the_answer_remembered() {
+fn chat_is_followed_by_users_with_access_and_the_answer_cached() {
     let site = start(checked(30));
     let_read(&site, Some(vec!["chat:a,2"]));
     let poll = |last: &str| site.connect().ask(&site.poll("", CHATS, last)).body;

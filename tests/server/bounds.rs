@@ -160,7 +160,7 @@ fn idle_connection_makes_room_for_another() {
 }
 
 #[test]
-fn who_gets_the_last_place_may_send_its_request() {
+fn client_with_the_last_place_may_send_its_request() {
     let in_time = (0..20).any(|_| is_last_one_served());
     assert!(in_time, "the machine is too busy");
 }
@@ -319,7 +319,7 @@ fn are_answers_spread() -> bool {
 }
 
 #[test]
-fn who_connected_before_the_end_is_still_answered() {
+fn client_that_connected_before_the_end_is_answered() {
     // The server gives them half a second. On a busy machine this can take
     // longer, and then the test proves nothing.
     let in_time = (0..20).any(|_| are_late_requests_answered());
@@ -327,7 +327,7 @@ fn who_connected_before_the_end_is_still_answered() {
 }
 
 #[test]
-fn who_has_connected_is_accepted_at_the_end() {
+fn waiting_connection_is_accepted_at_the_end() {
     let site = start(Config {
         drain: Duration::ZERO,
         ..Config::default()

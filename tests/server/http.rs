@@ -43,7 +43,7 @@ fn notification_of_the_user_is_answered_on_the_clients_channel() {
 }
 
 #[test]
-fn status_says_what_is_wrong() {
+fn each_fault_has_its_status() {
     let site = start(Config::default());
     let path = format!("/{}/bus", site.database);
     let poll = |headers: &str| site.post(headers, r#"{"channels":["client:x"]}"#);
@@ -149,7 +149,7 @@ fn only_a_bus_that_is_off_says_that_it_is_not_implemented() {
 }
 
 #[test]
-fn browsers_are_told_what_they_need() {
+fn browsers_get_the_headers_that_they_need() {
     let site = start(Config {
         cors: vec!["https://sao.example.com".into()],
         ..Config::default()

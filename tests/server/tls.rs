@@ -157,7 +157,7 @@ fn handshake_takes_a_place_and_makes_room() {
 }
 
 #[test]
-fn what_is_no_tls_gets_no_answer() {
+fn client_without_tls_gets_no_answer() {
     let (config, trust) = with_tls(Config::default());
     let site = start(config);
     let mut client = site.connect();

@@ -107,7 +107,7 @@ def test_client_can_not_choose_the_address_of_the_bus(
 
 @pytest.mark.parametrize('origin, status, allowed', [
         (ORIGIN, 204, [ORIGIN]), ('https://evil.example.com', 403, None)])
-def test_browser_is_told_once_who_may_poll(
+def test_browser_gets_cors_headers_once(
         origin, status, allowed, bus_host, listening):
     answered, headers, _ = ask(
         bus_host, f'/{listening}/bus', None, 'OPTIONS', Origin=origin,

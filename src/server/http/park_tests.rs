@@ -367,7 +367,7 @@ async fn chunks_may_be_split_at_every_byte() {
 }
 
 #[tokio::test]
-async fn what_is_longer_than_its_length_begins_the_next_request() {
+async fn bytes_beyond_the_length_begin_the_next_request() {
     let mut wire = wire(Config::default(), 1 << 16);
     for channel in ["a", "b"] {
         wire.publish_name(channel);
@@ -450,7 +450,7 @@ async fn length_that_is_told_twice_alike_is_one() {
 }
 
 #[tokio::test]
-async fn what_hyper_refuses_is_counted() {
+async fn refusals_by_hyper_are_counted() {
     let long = format!("X: {}\r\n", "x".repeat(20_000));
     for (request, status) in [
         (format!("GET / HTTP/1.1\r\n{long}"), Some(431)),
@@ -560,7 +560,7 @@ async fn client_that_goes_while_it_waits_frees_its_poll_at_once() {
 }
 
 #[tokio::test]
-async fn what_comes_while_a_poll_waits_is_kept_and_bounded() {
+async fn bytes_that_arrive_during_a_wait_are_kept_and_bounded() {
     let mut wire = wire(Config::default(), 256);
     wire.send(&wire.poll("", "\"a\"")).await;
     wire.waiting(1).await;

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_asks_for_is_kept_once() {
+    fn channels_of_a_client_are_kept_once() {
         let mut clients = Clients::new(100);
         let history = history();
         let poll = |channels: &[&str]| {

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question_is_refused() {
+    fn invalid_body_is_refused() {
         for body in [
             "",
             "null",

@@ -130,7 +130,7 @@ async fn unknown_database_has_no_sessions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_ask_at_the_same_time_share_a_check() {
+async fn simultaneous_polls_share_a_check() {
     let (cache, sessions) = cache(Check::Valid);
     let (a, b, c) = (session("a"), session("a"), session("a"));
     // The first one closes its connection meanwhile.
