@@ -1,5 +1,5 @@
-"""A Tryton client in miniature: it logs in, polls the bus and prints what
-arrives, over HTTP only and with the standard library only."""
+"""A small Tryton client. It logs in, polls the bus and prints the message,
+over HTTP and with the standard library only."""
 import base64
 import json
 import sys
@@ -12,10 +12,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 
 class TrytonClient:
-    """A session of a user on a database
+    """A session of a user on a database.
 
-    bus is the address of the bus, by default what the login says, or the
-    server's own.
+    bus is the address of the bus. By default it is the address in the answer
+    to the login, or that of the server.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class TrytonClient:
         return response['result']
 
     def poll(self, *channels):
-        """Wait for the next message of the channels, by default the client's
-        own, and return (channel, message), both None if nothing came"""
+        """Wait for the next message in the channels, by default the client's
+        own. Return (channel, message), both None without a message"""
         response = self._post(self.bus_url + '/bus', {
                 'last_message': self.last_message,
                 'channels': list(channels or [self.channel]),
@@ -86,7 +86,7 @@ def main(url, database, password):
         f"{client.bus_url}/bus")
     with ThreadPoolExecutor() as executor:
         poll = executor.submit(client.poll)
-        time.sleep(.5)  # the poll is to wait on the server by then
+        time.sleep(.5)  # until the poll waits at the server
         started = time.perf_counter()
         client.post('/demo/notify', {
                 'title': "Hello", 'body': "from trytond", 'client': client.id})
@@ -98,8 +98,8 @@ def main(url, database, password):
     if not message:
         sys.exit("no message arrived")
     print(f"received {message['title']!r}, {message['body']!r} on {channel}")
-    print(f"latency {milliseconds:.1f} ms, from the request to notify "
-        "(session check and commit included) to the message")
+    print(f"latency {milliseconds:.1f} ms, from the request to notify to the "
+        "message, including the session check and the commit")
 
 
 if __name__ == '__main__':

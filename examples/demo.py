@@ -1,10 +1,10 @@
-"""See a message go through a real Tryton server: make demo runs this.
+"""Shows a message on its way through a real Tryton server: make demo.
 
-It makes a Tryton database on SQLite, or with the argument postgresql on a
-PostgreSQL that is thrown away, starts the command trytond with the route of
-notify.py, and beside it trytond-bus, which finds the messages in the journal.
-client.py, a process that talks only HTTP, asks the one for a notification and
-waits for it at the other. With KEEP=1 the servers stay.
+It creates a Tryton database on SQLite or, with the argument postgresql, on a
+throw-away PostgreSQL. It starts trytond with the route of notify.py, and
+trytond-bus, which finds the messages in the journal. client.py, which speaks
+only HTTP, asks trytond for a notification and waits for it at trytond-bus.
+With KEEP=1 the servers keep running.
 """
 import os
 import secrets
@@ -26,8 +26,8 @@ DATABASE = 'demo'
 
 def main(backend='sqlite'):
     if backend not in {'sqlite', 'postgresql'}:
-        return f"DB is sqlite or postgresql, not {backend}"
-    # So that the servers are ended as well
+        return f"DB must be sqlite or postgresql, not {backend}"
+    # Without this, the servers would keep running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     password = secrets.token_hex(6)
     with ExitStack() as stack:

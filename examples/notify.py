@@ -1,4 +1,4 @@
-"""A route of one's own that notifies: load it into trytond with
+"""An additional route that sends a notification. Load it into trytond with
 
     [wsgi middleware]
     demo = notify.demo
@@ -17,7 +17,7 @@ def demo(wsgi_app):
 
 
 def notify(request, pool):
-    "Notify the user of the request; sent when the transaction commits"
+    "Notify the user of the request when the transaction commits"
     from trytond import bus
 
     message = request.parsed_data

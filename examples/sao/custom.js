@@ -1,6 +1,6 @@
-// Send the session to a bus on another port or host ([bus] url_host), which
-// the web client of 8.0 and later does not do by itself. Belongs next to its
-// index.html, which loads it. The bus has to allow it: [web] cors.
+// Sends the session to a bus on another port or host ([bus] url_host), because
+// the web client of 8.0 and later does not. Copy it beside the index.html of the
+// web client, which loads it. The bus has to allow the origin: [web] cors.
 jQuery.ajaxPrefilter(function(options) {
     'use strict';
     let session = Sao.Session.current_session;
