@@ -439,7 +439,7 @@ def test_commit_that_waits_too_long_fails(postgresql, database):
 
 
 @pytest.mark.one_series
-def test_message_on_the_wire_is_the_same_with_the_journal(database, postgresql):
+def test_wire_is_the_same_with_the_journal(database, postgresql):
     with Wire(f'{postgresql.uri}/{database}') as wire:
         wire.listen('bus', 'bus.part')
         publish(database, 'é"\\', {'text': "é\u2028\0"})
