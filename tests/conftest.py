@@ -1,8 +1,8 @@
-"""The databases of the tests; trytond is configured before it is imported.
+"""The databases of the tests. trytond is configured before it is imported.
 
-The configuration of trytond is global to a process and names its backend, so
-a session of pytest runs on PostgreSQL, whose port is known before it starts.
-What is to run on SQLite runs in a process of its own (support.server).
+The configuration of trytond is global to a process and names its backend, so a
+session of pytest runs on PostgreSQL, whose port is known before it starts. A
+test on SQLite runs a process of its own (support.server).
 """
 import importlib.metadata
 import os
@@ -18,7 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT)]
-# A shell has what it runs in the background ignore it, children included.
+# A shell lets programs in the background ignore the signal, and their children
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from support.bus import configured, listen, stop_listener  # noqa: E402
@@ -39,8 +40,8 @@ os.environ['TRYTOND_CONFIG'] = str(write_config(_directory / 'trytond.conf', {
             }))
 os.environ['TRYTOND_DATABASE_URI'] = _server.uri
 
-# The files whose tests take longest, which begin first: one that begins last
-# has the other workers wait for it
+# The files whose tests take longest. They begin first, because the other
+# workers would wait for a long test that begins last.
 SLOW = [
     'test_faults', 'test_demo', 'test_check', 'test_chat', 'test_journal',
     'test_fork', 'test_gevent', 'test_route', 'test_journal_sqlite',
@@ -134,7 +135,7 @@ def peer(postgresql):
 
 @pytest.fixture
 def limited(postgresql, database):
-    "Sections for a role of PostgreSQL that may not make anything"
+    "The configuration for a role of PostgreSQL that may not create anything"
     role = 'limited_' + database
     postgresql.execute(
         f'CREATE ROLE {role} LOGIN; '

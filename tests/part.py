@@ -3,10 +3,10 @@
     python tests/part.py run NAME COMMAND ...
     python tests/part.py report NAME ...
 
-A part is a command. What it prints is shown if it fails, and kept in
-target/parts either way. Its tests are counted from target/parts/NAME.xml, in
-the format of JUnit, or from the lines of results that it prints; a command
-without either is one test.
+A part is a command. Its output is shown if it fails, and always kept in
+target/parts. Its tests are counted from target/parts/NAME.xml, in the format
+of JUnit, or from the lines of results that it prints. A command without either
+is one test.
 """
 import json
 import re
@@ -20,10 +20,10 @@ from xml.etree import ElementTree
 PARTS = Path(__file__).parents[1] / 'target' / 'parts'
 CARGO = re.compile(
     r'^test result: \S+ (\d+) passed; (\d+) failed; (\d+) ignored', re.M)
-# The tests of trytond's own, by series and backend
+# trytond's own tests, by series and backend
 UPSTREAM = re.compile(r'^(\d+) passed, (\d+) failed$', re.M)
 COUNTS = ['passed', 'failed', 'skipped']
-# How a test says that it needs a program
+# The reason of a test that needs a program
 INSTALL = 'install '
 
 
@@ -104,7 +104,7 @@ def clock(seconds):
 
 
 def said(counts):
-    "The counts in words, without those that are zero"
+    "The counts as text, without zeros"
     return ', '.join(
         f"{counts[key]} {key}" for key in COUNTS if counts[key])
 

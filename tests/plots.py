@@ -1,4 +1,4 @@
-"""Compares the plots and tables of the docs with new ones of the recorded
+"""Compares the plots and tables of the docs with new ones from the recorded
 runs, in the environment that draws them: `python -m tests.plots`."""
 import sys
 import tempfile

@@ -1,4 +1,5 @@
-"""A session is valid for one address: which ones are the same."""
+"""A session is valid for one address. These tests say which texts are the same
+address."""
 import base64
 import datetime as dt
 import http.client
@@ -146,7 +147,7 @@ def test_forwarded_address_is_that_of_the_last_proxy_or_none(
                 ('192.0.2.1', ['192.0.2.1, 192.0.2.2'], 401),
                 ('127.0.0.1', ['127.0.0.2'], 401),
                 ('127.0.0.1', ['::1'], 401),
-                # None of the proxy, and none of a unix socket
+                # Neither the proxy nor a unix socket gives an address.
                 *[(opened, [garbage], 401)
                     for opened in ['127.0.0.1', None, '192.0.2.1']
                     for garbage in [
@@ -155,7 +156,7 @@ def test_forwarded_address_is_that_of_the_last_proxy_or_none(
                 ('127.0.0.1', [' '], 200),
                 ]:
             found = {ask(over_tcp(port), opened, *forwarded)}
-            # Without a proxy it is not known where a client is.
+            # Without a proxy the address of a client is unknown.
             if forwarded:
                 found.add(ask(over_unix(path), opened, *forwarded))
             assert found == {expected}, (opened, forwarded)
@@ -175,8 +176,7 @@ def test_clients_of_a_socket_of_systemd_are_probed(serve, seconds):
 
 
 def keep_alive(server, client):
-    """Seconds until the kernel probes a connection, seen from the server, or
-    None if it does not"""
+    "Seconds until the kernel probes a connection, or None if it does not"
     def written(address):
         host, port = address
         return '%s:%04X' % (

@@ -1,5 +1,5 @@
-"""What is no message is logged, counted and skipped, and what is one
-passes, whatever comes before and after it."""
+"""A payload that is no message is logged, counted and skipped. A message
+passes, regardless of the payloads before and after it."""
 import logging
 
 import pytest
@@ -100,7 +100,7 @@ def test_parts_that_are_cut_off_do_not_spoil_the_next(
 
 
 class Unknown:
-    "Nothing that can be encoded"
+    "A type that cannot be encoded"
 
 
 CIRCULAR = {}

@@ -1,4 +1,4 @@
-"""Who may not read a record does not get the messages of its chat."""
+"""A user gets the messages of a chat only if the user may read its record."""
 import contextlib
 import os
 import threading
@@ -33,7 +33,7 @@ def rooms_database(postgresql, listening, tmp_path_factory):
 
 @pytest.fixture
 def serve(postgresql, rooms_database, tmp_path):
-    "A function: a server of the rooms of this kind, with such options"
+    "Return a server of the rooms, of this kind and with these options"
     @contextlib.contextmanager
     def serve(kind, **options):
         database = rooms_database
@@ -162,12 +162,12 @@ def test_chat_is_not_followed_while_access_can_not_be_checked(
                 publish(rooms.database, client.channel, {'type': 'end'})
                 channel, message = client.poll(client.channel, room)
                 if kind == 'server':
-                    # It is held, and knows nothing by then.
+                    # The poll is held, because the answer is not known yet.
                     assert (channel, message) == (None, None)
                 else:
                     assert channel == client.channel
             wire.execute('ALTER TABLE away RENAME TO fastbus_room')
-        # The answer was not remembered.
+        # The answer was not cached.
         publish(rooms.database, room, {'type': 'secret'})
         channel, message = client.poll(room)
         assert (channel, message['type']) == (room, 'secret')
@@ -191,7 +191,7 @@ def test_poll_is_held_until_access_can_be_checked(serve, postgresql):
 
 
 def test_series_without_chat_checks_nothing(database):
-    "What a channel of that name is belongs to the module that made it."
+    "The module that made the channel defines its meaning."
     channels = ['user:1', 'chat:res.user,999', f'end:{uuid.uuid4()}']
     listen(database)
     publish(database, channels[1], {'type': 'chat'})

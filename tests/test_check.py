@@ -1,4 +1,4 @@
-"""trytond-bus check: what works, and each fault in words."""
+"""trytond-bus check names working parts, and each fault with its remedy."""
 import json
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from trytond_fastbus import settings
 
 @pytest.fixture(scope='module')
 def database(listening):
-    "The database of all the tests, which change nothing in it"
+    "The database of all tests. They change nothing in it."
     return listening
 
 
@@ -34,7 +34,7 @@ def trytond(postgresql, database, tmp_path_factory):
 
 @pytest.fixture
 def serve(postgresql, database, tmp_path):
-    "A function: a bus server with such options of [bus]"
+    "Return a bus server with these options of [bus]"
     def serve(sections=None, **options):
         return BusServer(tmp_path, {
                 'database': {'uri': postgresql.uri},
@@ -46,7 +46,7 @@ def serve(postgresql, database, tmp_path):
 
 @pytest.fixture
 def check(postgresql, database, tmp_path):
-    "A function: what the command says with such a configuration"
+    "Return the finished command with this configuration"
     def check(*arguments, sections=None, name=database, before=(), **options):
         config = write_config(tmp_path / 'trytond.conf', {
                 'database': {'uri': postgresql.uri},
@@ -67,7 +67,8 @@ def run(directory, *arguments, password='admin', before=(), **environ):
 
 
 def line(done, thing):
-    "Return the line of a thing, and what else was said if there is none"
+    """Return the line about a thing. Fail with the whole output if there is
+    none"""
     lines = [line for line in done.stdout.splitlines()
         if line.split(maxsplit=1)[1].startswith(thing + ':')]
     assert lines, (done.stdout, done.stderr)
@@ -75,7 +76,7 @@ def line(done, thing):
 
 
 def failed(done, thing, *words):
-    "See that this has failed, in these words"
+    "Assert that a check has failed, with these words"
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert done.stderr == ''
     text = line(done, thing)
@@ -341,7 +342,7 @@ def test_sessions_without_an_index(
         warned(check(name=name), 'sessions', 'all of', 'about 6000 rows')
         done = check(name=name)
         statement = line(done, 'sessions').rpartition(': ')[2]
-        # It is no use where it was not made to the end, or is for some only.
+        # An index that is not complete, or is partial, does not help.
         postgresql.execute(
             f'{statement} WHERE create_uid > 1', name)
         warned(check(name=name), 'sessions', 'all of')

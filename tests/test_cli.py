@@ -108,8 +108,8 @@ def test_version_is_ours(arguments, capsys):
     assert capsys.readouterr().out.startswith('trytond-fastbus 0.')
 
 
-# Each is an error of its own: before trytond is imported, while it is, in its
-# configuration, and later.
+# Each is another kind of error: before trytond is imported, during its import,
+# in its configuration, and later.
 MISTAKES = [
     ({'TRYTOND_DECIMAL_PREC': 'x'}, ['TRYTOND_DECIMAL_PREC = x']),
     ({'TRYTOND_DEV': 'yes'}, ['TRYTOND_DEV = yes']),

@@ -27,20 +27,20 @@ with Transaction().start('tryton', 0):
 
 @pytest.fixture(scope='module')
 def database(listening):
-    "The database of all the tests, each of which has channels of its own"
+    "The database of all tests. Each has channels of its own."
     return listening
 
 
 @pytest.fixture
 def sections(postgresql):
-    "A function: a configuration with such options of [bus]"
+    "Return a configuration with these options of [bus]"
     return lambda **options: {
         'database': {'uri': postgresql.uri}, 'bus': options}
 
 
 @pytest.fixture
 def sqlite(sqlite_database):
-    "The same on SQLite, where the database is tryton"
+    "Return the same on SQLite, where the database is tryton"
     return lambda **options: {
         'database': {'uri': 'sqlite://', 'path': sqlite_database.parent},
         'bus': options}
@@ -48,7 +48,7 @@ def sqlite(sqlite_database):
 
 @pytest.fixture
 def notify(tmp_path):
-    "A function: run trytond-bus notify"
+    "Run trytond-bus notify"
     def notify(sections, database, *arguments):
         config = write_config(tmp_path / 'notify.conf', sections)
         return subprocess.run(
@@ -59,7 +59,7 @@ def notify(tmp_path):
 
 @pytest.fixture
 def tail(tmp_path):
-    "A function: trytond-bus tail at work, a context manager"
+    "Return a running trytond-bus tail, as a context manager"
     @contextmanager
     def tail(sections, database, *arguments):
         config = write_config(tmp_path / 'tail.conf', sections)
@@ -88,7 +88,7 @@ def refused(done, *words):
 
 
 def shown(process, publish_one):
-    "Publish until the process shows it, and return the line"
+    "Publish until the process shows the message, and return its line"
     with ThreadPoolExecutor() as executor:
         line = executor.submit(process.stdout.readline)
         while not line.done():
@@ -102,7 +102,7 @@ def shown(process, publish_one):
 
 
 def ended(process, status):
-    "See that the process ends by itself, silently"
+    "Assert that the process ends by itself, silently"
     assert process.wait(30) == status
     assert process.stderr.read() == ''
 

@@ -8,7 +8,7 @@ from support.server import ROOT, environment
 
 pytestmark = pytest.mark.one_series
 
-# Has nothing sent, in every process
+# Every process of the demonstration sends nothing.
 MUTE = '''
 import sys
 from importlib.util import spec_from_file_location

@@ -1,4 +1,5 @@
-"""The examples for Docker, which are not run here, agree with what is run."""
+"""The examples for Docker are not run. They agree with the examples that are.
+"""
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from trytond_fastbus.options import KNOWN
 pytestmark = pytest.mark.one_series
 
 DOCKER = ROOT / 'examples' / 'docker'
-# What nginx.conf has in place of the lines of same-origin.conf
+# The lines of nginx.conf that replace lines of same-origin.conf
 DIFFERENCES = {
     'server 127.0.0.1:8000;': 'server server:8000;',
     'server 127.0.0.1:8001;\n    # server unix:/run/trytond-bus.socket;':

@@ -1,5 +1,5 @@
-"""After a fork at any moment both processes go on, Ctrl-C ends a wait,
-and nothing hangs the exit of the interpreter."""
+"""After a fork at any moment both processes continue, Ctrl-C ends a wait, and
+nothing delays the exit of the interpreter."""
 import signal
 import subprocess
 import sys
@@ -24,7 +24,7 @@ database = sys.argv[1]
 
 
 def run(source, postgresql, database, *args, **environ):
-    "Run the program after the preamble and return what it printed"
+    "Run the program after the preamble, and return its output"
     process = run_python(
         PREAMBLE + source, sections(postgresql), database, *args,
         timeout=600, **environ)
@@ -217,7 +217,8 @@ def traffic(postgresql, database):
         thread.join()
 
 
-# What arrives while the interpreter exits finds its daemons at work.
+# Notifications arrive while the interpreter exits, and its daemon threads
+# handle them.
 @pytest.mark.one_series
 @pytest.mark.parametrize('waiters', ENDS)
 def test_exit_is_clean_while_messages_arrive(waiters, postgresql, database):

@@ -1,4 +1,4 @@
-"""The commands of docs/getting-started.md, run as they stand there."""
+"""Runs the commands of docs/getting-started.md as they are written."""
 import os
 import re
 import shutil
@@ -23,7 +23,7 @@ BLOCK = re.compile(r'^```(sh|ini)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 
 @pytest.fixture
 def page(postgresql, database, tmp_path):
-    "The page with a database and addresses of this test's own"
+    "The page, with a database and ports of this test"
     class Page:
         ports = {'8000': free_port(), '8001': free_port()}
         config = tmp_path / 'trytond.conf'
@@ -58,7 +58,7 @@ def page(postgresql, database, tmp_path):
 
         @contextmanager
         def running(self, command):
-            "The command in the background, from when it does what it is for"
+            "Run the command in the background, and wait until it is ready"
             log = self.directory / f'{len(os.listdir(self.directory))}.log'
             with open(log, 'wb') as output:
                 process = subprocess.Popen(

@@ -1,5 +1,5 @@
-"""Under gevent a wait costs a greenlet and no thread, the hub goes on,
-and whatever ends a wait loses no message and leaves nothing behind."""
+"""Under gevent a wait takes a greenlet and no thread, and the hub keeps
+running. However a wait ends, no message is lost and nothing is left behind."""
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -143,8 +143,8 @@ assert 0 < late < 500, late
 '''.replace('if own:', f'if {limit == "own time-out"}:'), sections, database)
 
 
-# The pool of psycopg connects in greenlets of its own, which a fork would
-# double: it is filled before, and never grows.
+# The pool of psycopg connects in its own greenlets, and a fork would double
+# them. It is filled before, and never grows.
 FILL = '''
 from trytond import backend
 pool = backend.Database(database).connect()._connpool

@@ -1,4 +1,4 @@
-"""The journal on PostgreSQL: nothing that was committed is lost."""
+"""The journal on PostgreSQL. No committed message is lost."""
 import base64
 import json
 import logging
@@ -31,7 +31,7 @@ from trytond_fastbus import Bus
 from trytond_fastbus.journal import PostgreSQL
 
 TABLE = 'trytond_fastbus_journal'
-# What its listener has asked last, or its LISTEN
+# The last query of its listener, or its LISTEN
 LISTENER = f"datname = '%s' AND query LIKE '%%{TABLE}%%'"
 INSERT = (
     f"INSERT INTO {TABLE} (channel, message) "
@@ -152,14 +152,14 @@ def test_rolled_back_messages_are_none(postgresql, database):
         Bus.publish('c', {'n': 3})
         cursor.execute('ROLLBACK TO SAVEPOINT one')
         Bus.publish('c', {'n': 4})
-        # As a module may do behind the back of trytond
+        # A module may do this without trytond.
         transaction.connection.commit()
         Bus.publish('c', {'n': 5})
         transaction.rollback()
     publish(database, 'c', {'n': 6}, autocommit=True)
 
     assert [m['n'] for m in received(database, 'c')] == [2, 4, 6]
-    # And the mark
+    # The mark of the listener is also there.
     assert len(rows(postgresql, database)) == 4
 
 
@@ -218,7 +218,7 @@ def test_row_of_psql_is_a_message(postgresql, database, caplog):
 
 @pytest.mark.one_series
 def test_row_has_its_content_of_the_commit(postgresql, database):
-    "Whatever a transaction does with its own rows"
+    "A transaction may change or delete its own rows."
     publish(database, 'c', {})
     with Wire(f'{postgresql.uri}/{database}') as wire:
         wire.execute('BEGIN')
@@ -229,12 +229,12 @@ def test_row_has_its_content_of_the_commit(postgresql, database):
             f"UPDATE {TABLE} SET message = "
             "replace(message, 'old', 'updated') WHERE seq < 0")
         wire.execute('COMMIT')
-        # Numbered here and now, and what it locks is free after the rollback
+        # The row is numbered at once. The rollback releases its lock.
         wire.execute('BEGIN')
         wire.execute(INSERT % 'rolled back')
         wire.execute('SET CONSTRAINTS ALL IMMEDIATE')
         wire.execute('ROLLBACK')
-        # The path says where to find trytond's tables, not where ours are.
+        # The path is that of trytond's tables. Ours are in another schema.
         wire.execute('SET search_path TO pg_catalog')
         wire.execute('BEGIN')
         wire.execute((INSERT % 'elsewhere').replace(TABLE, f'public.{TABLE}'))
@@ -309,7 +309,7 @@ def test_clients_may_change_between_processes(database, peer):
 def test_connection_that_breaks_at_publish_fails_its_transaction_only(
         postgresql, database):
     publish(database, 'c', {})
-    # On none of the connections the table was seen.
+    # No connection has checked the table yet.
     PostgreSQL._seen.clear()
     # 7.0 fails to roll back as well.
     with pytest.raises(Exception, match='connection'):
@@ -331,7 +331,7 @@ def test_pool_that_is_exhausted_at_commit_blocks_nothing(
     publish(database, 'c', {})
     configure('database', maxconn=4)
     configure('cache', clean_timeout=3600)
-    # One is the listener's
+    # One connection belongs to the listener.
     ready = threading.Barrier(3)
 
     def publish_together(number):
@@ -406,17 +406,18 @@ def test_evicted_message_is_read_from_the_table(
 
     assert statistics(database)['retained'] < 20
     assert ids(drain(database, ['c'], 20, first)) == sent[1:]
-    # One after the other in another process, which has just read them
+    # The polls go to another process, which has just read the messages.
     other = peer(cache_size=20_000)
     assert ids(other.call('drain', database, ['c'], 20, first)) == sent[1:]
-    # Nothing comes after the last one, and what comes then does
+    # No message is after the last one. A message that is published then
+    # arrives.
     with Polls(database, ['c'], 3, sent[-1]) as polls:
         wait_until(lambda: statistics(database)['waiting'] == 3)
         new = publish(database, 'c', {})
     assert ids(r['message'] for r in polls.results) == new * 3
     assert statistics(database)['evicted'] == 0
 
-    # Until even their ids take too much
+    # Even the ids of the messages exceed the limit.
     publish(database, 'd', *({'text': "x" * 1000} for _ in range(80)))
     wait_until(lambda: "cache_size" in ' '.join(caplog.messages))
     assert f"the bus on '{database}' has evicted " in ' '.join(
@@ -481,7 +482,7 @@ def test_journal_survives_dump_and_restore(
     assert not any(r['message'] for r in polls.results)
     postgresql.create_database(database)
     postgresql.restore(database, tmp_path / 'dump')
-    # Its number is one that was used before
+    # The number was used before.
     new = publish_when_there(database)
 
     assert ids(drain(database, ['c'], 3, lost[-1])) == kept + new

@@ -1,5 +1,5 @@
-"""Numbers that go back and numbers that no row has, while the connections
-stay: the journal never goes silent."""
+"""Numbers that go back, and numbers without a row, while connections stay
+open. The journal never goes silent."""
 import json
 import logging
 import uuid
@@ -29,13 +29,14 @@ def _journal(configure, caplog):
 
 @pytest.fixture
 def wire(postgresql, database):
-    "A connection that is there from the beginning"
+    "A connection that exists from the beginning"
     with Wire(f'{postgresql.uri}/{database}') as wire:
         yield wire
 
 
 def take(database, last, new):
-    "Have clients wait after a message, and return what they get of new()"
+    """Let clients wait after a message, and return the messages of new() that
+    they get"""
     with Polls(database, ['c'], 3, last) as polls:
         wait_until(lambda: statistics(database)['waiting'] == 3)
         sent = new()
@@ -49,7 +50,7 @@ def take(database, last, new):
         (f'TRUNCATE {TABLE} RESTART IDENTITY', True),
         (f"SELECT setval('{TABLE}_seq', 1, false)", False),
         (f'DROP TABLE {TABLE}', True),
-        # An older backup in the same tables
+        # An older backup is restored into the same tables.
         (f"DELETE FROM {TABLE} WHERE seq > 8; SELECT setval('{TABLE}_seq', 8)",
             True),
         ])
@@ -90,7 +91,7 @@ def test_backup_that_is_restored_in_place(
 
     with Polls(database, ['c'], 2, lost[-1]) as polls:
         wait_until(lambda: statistics(database)['waiting'] == 2)
-        # As a program does that knows nothing of trytond
+        # A program that does not know trytond does this.
         postgresql.execute(INSERT % 'new', database)
     assert ids(r['message'] for r in polls.results) == ['new'] * 2
     wait_until(
@@ -99,11 +100,11 @@ def test_backup_that_is_restored_in_place(
 
 def test_listener_makes_nothing_while_a_backup_is_restored(
         postgresql, database):
-    "The restoration fails on an object that is there already."
+    "The restoration would fail on an object that exists."
     listen(database)
     sent = publish(database, 'c', {}, {})
     postgresql.execute(f'DROP TRIGGER {TABLE}_commit ON {TABLE}', database)
-    # It has to look into the table for a message that is not known.
+    # The process has to read the table, because it does not know the message.
     assert ids(drain(database, ['c'], 2, 'unknown')) == sent
     stop_listener(database)
     assert ids(drain(database, ['c'], 2)) == sent
@@ -113,7 +114,7 @@ def test_listener_makes_nothing_while_a_backup_is_restored(
 
 
 def test_silence_is_no_hiding_place(postgresql, database, wire):
-    "The row comes without a notification, as where the queue is nearly full."
+    "The row has no notification, as when the queue is nearly full."
     listen(database)
     sent = publish(database, 'c', {})
     wire.execute('BEGIN')
@@ -130,7 +131,7 @@ def test_silence_is_no_hiding_place(postgresql, database, wire):
 
 
 def forged(number):
-    "As the trigger would send it"
+    "The payload that the trigger would send"
     return json.dumps({
             'channel': 'c',
             'message': {'message_id': f'forged {uuid.uuid4()}'},
@@ -155,7 +156,7 @@ def test_forged_numbers_change_nothing(postgresql, database, wire, caplog):
         wire.notify([('bus.part', '²'), ('bus.part', '9' * 5000)])
         sent += publish(
             database, 'c', *({'text': "x" * size} for size in [1, 9000]))
-        # No number is live, as with stock.
+        # A message without a number is live, as with stock.
         wire.notify([('bus', forged(number)) for number in [-1, 2 ** 64]])
     got = [m['message_id'] for m in received(database, 'c')]
     wire.execute('RESET SESSION AUTHORIZATION')
@@ -180,7 +181,7 @@ def test_trytons_in_two_schemas_do_not_silence_each_other(
         wire.execute('SET search_path = second')
         wire.execute(schema.MAKE)
         listen(database)
-        # The numbers of the one are above those of the other.
+        # The numbers of one database are above those of the other.
         sent = publish(database, 'c', *({} for _ in range(20)))
         for number in range(5):
             wire.execute(INSERT % f'second {number}')
@@ -204,7 +205,7 @@ def test_messages_are_delivered_once_when_the_rights_return(
 
     postgresql.execute(f'REVOKE ALL ON {TABLE} FROM {role}', database)
     for _ in range(3):
-        # Live, in that process
+        # The message is live in that process.
         sent += publish(database, 'c', {})
         assert ids(other.call('drain', database, ['c'], 1, sent[-2])) == (
             sent[-1:])
@@ -236,8 +237,8 @@ def test_rows_of_a_clock_that_was_wrong(postgresql, database, peer, step):
 
 def test_request_that_postgresql_refuses_answers_that_poll_only(
         configure, postgresql, database, caplog):
-    """A channel that the encoding of the database has no characters for; the
-    message that the poll names has left the memory."""
+    """The encoding of the database has no characters for the channel. The
+    message that the poll names was evicted."""
     configure('bus', cache_size=20_000, select_timeout=1)
     listen(database)
     first, = publish(database, 'c', {})

@@ -19,7 +19,7 @@ DATABASE = 'tryton'
 
 @pytest.fixture
 def sections(sqlite_database):
-    "A function: a configuration with such options of [bus]"
+    "Return a configuration with these options of [bus]"
     def sections(**options):
         return {
             'database': {'uri': 'sqlite://', 'path': sqlite_database.parent},
@@ -30,7 +30,7 @@ def sections(sqlite_database):
 
 @pytest.fixture
 def peer(sections):
-    "A function: a process, with such options of [bus]"
+    "Return a process with these options of [bus]"
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(Peer(sections(**options)))
 
@@ -60,7 +60,7 @@ def test_message_reaches_other_processes(peer):
         assert ids(other.result()) == sent
         last = sent[-1]
 
-    # Also those that start later
+    # Processes that start later get the message, too.
     assert ids(peer().call('drain', DATABASE, ['c'], 15))[-3:] == sent
     assert ids(one.call('drain', DATABASE, ['c'], 2, sent[0])) == sent[1:]
 
@@ -85,7 +85,7 @@ def test_read_only_transaction_writes_as_well(peer):
     one, other = peer(), peer()
     other.call('listen', DATABASE)
     one.call('publish', DATABASE, 'c', {}, readonly=True)
-    # It is rolled back at its end.
+    # The transaction is rolled back at its end.
     sent = one.call('publish', DATABASE, 'c', {})
     assert ids(other.call('drain', DATABASE, ['c'], 1)) == sent
 
@@ -128,7 +128,7 @@ def test_database_may_be_replaced_by_a_copy(peer, sqlite_database):
         sqlite_database.with_name(sqlite_database.name + suffix).unlink(
             missing_ok=True)
     backup.replace(sqlite_database)
-    # Its number is one that was used before
+    # The number was used before.
     sent = one.call('publish', DATABASE, 'c', {})
 
     assert ids(other.call('drain', DATABASE, ['c'], 1, lost[-1])) == sent
@@ -153,7 +153,7 @@ assert journal.of('tryton')
                 not find_spec('gevent'), reason="gevent is not installed"))])
 def test_servers_reach_each_other(kind, sections, tmp_path, series):
     configuration = sections()
-    # Nobody checks a session there twice at a time
+    # The server does not check a session twice at a time.
     with TrytondServer(
                 tmp_path, configuration, [DATABASE], kind) as one, \
             TrytondServer(tmp_path, configuration, [DATABASE]) as other, \
@@ -167,7 +167,7 @@ def test_servers_reach_each_other(kind, sections, tmp_path, series):
         publisher.call('publish', DATABASE, 'c', {'type': 'x'})
         assert [poll.result()[1]['type'] for poll in polls] == ['x'] * 4
 
-        # And a client goes on where it was at another server
+        # A client continues after its last message from another server.
         publisher.call('publish', DATABASE, 'c', {'type': 'y'})
         client = clients[0]
         client.url = client.bus_url = f'{other.url}/{DATABASE}'
@@ -185,7 +185,7 @@ def test_bus_server_serves_sqlite(sections, tmp_path):
             publisher.call('publish', DATABASE, client.channel, {'n': 1})
             assert poll.result()[1]['n'] == 1
             server.terminate()
-        # While it is away
+        # The server is down meanwhile.
         for number in [2, 3]:
             publisher.call(
                 'publish', DATABASE, client.channel, {'n': number})

@@ -1,5 +1,5 @@
-"""The table of the journal on PostgreSQL: how it is made, updated, purged and
-removed, and what happens when it is changed behind the back of the bus."""
+"""The table of the journal on PostgreSQL: how it is created, updated, purged
+and removed, and its changes by others while the bus runs."""
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from trytond import backend
 from trytond.transaction import Transaction
 from trytond_fastbus.journal import schema
 
-# Of the release 0.1
+# The table of an older version
 VERSION_1 = Path(__file__).with_name('support') / 'journal_v1.sql'
 
 
@@ -22,7 +22,7 @@ def _journal(configure):
 
 
 def publish_again(database):
-    "Publish as trytond tries it again, and return failures and ids"
+    "Publish, and try again as trytond does. Return the failures and ids"
     failures = 0
     while True:
         try:
@@ -49,7 +49,7 @@ def test_journal_is_dropped_and_made_again(postgresql, database):
         database) == [['0']]
     assert bus_server(sections, '--journal-drop').returncode == 2
 
-    # Made by the process that is told so
+    # The process that is told to do so creates the table.
     publish_again(database)
     assert len(rows(postgresql, database)) == 1
 
@@ -100,7 +100,7 @@ def test_trigger_that_is_missing_is_made_by_the_next_process(
 
 @pytest.mark.parametrize('fault', [
         f"SELECT setval('{TABLE}_seq', 1, false)",
-        # As in a logical replica that became the primary
+        # A logical replica that became the primary is in this state.
         f'TRUNCATE {TABLE} RESTART IDENTITY; '
         f"INSERT INTO {TABLE} (seq, channel, message) SELECT n, 'c', "
         "'{\"message_id\":' || n || '}' FROM generate_series(1, 50) AS n",
@@ -120,7 +120,7 @@ def test_sequence_behind_the_rows_fails_no_commit(
 
 
 def test_objects_of_other_schemas_are_not_used(postgresql, database):
-    "Those that another role may plant in a schema of the search path"
+    "Another role may plant such objects in a schema of the search path."
     postgresql.execute('''
         CREATE TABLE harm (who text);
         CREATE FUNCTION public.to_json(text) RETURNS json LANGUAGE sql AS
@@ -151,7 +151,7 @@ def test_objects_of_other_schemas_are_not_used(postgresql, database):
 
 def test_table_of_another_role_is_not_used(
         postgresql, database, limited):
-    "It may have any trigger."
+    "Such a table may have any trigger."
     role = limited['database']['uri'].split('@')[0].rpartition('/')[2]
     postgresql.execute(
         f'GRANT CREATE ON SCHEMA public TO {role}; SET ROLE {role}; '
@@ -175,7 +175,7 @@ def test_older_table_is_updated_and_a_newer_one_refused(
     postgresql.execute(INSERT % 'before', database)
 
     sent = peer().call('publish', database, 'c', {})
-    # As an older process goes on
+    # An older process continues like this.
     postgresql.execute(INSERT % 'after', database)
 
     expected = ['before', *sent, 'after']
@@ -223,7 +223,7 @@ def test_rows_are_deleted_where_no_process_listens(
 
 
 def test_rows_that_are_deleted_are_not_scanned_again(postgresql, database):
-    "Though another transaction, such as a dump, may still see them"
+    "Another transaction, such as a dump, may still see the rows."
     from trytond_fastbus import journal
     publish(database, 'c', *({} for _ in range(3000)))
     table = journal.of(database)

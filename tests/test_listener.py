@@ -1,4 +1,4 @@
-"""A listener ends once nobody polls, and never while somebody relies on it."""
+"""A listener ends when there are no polls, and never while it is needed."""
 import logging
 import os
 import threading
@@ -26,7 +26,7 @@ from trytond_fastbus.source import postgresql as postgresql_source
 
 
 def listening(database):
-    "What listens to the database"
+    "The listener of the database"
     return Bus._queues[os.getpid(), database]['listener']
 
 
@@ -165,7 +165,7 @@ def test_connection_is_used_by_one_thread_at_a_time(
 
     def ring_and_receive():
         one.on_ring()
-        # As after a bell and a notification at the same time
+        # A bell and a notification at the same time have this effect.
         one.on_readable()
         is_over.set()
 
@@ -224,7 +224,7 @@ def test_id_that_another_process_knows_is_not_unknown(
     message = Bus.subscribe(database, ['c'], known)['message']
 
     assert message['message_id'] == following
-    # One that no process knows is unknown after a look.
+    # A message that no process knows is unknown after a look.
     message = Bus.subscribe(database, ['c'], 'never published')['message']
     assert message['n'] == 0
 
@@ -254,7 +254,7 @@ def test_idle_sessions_are_not_ended(
         listen(database)
         end = time.monotonic() + 3
         while time.monotonic() < end:
-            # It is no query of the listener's.
+            # The query does not belong to the listener.
             wire.notify([('bus', payload('c', {'message_id': 1}))])
             time.sleep(min(interval, 3))
     assert statistics(database)['gaps'] == 0
@@ -313,7 +313,7 @@ def test_many_databases_share_the_threads(
         "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'many%'")
     assert int(sessions) == len(databases)
 
-    # One that hangs does not hold up the others.
+    # A database that hangs does not delay the others.
     hung, *others = databases
     is_over = threading.Event()
     monkeypatch.setattr(listening(hung)._source, 'look', is_over.wait)

@@ -12,7 +12,7 @@ ID = 'x' * 36
 
 
 def sized(channel, size, text='x'):
-    "Return a message of which the payload has this many bytes"
+    "Return a message whose payload has this number of bytes"
     message = {'message_id': ID, 'text': ''}
     left = size - len(payload(channel, message))
     count, rest = divmod(left, len(json.dumps(text)) - 2)
@@ -22,7 +22,7 @@ def sized(channel, size, text='x'):
 
 
 def parts(channel, message):
-    "Return in how many parts the message is sent, 0 if it is sent whole"
+    "Return the number of parts of the message, 0 if it is sent whole"
     whole = payload(channel, message)
     return len(_native.split(whole)) if len(whole) > 7_999 else 0
 
@@ -43,7 +43,7 @@ def test_message_is_delivered(listening, channel, wire, size, text):
     publish(listening, channel, message)
 
     assert drain(listening, [channel], 1) == [message]
-    # Only what NOTIFY does not take leaves stock processes out.
+    # Stock processes miss only messages that are too large for a NOTIFY.
     count = parts(channel, message)
     notified = wire.receive(count or 1)
     assert bool(count) == (size >= 8_000)
@@ -61,7 +61,7 @@ def test_large_and_small_ones_stay_in_order(listening, channel):
 
 
 def drain_all(database, channel, count):
-    "Return as many messages, which must be all"
+    "Return this number of messages, and assert that there are no others"
     messages = drain(database, [channel], count)
     last = messages[-1]['message_id']
     mark, = publish(database, channel, {'type': 'mark'})
@@ -93,7 +93,7 @@ def test_larger_message_is_refused_before_anything_is_sent(
         Bus.publish(channel, small)
         with pytest.raises(ValueError, match=f' {limit + 1} .* {limit}$'):
             Bus.publish(channel, sized(channel, limit + 1, text))
-        # The transaction is good still.
+        # The transaction can still commit.
         transaction.connection.cursor().execute('SELECT 1')
         Bus.publish(channel, fits)
 

@@ -40,7 +40,7 @@ def stock(postgresql, listening):
 
 
 def same(left, right):
-    "Compare by what is written, NaN included"
+    "Compare as JSON text, including NaN"
     return repr(left) == repr(right)
 
 
@@ -52,7 +52,7 @@ def test_stock_receives_messages_of_ours(
     received, = stock.call('drain', listening, [channel], 1)
     assert received['message_id'] == id_
     assert same(received, message)
-    # Ours receives it as well.
+    # Our bus receives it as well.
     assert same(drain(listening, [channel], 1)[0], message)
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads of a bus server, and of a trytond in its place."""
+"""The metrics that Prometheus reads from a bus server, and from trytond."""
 import json
 import re
 import shutil
@@ -38,7 +38,7 @@ def bus_server(postgresql, listening, tmp_path):
 
 @pytest.fixture
 def trytond(postgresql, listening, tmp_path):
-    "One that answers polls and tells its metrics"
+    "A trytond that answers polls and serves its metrics"
     with TrytondServer(tmp_path, {
                 'database': {'uri': postgresql.uri},
                 'bus': {'select_timeout': 1, 'long_polling_timeout': 60},
@@ -90,7 +90,7 @@ def test_limits_and_the_end_of_the_certificate_are_told(bus_server):
     text = bus_server.admin('/metrics')[1]
     assert 'trytond_bus_build_info{version="' in text
     assert re.search('^process_cpu_seconds_total ', text, re.MULTILINE)
-    # The certificate is of 30 days.
+    # The certificate is valid for 30 days.
     started = re.search('^process_start_time_seconds (.*)$', text, re.M)[1]
     end = metric('certificate_expiry_timestamp_seconds')
     days = (end - float(started)) / 86400

@@ -1,4 +1,4 @@
-"""notify: who gets it, and through which class it goes."""
+"""notify: its receivers, and the class through which it publishes."""
 import inspect
 
 import pytest
@@ -17,7 +17,7 @@ def transaction(listening):
 
 @pytest.fixture
 def published(monkeypatch):
-    "What is published, as pairs of channel and message"
+    "The published messages, as pairs of channel and message"
     published = []
 
     class Bus:
@@ -38,7 +38,7 @@ def published(monkeypatch):
         (1, {'client': 'y'}, {'user': 2}, 'user:2'),
         (1, {'client': 'y'}, {'client': 'x'}, 'client:x'),
         (0, {'client': 'y'}, {}, 'client:y'),
-        # The current user, unless nobody can log in as it
+        # The current user, unless that is root, which never logs in
         (1, {}, {}, 'user:1'),
         (1, {'client': None}, {}, 'user:1'),
         (0, {'user': 1}, {}, 'user:1'),

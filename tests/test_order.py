@@ -55,7 +55,7 @@ def test_order_across_committing_threads(listening, channel, peer):
             with Transaction().start(listening, 0) as transaction:
                 messages = []
                 for _ in range(chance.randint(1, 4)):
-                    # Large ones take another way.
+                    # Large messages are sent in another way.
                     text = 'x' * chance.choice([1, 100, 20_000])
                     messages.append({'text': text})
                     Bus.publish(channel, messages[-1])
@@ -68,7 +68,7 @@ def test_order_across_committing_threads(listening, channel, peer):
         for seed in range(THREADS)]
     for thread in threads:
         thread.start()
-    # It is polled meanwhile, as a client does.
+    # The process is polled meanwhile.
     here = drain(listening, [channel], THREADS * TRANSACTIONS)
     for thread in threads:
         thread.join()

@@ -1,4 +1,4 @@
-"""What make test says of its parts."""
+"""The report of make test about its parts."""
 import json
 import sys
 
@@ -33,7 +33,7 @@ def script(text):
             0, (10, 0, 4)),
         ("print('test result: FAILED. 5 passed; 1 failed; 0 ignored')\n"
             "raise SystemExit(101)", 101, (5, 1, 0)),
-        # It ended before it had a result.
+        # The part ended before it had a result.
         ("print('test result: ok. 5 passed; 0 failed; 2 ignored')\n"
             "raise SystemExit(1)", 1, (5, 1, 2)),
         ("print('3 passed, 1 failed')\nraise SystemExit(1)", 1, (3, 1, 0)),

@@ -28,7 +28,7 @@ def sections(postgresql):
 
 
 def poll(client, port, channel, last=None):
-    "Poll and return the process that has answered, and the message"
+    "Poll, and return the process that answered and the message"
     connection = HTTPConnection('127.0.0.1', port, timeout=90)
     try:
         connection.request(
@@ -49,7 +49,7 @@ def check_workers(port, database, channel):
 
     def each_has_answered():
         nonlocal last
-        # What is published before the listener is there may be missed
+        # A message may be missed if it is published before the listener runs.
         polls = [
             executor.submit(poll, client, port, channel, last)
             for _ in range(POLLS)]
@@ -105,7 +105,7 @@ def test_waiting_polls_end_with_their_worker_of_gunicorn(
         if number == signal.SIGTERM:
             assert server.process.wait(50) == 0
         else:
-            # The old one may take more polls until it is gone.
+            # The old worker may accept more polls until it ends.
             old = {process for process, _ in ended}
             process = message = None
             while not message or process in old:

@@ -29,7 +29,7 @@ def test_user_gets_own_channels_and_not_those_of_another(
                     {'type': f'{channel} of {client.user}'})
         publish(database, 'end:a', {'type': 'end'})
 
-        # Whatever is asked for would have come before the end.
+        # Any other message would have arrived before the end.
         asked = [
             f'{channel}:{client.user_id}' for client in [admin, other]
             for channel in ['user', 'notification']] + ['end:a']
@@ -48,7 +48,7 @@ def test_user_gets_own_channels_and_not_those_of_another(
         (['user:1', 'notification:2'], []),
         (['user:1', 'notification:1', 'notification:2'], ['1']),
         (['user:1', 'notification:11', 'notification:'], []),
-        # Who asks is not known.
+        # The user is unknown.
         (['notification:1', 'notification:2'], ['1', '2']),
         (['user:1', 'user:2', 'notification:2'], ['2']),
         ])
@@ -65,5 +65,5 @@ def test_one_user_channel_identifies_the_user(
             listening, collection([*asked, channel]), 1, last)
         last = messages[-1]['message_id']
 
-    # Those of earlier cases are still there.
+    # The messages of earlier cases are still retained.
     assert sorted(set(kinds(messages))) == sorted([*got, 'end'])

@@ -1,4 +1,4 @@
-"""A lost connection is noticed and made anew, waiters stay waiting."""
+"""A lost connection is noticed and reopened, and waiters stay waiting."""
 import logging
 import threading
 import time
@@ -24,7 +24,7 @@ LISTENER = "datname = '%s' AND query LIKE 'LISTEN \"bus%%'"
 
 @pytest.fixture
 def waiting(configure, database):
-    "Clients that wait on the channel c, their database being listened to"
+    "Clients that wait on the channel c of a database with a listener"
     # The last query of the listener is its LISTEN, and no poll times out
     configure('bus', select_timeout=60, long_polling_timeout=300)
     listen(database)
@@ -34,7 +34,8 @@ def waiting(configure, database):
 
 
 def publish_until(database, condition, deadline=60, publish=publish):
-    "Publish again and again, for what is lost in a gap, until it is true"
+    """Publish repeatedly until the condition is true, because messages in a
+    gap are lost"""
     def try_again():
         try:
             publish(database, 'c', {'type': 'test'})
@@ -47,10 +48,8 @@ def publish_until(database, condition, deadline=60, publish=publish):
 
 @contextmanager
 def down(postgresql, seconds=0):
-    """Have the server crash, and be down for so long after the block.
-
-    It is no time to wait for something: it is the fault.
-    """
+    """Crash the server, and keep it down for a time after the block. This
+    sleep is the fault itself, and does not wait for anything."""
     postgresql.stop('immediate')
     try:
         yield
@@ -148,7 +147,7 @@ def test_gap_is_counted_and_logged(caplog, postgresql, database, waiting):
         f"bus listener on '{database}' has no connection: ")
     assert warnings[1].startswith(f"bus listener on '{database}' reconnected ")
     assert warnings[1].endswith("messages of that time are lost")
-    # An administrator needs no stack for a server that is gone.
+    # An administrator needs no traceback for a server that is down.
     assert not any(record.exc_info for record in caplog.records)
     assert gaps(database) == 1
 
@@ -186,7 +185,7 @@ def test_half_open_connection_is_noticed(
             wait_until(lambda: gaps(database) == 1)
             assert not polls.results
             if cut:
-                # Those that are made meanwhile are lost as well.
+                # Connections that are opened meanwhile are lost as well.
                 wait_until(lambda: proxy.cut(), 60)
             proxy.thaw()
 

@@ -32,7 +32,7 @@ def sbom(linked, **component):
 
 
 def wheel(directory, tag=TAG, **changes):
-    "Make a wheel whose files are right but for the changes"
+    "Make a wheel whose files are right, except for the changes"
     linked = crates(TARGET)
     contents = {
         'trytond_fastbus/_native.abi3.so': 'code',

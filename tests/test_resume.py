@@ -1,4 +1,5 @@
-"""A client resumes after its last message, whatever it calls that."""
+"""A client resumes after its last message, regardless of the type of its id.
+"""
 import pytest
 from support import wait_until
 from support.bus import (
@@ -35,7 +36,7 @@ def ids(listening, channel):
 
 @pytest.fixture
 def following(listening, channel, ids):
-    "A function: the number of the message after the last one"
+    "Return the number of the message after the last one"
     def following(last, channels):
         return Bus.subscribe(
             listening, [f'{channel}:{name}' for name in channels], last

@@ -1,4 +1,4 @@
-"""What is retained is bounded, and nothing else is kept."""
+"""Retained messages are bounded, and nothing else is kept."""
 import pytest
 from support import wait_until
 from support.bus import Polls, Wire, drain, listen, publish, statistics
@@ -7,9 +7,9 @@ from support.peer import Peer
 pytestmark = pytest.mark.one_series
 
 CHANNELS = 100_000
-# What 20 bytes for each channel would take
+# The memory of 20 bytes for each channel
 GROWTH = CHANNELS * 20
-# How much the allocator keeps of a round varies, a leak is in each
+# The memory that the allocator keeps varies by round. A leak is in each round.
 ROUNDS = 'abcdefgh'
 
 PUBLISH = """
@@ -22,7 +22,7 @@ FROM generate_series(1, %s) AS n
 
 @pytest.fixture
 def peer(postgresql, database):
-    "A process that does nothing else"
+    "A process for this test only"
     with Peer({
                 'database': {'uri': postgresql.uri},
                 'bus': {
@@ -34,7 +34,7 @@ def peer(postgresql, database):
 
 
 def assert_settles(resident):
-    "Some round must need no more memory than one before it"
+    "Assert that a round needs no more memory than one before it"
     sizes = []
     for name in ROUNDS:
         sizes.append(resident(name))
@@ -89,7 +89,7 @@ def test_bytes_are_bounded(configure, database):
         assert limit / 2 < state['bytes'] <= limit or number < 3
     assert state['retained'] < limit / 1000
     assert state['published'] >= 1000
-    # The oldest that is left, not the oldest of all
+    # The oldest message that is retained, not the oldest of all
     oldest, = drain(database, ['c'], 1)
     assert oldest['message_id'] != sent[0]
 

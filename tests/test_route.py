@@ -14,7 +14,7 @@ from support.server import TrytondServer
 
 
 def make(postgresql, database, directory, mode, **options):
-    "A server of the database in this mode, with such options of [bus]"
+    "A server of the database in this mode, with these options of [bus]"
     class_ = 'trytond_fastbus.Bus' if mode == 'class' else None
     sections = {
         'database': {'uri': postgresql.uri},
@@ -30,7 +30,7 @@ def make(postgresql, database, directory, mode, **options):
 
 @pytest.fixture
 def serve(postgresql, database, tmp_path):
-    "A function: a server of the test's own, in this mode"
+    "Return a server of this test, in this mode"
     return lambda mode, **options: make(
         postgresql, database, tmp_path, mode, **options)
 
@@ -63,7 +63,8 @@ def test_poll_is_answered(serve, mode, database):
         assert client.poll() == (client.channel, own)
         assert client.poll()[1]['message_id'] == ids[1]
 
-        # Whoever asks for the channels of another gets its own only.
+        # A client that asks for the channels of another user gets its own
+        # only.
         user, other = client.user_id, client.user_id + 1
         others = [f'user:{other}', f'notification:{other}']
         for channel in others:
@@ -97,7 +98,7 @@ def test_last_message_of_any_type_is_unknown(last, poller, listening):
 
 @pytest.fixture(scope='module')
 def shared(postgresql, listening, tmp_path_factory):
-    "A server in the mode install, for tests that change nothing of it"
+    "A server in the mode install, for tests that do not change it"
     directory = tmp_path_factory.mktemp('shared')
     with make(postgresql, listening, directory, 'install') as server:
         listened(TrytonClient(server.url, listening, timeout=60), listening)
@@ -106,7 +107,7 @@ def shared(postgresql, listening, tmp_path_factory):
 
 @pytest.fixture
 def poller(shared, listening):
-    "A client of it"
+    "A client of that server"
     return TrytonClient(shared.url, listening, timeout=60)
 
 
@@ -198,7 +199,7 @@ def test_response_of_a_subclass_is_honoured(serve, mode, database):
 
 
 def abandon(client, count):
-    "Send polls as a client does that goes away before they are answered"
+    "Send polls, and disconnect before they are answered"
     body = '{"channels": ["gone"]}'
     polls = [
         socket.create_connection(client.url.split('/')[2].split(':'))
@@ -224,7 +225,7 @@ def test_thread_of_a_client_that_has_gone_ends(serve, database):
         for poll in polls:
             poll.close()
         wait_until(lambda: look(server)['waiting'] == 0, 60)
-        # Others may have been started meanwhile, such as psycopg's.
+        # Other threads, such as psycopg's, may have started meanwhile.
         wait_until(lambda: look(server)['threads'] <= threads - 10, 60)
 
 
@@ -233,7 +234,7 @@ def test_workers_of_clients_that_have_gone_are_free(serve, database):
         client = TrytonClient(server.url, database, timeout=60)
         listened(client, database)
         for _ in range(3):
-            # As many as there are threads
+            # One poll for each thread
             for poll in abandon(client, 8):
                 poll.close()
         publish(database, client.channel, {'type': 'x'})

@@ -1,4 +1,4 @@
-"""The laws that the simulation of restarts keeps, and a run to compare."""
+"""The laws of the simulation of restarts, and a measured run to compare."""
 import json
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parents[1] / 'benches' / 'results'
 @pytest.mark.parametrize('held', [False, True])
 @pytest.mark.parametrize('servers, restarted', [(1, 1), (4, 1), (4, 4)])
 def test_no_client_is_lost(servers, restarted, kill, held):
-    # It asserts that at each step.
+    # The simulation asserts that at each step.
     result = run(Storm(
             20_011, servers, restarted, kill=kill, held=held, backlog=100))
     assert result['seconds'] > 0
@@ -36,7 +36,7 @@ def test_same_seed_same_storm():
 def test_no_more_is_checked_than_there_is_room_for(options, rate):
     result = run(Storm(40_000, 4, 4, **options))
     assert result['checks_most'] <= rate * 1.02
-    # Nor is it quicker than that, after the first has ended its drain
+    # It is also not quicker than that, after the first server has drained.
     assert result['seconds'] >= 40_000 / rate
 
 
@@ -73,7 +73,7 @@ def test_restart_takes_about_as_long_as_measured(text, options):
         name: rows["CPU of %s to take a poll in" % what] / 1e6
         for name, what in [
             ('check_cpu', "the servers"), ('check_database', "PostgreSQL")]}
-    # What of the machine it got when all came first, and others worked there
+    # The share of the machine that it had in the measured run
     rate = 10_000 / rows["until all wait"]
     storm = Storm(
         10_000, 2, start=3, server_cores=rate * costs['check_cpu'],

@@ -1,5 +1,5 @@
-"""trytond-bus beside a real trytond: logged in at the one, polling at the
-other."""
+"""trytond-bus beside a real trytond. Clients log in at trytond and poll
+trytond-bus."""
 import base64
 import importlib.metadata
 import signal
@@ -26,7 +26,7 @@ EMPTY = {'message': None, 'channel': None}
 
 @pytest.fixture(scope='module')
 def database(listening):
-    "The database of all the tests: each has clients of its own"
+    "The database of all tests. Each has its own clients."
     return listening
 
 
@@ -43,7 +43,7 @@ def _trytond(postgresql, database, tmp_path_factory):
 
 @pytest.fixture
 def serve(postgresql, database, tmp_path):
-    "A function: a bus server of the database, with such options"
+    "Return a bus server of the database with these options"
     def serve(
             *arguments, sections=None, environ=None, inherited=None,
             **options):
@@ -59,7 +59,7 @@ def serve(postgresql, database, tmp_path):
 
 @pytest.fixture
 def client(_trytond, database):
-    "A function: a client with a session of its own, that polls a bus server"
+    "Return a client with a session of its own, which polls a bus server"
     def client(server):
         return TrytonClient(
             _trytond.url, database, timeout=60, bus=server.url)
@@ -67,7 +67,7 @@ def client(_trytond, database):
 
 
 def waiting(server, number):
-    "Wait until so many polls wait"
+    "Wait until this number of polls wait"
     wait_until(lambda: server.metric('polls_waiting') == number)
 
 
@@ -181,7 +181,7 @@ def test_disconnected_stranger_leaves_no_check(
 
         assert b' 401 ' in first.recv(1000)
         first.close()
-        # It comes after them.
+        # The message is after them.
         assert status(poller)[0] == 200
         assert server.metric('session_checks_total{result="invalid"}') == 1
 
@@ -205,7 +205,8 @@ def test_database_that_is_made_later_is_found(
         assert status(poller)[0] == 404
         postgresql.create_database(new, tryton_template)
         try:
-            # No session there, so 401 once the database is known.
+            # There is no such session, so the answer is 401 once the database
+            # is known.
             wait_until(lambda: status(poller)[0] == 401)
         finally:
             server.kill()
@@ -231,7 +232,7 @@ def test_logout_ends_the_poll_that_waits(serve, client, database):
             poller.rpc('common.db.logout')
 
             assert polls[0].result()[0] == 401
-            # The other one still gets its message.
+            # The other poll still gets its message.
             waiting(server, 1)
             publish(database, f'user:{other.user_id}', {'type': 'x'})
             assert polls[1].result()[0] == 200
@@ -255,7 +256,8 @@ def test_database_that_takes_no_connection_holds_up_no_other(
                 wait_until(lambda: server.metric(
                         'session_checks_total{result="failed"}') >= 8, 30)
                 assert status(poller)[0] == 200
-                # They wait for their database, and get an answer with it.
+                # The polls wait for their database, and are answered when it
+                # is back.
                 assert not any(poll.done() for poll in strangers)
                 postgresql.execute(
                     f'ALTER DATABASE {away} ALLOW_CONNECTIONS true')
@@ -292,7 +294,7 @@ def test_poll_is_bound_to_the_address_before_the_proxy(
 def test_allow_subscribe_off_tells_clients_to_stop(serve, client):
     with serve(allow_subscribe=False) as server:
         assert status(client(server))[0] == 501
-        # It serves before it says so.
+        # The server serves before it logs that.
         wait_until(lambda: 'allow_subscribe' in server.log)
 
 
@@ -318,7 +320,8 @@ def test_start_and_end_are_a_line_each_by_default(
             'files, 5 polls, 25000 connections']:
         assert part in start, part
     assert 'bus server has ended, after ' in end
-    # A database that is away is told by the bus, not for each attempt.
+    # The bus logs that a database cannot be reached, once and not for each
+    # attempt.
     assert not [line for line in lines if 'psycopg' in line], lines
 
 
@@ -475,7 +478,7 @@ def test_servers_beside_each_other_on_one_port(serve, client, database):
             server.metric('polls_waiting') or 0 for server in servers) == 100
 
     def come_back():
-        # As real clients do, be it after an answer or without one
+        # Real clients poll again, after an answer or without one.
         while polls.answers or polls.failures:
             done = polls.answers + [(channel,) for channel in polls.failures]
             polls.answers.clear()

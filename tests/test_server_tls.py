@@ -33,7 +33,7 @@ def certificate(tmp_path, monkeypatch):
 
 @pytest.fixture
 def serve(postgresql, listening, tmp_path):
-    "A function: a bus server with such sections"
+    "Return a bus server with these sections"
     def serve(sections, **options):
         server = BusServer(tmp_path, {
                 'database': {'uri': postgresql.uri},
@@ -52,7 +52,7 @@ def of(certificate):
 
 
 def shown(server):
-    "The certificate that a server shows now"
+    "The certificate that a server presents now"
     return ssl.get_server_certificate(('localhost', server.port), timeout=20)
 
 
@@ -96,7 +96,7 @@ def test_message_arrives_and_certificate_is_read_anew_meanwhile(
         assert not poll.done()
         publish(listening, poller.channel, {'type': 'new'})
         assert poll.result()[1]['type'] == 'new'
-        # And over a connection with the new one
+        # A connection with the new certificate works, too.
         publish(listening, poller.channel, {'type': 'next'})
         assert poller.poll()[1]['type'] == 'next'
 
@@ -115,7 +115,8 @@ def openssl(directory, *arguments):
 
 
 def make(directory, *kind):
-    "Make a certificate with a key of a kind, and return what is in the files"
+    """Make a certificate with a key of a kind, and return the content of the
+    files"""
     key, path = directory / 'made.key', directory / 'made.pem'
     openssl(
         directory, 'req', '-x509', '-newkey', *kind, '-nodes', '-keyout', key,
@@ -136,7 +137,7 @@ def make_of_version_1(directory):
 
 
 def make_p521(directory):
-    "With the parameters before the key, as `openssl ecparam` writes it"
+    "The parameters are before the key, as `openssl ecparam` writes them"
     openssl(
         directory, 'ecparam', '-name', 'secp521r1', '-genkey', '-out',
         'made.key')
@@ -160,7 +161,7 @@ def test_certificates_are_served_as_trytond_serves_them(
                 make_p521(tmp_path),
                 make_of_version_1(tmp_path),
                 (mark + rsa, mark + rsa_key),
-                # Two files that were put together
+                # Two files were put together.
                 (rsa + mark + ed25519[0], rsa_key),
                 (rsa.replace(b'\n', b'\r\n'), rsa_key),
                 ]:
@@ -172,7 +173,7 @@ def test_certificates_are_served_as_trytond_serves_them(
 
 
 def is_shown(server, pem):
-    "Whether a server shows the first certificate of a file"
+    "Whether a server presents the first certificate of a file"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

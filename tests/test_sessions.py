@@ -1,4 +1,4 @@
-"""The check of sessions, beside trytond's own."""
+"""The check of sessions, compared with trytond's own."""
 import datetime as dt
 import logging
 import secrets
@@ -22,13 +22,13 @@ def sessions():
 
 @pytest.fixture
 def database(listening):
-    "The database of all the tests: each has sessions of its own"
+    "The database of all tests. Each has its own sessions."
     return listening
 
 
 @pytest.fixture
 def make(database, postgresql):
-    "A function: the token of a new session"
+    "Return the token of a new session"
     def make(user=1, age=0, address='127.0.0.1', token=None):
         token = token or secrets.token_hex(32)
         # As trytond compares it with datetime.now()
@@ -70,7 +70,7 @@ def test_sessions_are_checked_as_trytond_checks_them(
         ]
     asked = [(user, token, '127.0.0.1', False) for (user, token), _ in cases]
     assert sessions.check(database, asked) == [check for _, check in cases]
-    # One by one they are what they are together.
+    # One by one, the sessions have the same results as together.
     for session, (_, check) in zip(asked, cases, strict=True):
         assert sessions.check(database, [session]) == [check]
 
@@ -152,7 +152,7 @@ def test_table_that_is_locked_fails_in_time(
     with Transaction().start(database, 0) as transaction:
         transaction.connection.cursor().execute('LOCK TABLE ir_session')
         assert sessions.check(database, [session]) == ['failed']
-        # Nothing is left behind that waits.
+        # No session is left waiting.
         assert not postgresql.execute(
             "SELECT 1 FROM pg_locks WHERE NOT granted AND database = ("
             "SELECT oid FROM pg_database WHERE datname = '%s')" % database)

@@ -1,4 +1,4 @@
-"""The configuration: its table, and the values that it refuses."""
+"""The table of options, and the values that are refused."""
 import logging
 
 import pytest
@@ -14,7 +14,7 @@ def name(option):
 
 @pytest.fixture
 def told(tmp_path, monkeypatch):
-    "A function: the lines about a configuration file with this text"
+    "Return the lines about a configuration file with this text"
     def told(text):
         path = tmp_path / 'trytond.conf'
         path.write_text(text)

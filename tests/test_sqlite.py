@@ -101,8 +101,8 @@ assert Bus.subscribe(database, ['c']) == empty
     }
 
 
-# What differs there: an INSERT locks the others out until its transaction
-# is over, and the message is there for whoever comes later.
+# With the journal an INSERT locks other writers out until its transaction
+# ends, and later polls get the message.
 NOT_WITH_JOURNAL = {
     'in the order in which nested transactions finish',
     'not where nobody subscribes',

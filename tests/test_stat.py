@@ -30,7 +30,7 @@ NAMES = st.text(st.characters(exclude_categories=['Cs']))
 
 @pytest.fixture(scope='module')
 def database(listening):
-    "The database of all the tests"
+    "The database of all tests"
     return listening
 
 
@@ -45,7 +45,7 @@ def client(postgresql, database, tmp_path_factory):
 
 @pytest.fixture
 def serve(postgresql, database, tmp_path):
-    "A function: a bus server of the database, with such options"
+    "Return a bus server of the database with these options"
     def serve(**options):
         return BusServer(tmp_path, {
                 'database': {'uri': postgresql.uri},
@@ -59,7 +59,7 @@ def look(server):
 
 
 def cells(lines):
-    "The values of the two parts of a table, by the names of their columns"
+    "The values of both parts of a table, by the names of their columns"
     parts = '\n'.join(lines).split('\n\n')
     rows = [
         [dict(zip(*(
@@ -164,11 +164,11 @@ class Terminal:
             while data := os.read(self._master, 65536):
                 self.text += data.decode()
         except OSError:
-            pass  # it has ended
+            pass  # the command has ended
 
     @property
     def screen(self):
-        "What the last drawing has left"
+        "The screen after the last drawing"
         return self.text.rpartition('\x1b[J')[0].rpartition('\x1b[H')[2]
 
     def wait(self, text):
@@ -190,7 +190,7 @@ def test_terminal_is_drawn_anew_until_an_interrupt(serve, database):
             '--interval', '.2') as terminal:
         terminal.wait(', serving')
         terminal.wait(database)
-        # Over outages, with what is the matter
+        # Outages are survived, and their reason is shown.
         server.kill()
         terminal.wait('Connection refused, trying again')
         assert 'POLLS' not in terminal.screen
@@ -231,7 +231,7 @@ def test_worst_of_many_databases_come_first(other):
     assert list(databases) == ['shop29', *(
             f'shop{number}' for number in range(290, 297))]
 
-    # A terminal shows as many as there is room for.
+    # A terminal shows the number of databases that fits its height.
     text = of_databases(values).encode()
     answer = (
         b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n' % len(text) + text)
@@ -248,8 +248,8 @@ def test_worst_of_many_databases_come_first(other):
 
 @pytest.fixture
 def other(tmp_path):
-    """A function: the address of a server that answers this `times` times,
-    and closes each time"""
+    """Return the address of a server that sends this answer `times` times, and
+    closes the connection each time"""
     with socket.create_server(('127.0.0.1', 0)) as listener:
         def serve(answer, times=1):
             def accept():
@@ -332,7 +332,7 @@ def test_server_that_does_not_answer_is_not_waited_for(monkeypatch):
 
 
 def escape(name):
-    "As the server writes it"
+    "Escape a name as the server does"
     for character, escaped in [('\\', r'\\'), ('\n', r'\n'), ('"', r'\"')]:
         name = name.replace(character, escaped)
     return name
@@ -394,7 +394,7 @@ def test_quantiles_rise_and_stay_between_the_bounds(counts, part):
 
 
 def said(**values):
-    "What a server says: numbers, or numbers of databases"
+    "The metrics of a server: numbers, or numbers of databases"
     lines = ['', 'trytond_bus_polls_waiting 1']
     for name, value in values.items():
         lines += [

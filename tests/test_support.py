@@ -1,4 +1,4 @@
-"""The faults the other tests inject are real."""
+"""The faults that other tests inject are real."""
 import socket
 import subprocess
 

@@ -1,4 +1,5 @@
-"""trytond_fastbus.testing: what a block publishes, committed or not."""
+"""trytond_fastbus.testing records the messages of a block, committed or not.
+"""
 import pytest
 from trytond.transaction import Transaction
 from trytond_fastbus.testing import Published, published

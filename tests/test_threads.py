@@ -1,4 +1,4 @@
-"""Many threads at once, which on a free-threaded Python run at once."""
+"""Many threads at once. On a free-threaded Python they run in parallel."""
 import contextvars
 import os
 import select
@@ -55,7 +55,7 @@ def run(source, sections, database):
     not sysconfig.get_config_var('Py_GIL_DISABLED'),
     reason="this Python is not free-threaded")
 def test_import_leaves_the_gil_off():
-    # Not in this process, where others may have switched it on
+    # Not in this process, where another module may have enabled the GIL
     run_python(
         'import sys, trytond_fastbus; assert not sys._is_gil_enabled()', {},
         PYTHON_GIL='').check_returncode()
@@ -135,7 +135,7 @@ def connection():
 
 
 def test_thread_that_a_request_starts_does_not_wait_for_its_client(connection):
-    "As it inherits the context of the request, in a free-threaded Python"
+    "In a free-threaded Python it inherits the context of the request."
     with hangup.serving({'werkzeug.socket': connection[0]}):
         end = hangup.watch(lambda: None)
         watches = []
@@ -150,7 +150,7 @@ def test_thread_that_a_request_starts_does_not_wait_for_its_client(connection):
 
 
 class Epoll:
-    "Hands out the next events when it is told to"
+    "Returns the next events when it is told to"
 
     def __init__(self):
         self._epoll = select.epoll()
@@ -168,7 +168,7 @@ class Epoll:
 
 
 def test_end_of_a_connection_does_not_end_the_wait_of_the_next(connection):
-    "Which has the number of its descriptor"
+    "The next connection reuses the number of the descriptor."
     watcher, ended = hangup._Watcher(), []
     watcher._epoll = epoll = Epoll()
     fd = connection[0].fileno()
@@ -182,7 +182,7 @@ def test_end_of_a_connection_does_not_end_the_wait_of_the_next(connection):
         os.dup2(one.fileno(), fd)
         watcher.watch(fd, lambda: ended.append('next'))
         epoll.go.release()
-        # When it has done with the event of the first
+        # The event of the first connection is handled by now.
         assert epoll.asked.acquire(timeout=60)
         assert not ended
     assert epoll.came.acquire(timeout=60)

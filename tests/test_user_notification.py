@@ -1,5 +1,5 @@
-"""The notification of a user is shown by each of the user's clients,
-which look at their own channel only."""
+"""Each client of a user shows the user's notification, although it looks at
+its own channel only."""
 import pytest
 from support.bus import publish
 from support.client import TrytonClient
@@ -40,14 +40,14 @@ def test_client_is_answered_on_its_own_channel(
                 assert client.last_message == message.pop('message_id')
                 assert message == content("Hello")
 
-        # Where it is not told which of them shows it
+        # The poll does not identify the client.
         for asked in [
                 [clients[0].channel, clients[1].channel], ['chat:a'], [user]]:
             clients[0].last_message = None
             channel, message = clients[0].poll(*asked)
             assert (channel, message['title']) == (user, "Hello")
 
-        # The next is found after it.
+        # The next message is found after it.
         publish(database, user, {'type': 'other'})
         publish(database, clients[0].channel, {'type': 'notification'})
         assert clients[0].poll()[0] == user

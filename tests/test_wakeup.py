@@ -25,8 +25,8 @@ def eager_threads():
 @pytest.mark.one_series
 def test_subscribes_that_race_with_publishes(
         configure, eager_threads, database, channel):
-    """A message that is missed waits for the next one, and that is published
-    only when every client has got this one: its poll would time out."""
+    """A missed message would be found at the next one, but that is published
+    only when every client has got this one. So its poll would time out."""
     configure('bus', long_polling_timeout=30)
     listen(database)
     got = queue.Queue()
@@ -42,7 +42,7 @@ def test_subscribes_that_race_with_publishes(
             got.put(last)
             if last is None:
                 return
-            # Meet the next one at different moments of the subscription
+            # The next message arrives at different moments of the subscription
             time.sleep(chance.uniform(0, 2e-3))
 
     threads = [
@@ -69,7 +69,7 @@ def test_message_that_arrives_while_the_listener_starts(
     sent = []
 
     class SecondChannel(str):
-        "Is written into SQL when the first one is listened to"
+        "Is put into SQL when LISTEN for the first channel is executed"
 
         def __str__(self):
             if not sent:
