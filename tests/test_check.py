@@ -297,7 +297,7 @@ def test_class(check):
 @pytest.mark.skipif(
     not settings.has_chat(), reason="records have no chat in this series")
 @pytest.mark.parametrize('check_access, words', [
-        (None, 'is not on'), (False, 'is not on'), (True, 'is on')])
+        (None, 'is off'), (False, 'is off'), (True, 'is on')])
 def test_access_to_chats(check, check_access, words):
     done = check(check_access=check_access)
     assert done.returncode == 0

@@ -129,7 +129,7 @@ MISTAKES = [
     ('[bus]\ndrain = 1\ndrain = 2\n', ['line 3: [bus] drain is given twice']),
     ('[bus]\n[bus]\n', ['line 2: the section [bus] is given twice']),
     ('drain = 1\n', ['line 1: drain = 1 stands before']),
-    (b'[bus]\n# \xff\n', ['no text in']),
+    (b'[bus]\n# \xff\n', ['not a text in']),
     ('[bus]\njournal = maybe\n', ['[bus] journal = maybe', 'True or False']),
     ('[database]\nuri = postgresql://localhost:x/\n[bus]\njournal = True\n',
         ['[database] uri = postgresql:…: it must be']),

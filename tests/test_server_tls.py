@@ -203,7 +203,7 @@ def test_kind_of_key_that_is_not_served_is_named(tmp_path, kind, named):
     with pytest.raises(ValueError) as raised:
         check_certificate(path, key)
     assert f"the private key '{key}' cannot be used" in str(raised.value)
-    assert f"the certificate '{path}' has {named}: " in str(raised.value)
+    assert f"the certificate '{path}' has {named}, and " in str(raised.value)
 
 
 def test_file_that_is_not_pem_is_named_with_the_remedy(tmp_path):
@@ -225,7 +225,7 @@ def test_file_that_is_not_pem_is_named_with_the_remedy(tmp_path):
 def test_hangup_without_tls_ends_nothing(serve):
     with serve({}) as server:
         server.signal(signal.SIGHUP)
-        wait_until(lambda: 'there is no certificate to read' in server.log)
+        wait_until(lambda: 'has no certificate to read again' in server.log)
         assert server.admin('/health/ready')[0] == 200
 
 

@@ -44,7 +44,8 @@ def serve(databases=(), listen=None, admin_listen=None):
     if not settings.journal() and not backend.Database().has_channel():
         raise RuntimeError(
             "on the database backend '%s', messages reach the bus server only "
-            "with the journal: set [bus] journal = True" % backend.name)
+            "with the journal: set [bus] journal = True, or use PostgreSQL"
+            % backend.name)
     if listen is not None:
         options['listen'] = settings.addresses(listen)
     if admin_listen is not None:
