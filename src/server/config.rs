@@ -8,12 +8,12 @@ use crate::history::Bounds;
 /// How the server behaves. The defaults are trytond's where it has one.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Whether clients may poll at all. If not, they are answered with 501, and
-    /// never ask again.
+    /// Whether clients may poll. If not, they get 501 and stop until their next
+    /// login.
     pub allow_subscribe: bool,
     /// Whether a user's notification is answered on the client's channel.
     pub relay_user: bool,
-    /// After how long a poll is answered without a message.
+    /// The time after which a poll is answered without a message.
     pub long_polling_timeout: Duration,
     /// The limits of the history of each database. A client is also forgotten
     /// after this number of seconds without a poll.
@@ -23,16 +23,17 @@ pub struct Config {
     pub cors: Vec<Box<str>>,
     /// How many reverse proxies add their peer to `X-Forwarded-For`.
     pub num_proxies: usize,
-    /// Whether a user may follow only the chats of records that he may read.
+    /// Whether a user may follow only the chats of records that the user may
+    /// read.
     pub check_access: bool,
     /// How long a valid session, and the answer to an access check, are cached.
     pub session_cache: Duration,
-    /// Over how long the waiting polls are answered when the server stops.
+    /// The time over which the waiting polls are answered when the server
+    /// stops.
     pub drain: Duration,
     /// The limits of a single client.
     pub limits: Limits,
-    /// The certificate with which the sockets of the network speak TLS, if
-    /// they do.
+    /// The certificate with which TCP sockets speak TLS; none without TLS.
     pub tls: Option<Arc<Tls>>,
 }
 
@@ -43,32 +44,31 @@ pub struct Limits {
     /// Bytes of the head of a request; more are refused with 431. At least
     /// 8192.
     pub header_size: usize,
-    /// For how long the head of a request may arrive.
+    /// How long the head of a request may take to arrive.
     pub header_time: Duration,
     /// Bytes of the body of a request; more are refused with 413.
     pub body_size: usize,
     /// How long the body of a request may take to arrive; then it is refused
     /// with 400.
     pub body_time: Duration,
-    /// For how long an answer may be written.
+    /// How long a client may take for each 16 KiB of an answer.
     pub write_time: Duration,
-    /// For how long a connection may stay open without a request.
+    /// How long a connection may stay open without a request.
     pub idle_time: Duration,
     /// The channels of a poll; more are refused with 400.
     pub channels: usize,
     /// Bytes of the name of a channel; more are refused with 400.
     pub channel_size: usize,
-    /// The waiting polls of a session; more are refused with 429.
+    /// The waiting polls of a user of a database; more are refused with 429.
     pub session_polls: usize,
-    /// The waiting polls of the server. Those beyond it are held for
-    /// `hold_time` and then answered without a message.
+    /// The waiting polls of the server. A poll beyond them is answered at once
+    /// if a message is there, otherwise without one after `hold_time`.
     pub max_polls: usize,
     /// The connections of the server. No other is accepted while this number is
     /// reached.
     pub max_connections: usize,
-    /// How long a poll that can't be served now is held before it is answered
-    /// without a message. There are too many polls, or trytond can't tell
-    /// whether the session is valid.
+    /// How long a poll is held that can't be served now, for example because
+    /// trytond can't tell whether its session is valid.
     pub hold_time: Duration,
 }
 

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::sync::{Mutex, lock};
 
-/// For how long a connection that has had an answer may begin its next
-/// request, once the drain is over.
+/// How long, after the drain, a connection that has had an answer may wait to
+/// begin its next request.
 const LAST_REQUESTS: Duration = Duration::from_millis(500);
 
 /// The time before the end in which no connection is accepted any more: its
@@ -28,13 +28,13 @@ const CLOSED_PART: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     period: OnceLock<Period>,
-    /// The tasks that are to see it begin.
+    /// The tasks to wake when the drain begins.
     tasks: Mutex<Slab<Waker>>,
-    /// How many polls have asked for their time.
+    /// How many polls have taken a turn.
     polls: AtomicU32,
 }
 
-/// A task that is woken when it begins, until this is dropped.
+/// A task that is woken when the drain begins, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
     drain: &'a Drain,
@@ -49,20 +49,20 @@ pub(super) struct Period {
 }
 
 impl Period {
-    /// When the last ones are accepted.
+    /// When the last connections are accepted.
     pub(super) fn closing(&self) -> Instant {
         let closed = CLOSED.min(self.length / CLOSED_PART);
         self.from + self.length.saturating_sub(closed)
     }
 
-    /// When it is over.
+    /// The end of the drain.
     pub(super) fn end(&self) -> Instant {
         self.from + self.length
     }
 }
 
 impl Drain {
-    /// Begins, and will be over after `length`; returns its time. Only the
+    /// Begins the drain, which takes `length`; returns its period. Only the
     /// first call counts.
     pub(super) fn begin(&self, length: Duration) -> Period {
         let from = Instant::now();
@@ -75,7 +75,7 @@ impl Drain {
         period
     }
 
-    /// Whether it has begun.
+    /// Whether the drain has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.period.get().is_some()
     }
@@ -107,19 +107,19 @@ impl Drain {
         }
     }
 
-    /// When it is over, if it has begun.
+    /// The end of the drain, if it has begun.
     pub(super) fn end(&self) -> Option<Instant> {
         self.period.get().map(Period::end)
     }
 
-    /// Until when a connection that has had answers may begin a request, if it
-    /// has begun; it waits for one since `since`.
+    /// Until when a connection that has waited for a request since `since` may
+    /// begin one, if the drain has begun.
     pub(super) fn last_request(&self, since: Instant) -> Option<Instant> {
         self.end().map(|end| end.max(since) + LAST_REQUESTS)
     }
 
-    /// When a poll that waited as the drain began is to be answered. Each call
-    /// returns another time; the times are evenly spread over the drain.
+    /// When a poll that was waiting when the drain began is answered. Each call
+    /// returns another time. The times are evenly spread over the drain.
     pub(super) fn turn(&self) -> Option<Instant> {
         let period = self.period.get()?;
         let number = self.polls.fetch_add(1, Ordering::Relaxed);

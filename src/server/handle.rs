@@ -74,11 +74,11 @@ impl Server {
         let result = lock(&self.ended).recv_timeout(timeout);
         match result {
             Err(mpsc::RecvTimeoutError::Timeout) => None,
-            // It was told before.
+            // The result was taken by an earlier call.
             Err(mpsc::RecvTimeoutError::Disconnected) => Some(Ok(())),
             Ok(result) => {
                 if let Some(thread) = lock(&self.thread).take() {
-                    // One that panicked has ended as well.
+                    // A thread that panicked has ended as well.
                     let _ = thread.join();
                 }
                 Some(result)

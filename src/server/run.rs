@@ -20,11 +20,10 @@ use crate::registry::Process;
 /// How often unused entries are forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
-/// For how long connections are waited for once the drain is over, while none
-/// of them ends.
+/// How long the server waits, after the drain, for another connection to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// For how long they are waited for at most.
+/// How long the server waits, after the drain, for all connections.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// The signal to stop, given by the caller; clones are the same signal.
@@ -49,7 +48,7 @@ impl Stop {
         Self::default()
     }
 
-    /// Has the server drain and end.
+    /// Tells the server to drain and end.
     pub fn stop(&self) {
         let (given, is_given) = &*self.shared;
         is_given.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -151,7 +150,7 @@ async fn tidy(app: &App) {
 
 /// Waits for the remaining connections, until all of the `most` places are
 /// given back. Each ends by itself, at the latest with its next answer. On a
-/// busy machine, or over a slow network, that takes its time.
+/// busy machine, or over a slow network, that takes a while.
 async fn last_answers(app: &App, places: &Semaphore, most: usize) {
     let most = u32::try_from(most).unwrap_or(u32::MAX);
     let ended = async {

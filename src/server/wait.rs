@@ -1,4 +1,4 @@
-//! Waiting on behalf of a client that may go away meanwhile.
+//! Waiting on behalf of a client that may disconnect meanwhile.
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use super::drain::Drain;
 /// How a wait has ended.
 #[derive(Debug)]
 pub(crate) enum Waited<T> {
-    /// With the result that was waited for.
+    /// The result is there.
     Done(T),
     /// The time has passed, or the server is about to stop.
     Timeout,
@@ -134,7 +134,7 @@ impl<S: AsyncRead + Unpin> Caller<'_, S> {
 pub(crate) struct Alarm<'a>(pub(crate) Pin<&'a mut Sleep>);
 
 impl Alarm<'_> {
-    /// The same for another wait.
+    /// The same timer, for another wait.
     pub(crate) fn again(&mut self) -> Alarm<'_> {
         Alarm(self.0.as_mut())
     }

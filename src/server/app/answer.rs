@@ -12,7 +12,7 @@ use crate::server::request::reply::{Body, Reply};
 pub(crate) struct Answer {
     pub(crate) reply: Reply,
     pub(crate) delivery: Delivery,
-    /// Whether the client is to continue over another connection.
+    /// Whether the client has to continue over another connection.
     pub(crate) closes: bool,
 }
 

@@ -51,7 +51,7 @@ impl App {
             }
         }
         let mut answer = Answer::new(browser, Body::Empty);
-        // Another connection may come to a server that has room for it.
+        // Another connection may reach a server that has room for the poll.
         answer.closes = true;
         Some(Box::new(answer))
     }

@@ -24,11 +24,11 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) databases: Databases,
     pub(crate) sessions: Arc<SessionCache>,
-    /// None where any chat may be followed.
+    /// None if any chat may be followed.
     rights: Option<Rights>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
-    /// Tells the connection that is without a request for longest to close.
+    /// Tells the connection that has been idle for the longest time to close.
     pub(crate) crowded: Notify,
     /// A permit for each poll that may still wait.
     polls: Semaphore,

@@ -106,7 +106,7 @@ impl App {
         Ok((session, question, admission))
     }
 
-    /// Has trytond check a session that is not cached.
+    /// Lets trytond check a session that is not cached.
     async fn check<S: AsyncRead + Unpin>(
         &self,
         caller: &mut Caller<'_, S>,

@@ -64,7 +64,7 @@ impl App {
                 Waited::Timeout => Body::Empty,
                 Waited::Done(None) => Refusal::UNAUTHORIZED.into(),
             };
-            // It must not be given a message any more.
+            // The poll must not be given a message any more.
             drop(registration);
             Some(Box::new(Answer::new(browser, body)))
         }

@@ -23,7 +23,7 @@ pub(crate) async fn read_body(
 ) -> Result<Bytes, BodyError> {
     let has_length = parts.headers.contains_key(CONTENT_LENGTH);
     let is_chunked = parts.headers.contains_key(TRANSFER_ENCODING);
-    // HTTP/2 says by itself where a body ends.
+    // In HTTP/2 the frames tell where a body ends.
     if !has_length && !is_chunked && parts.version < Version::HTTP_2 {
         return Err(BodyError::NoLength);
     }
@@ -38,7 +38,7 @@ pub(crate) async fn read_body(
     let mut whole = Vec::new();
     let reading = async {
         while let Some(frame) = body.frame().await {
-            // Otherwise it is a frame that may follow a body, such as trailers.
+            // Other frames, such as trailers, may follow a body.
             let Ok(part) = frame.map_err(|_| BodyError::Malformed)?.into_data() else {
                 continue;
             };

@@ -22,7 +22,8 @@ use crate::server::wait::{Alarm, Caller, Socket};
 const LINGER_BYTES: u64 = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// How many bytes of an answer a client has to take within `write_timeout`.
+/// The bytes of an answer that a client has to take within each
+/// `write_timeout`.
 const PART: usize = 16 * 1024;
 
 /// Serves a connection until its end.
@@ -115,9 +116,8 @@ where
     let until = || {
         let limits = &app.config.limits;
         if is_first {
-            // A client that has sent nothing yet gets the time of a head to
-            // begin, also during the drain, because it has connected to send a
-            // request.
+            // A client that has sent nothing yet gets `header_time`, also
+            // during the drain, because it has connected to send a request.
             return begun + limits.header_time;
         }
         let until = begun + limits.idle_time;
@@ -191,7 +191,7 @@ async fn within<T>(
 /// Reads the rest of the client's data, for a short while.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let rest = async {
-        // It waits for the client to close the connection.
+        // The loop below waits until the client closes the connection.
         let _ = stream.shutdown().await;
         let mut rest = stream.take(LINGER_BYTES);
         let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;

@@ -93,7 +93,7 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .max_concurrent_streams(most(limits.session_polls))
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        // A peer that is dead does not close.
+        // A dead peer never closes the connection.
         .keep_alive_interval(limits.idle_time)
         .keep_alive_timeout(limits.write_time);
     builder
@@ -142,7 +142,7 @@ async fn answer(
     Ok(response.map(|()| Full::new(content)))
 }
 
-/// Reads all of a request, for which there may be no room.
+/// Reads a whole request, if the connection has room for it.
 async fn receive(
     request: Request<Incoming>,
     limits: &Limits,

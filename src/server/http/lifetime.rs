@@ -8,7 +8,7 @@ use super::streams::Activity;
 use crate::server::config::Limits;
 use crate::server::drain::Drain;
 
-/// A time that does not come.
+/// A time that never comes.
 const NEVER: Duration = Duration::from_secs(1 << 30);
 
 /// How long a connection may stay as it is.
@@ -80,8 +80,7 @@ impl<'a> Lifetime<'a> {
 
     fn idle_time(&self) -> Duration {
         match self.idle {
-            // A client that has sent nothing yet gets the time of a head to
-            // begin.
+            // A client that has sent nothing yet gets `header_time`.
             Idle::New => self.limits.header_time,
             Idle::Kept => self.limits.idle_time,
             Idle::Crowded => ON_ITS_WAY,

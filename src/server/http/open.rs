@@ -15,7 +15,7 @@ pub(crate) const ON_ITS_WAY: Duration = Duration::from_millis(500);
 pub(crate) struct Open {
     app: Arc<App>,
     _counted: Counted,
-    /// Held while it is open.
+    /// Held while the connection is open.
     _place: OwnedSemaphorePermit,
 }
 

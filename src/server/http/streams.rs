@@ -28,16 +28,17 @@ struct State {
 /// The activity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
-    /// Nothing, since then.
+    /// The connection has no request, since then.
     Idle(Instant),
     /// There are requests without an answer.
     Waiting,
-    /// The client has answers to take, the first of them since then.
+    /// The client has answers to take, and has taken nothing of one of them
+    /// since then.
     Writing(Instant),
 }
 
 impl Streams {
-    /// A connection that begins now.
+    /// The streams of a new connection.
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {

@@ -13,8 +13,8 @@ use crate::server::request::reply::{Content, Reply};
 /// How the connection continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reuse {
-    /// Whether the client talks HTTP/1.0, which closes unless it is asked to
-    /// keep.
+    /// Whether the client speaks HTTP/1.0, which closes a connection unless the
+    /// client asks to keep it.
     old: bool,
     pub(crate) close: bool,
     /// Whether the client wants no body.

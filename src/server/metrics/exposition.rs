@@ -142,7 +142,7 @@ impl Exposition {
 }
 
 fn head(text: &mut String, name: &str, help: &str, kind: &str) {
-    // A String takes all.
+    // Writing to a String can't fail.
     let _ = writeln!(
         text,
         "# HELP trytond_bus_{name} {help}\n# TYPE trytond_bus_{name} {kind}"

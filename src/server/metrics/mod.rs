@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
     pub(crate) held: IntGauge,
     tasks: IntGauge,
     requests: IntCounterVec,
-    /// That of the status 200, which nearly all have.
+    /// The counter of the status 200, which nearly all answers have.
     requests_good: IntCounter,
     pub(crate) delivered: IntCounter,
     pub(crate) replayed: IntCounter,
@@ -61,7 +61,7 @@ pub(crate) struct Metrics {
     session_checks: IntCounterVec,
     /// How long sessions wait for the answer of trytond.
     pub(crate) check_seconds: Histogram,
-    /// How many sessions wait for one.
+    /// How many sessions wait for an answer.
     pub(crate) checks_waiting: IntGauge,
     pub(crate) renewals: IntCounter,
     ended: IntCounterVec,
@@ -87,7 +87,7 @@ impl Drop for Counted {
     }
 }
 
-/// How a poll has ended that waited.
+/// How the wait of a poll has ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ended {
     Message,
@@ -97,12 +97,12 @@ pub(crate) enum Ended {
     Superseded,
     /// Its session is no longer valid.
     Session,
-    /// After this number of seconds.
+    /// The client has closed the connection after this number of seconds.
     ClientGone(f64),
 }
 
 impl Metrics {
-    /// All at zero, for a server with this configuration.
+    /// Metrics at zero, for a server with this configuration.
     pub(crate) fn of(config: &Config) -> Self {
         let metrics = Self::new();
         metrics.show(config);
@@ -113,7 +113,7 @@ impl Metrics {
         metrics
     }
 
-    /// All at zero.
+    /// Metrics at zero.
     pub(crate) fn new() -> Self {
         let registry = Registry::new();
         describe(&registry);
@@ -233,7 +233,7 @@ impl Metrics {
         let tasks = Handle::current().metrics().num_alive_tasks();
         self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
         let mut text = Vec::new();
-        // A Vec takes all, and the names are good.
+        // Writing to a Vec can't fail, and the names are valid.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         let mut text = String::from_utf8_lossy(&text).into_owned();
         self.buses.write(&mut text, databases);
@@ -289,7 +289,7 @@ impl Metrics {
     }
 }
 
-/// Has a registry show the version and the resources of the process.
+/// Adds the version and the resources of the process to a registry.
 pub(crate) fn describe(registry: &Registry) {
     let info = IntGaugeVec::new(
         options("build_info", "The version of trytond-fastbus"),

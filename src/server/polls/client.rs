@@ -1,5 +1,5 @@
-//! The messages that one client has been sent and has acknowledged, over all
-//! its polls.
+//! The messages that one client was sent and has acknowledged, over all its
+//! polls.
 //!
 //! A client has more than one poll at a time. The desktop starts another one,
 //! without a last message, for each view that wants a channel of its own, and
@@ -43,7 +43,7 @@ pub(crate) type Woken = SmallVec<[Waker; 2]>;
 pub(crate) struct Client {
     /// In the order in which they came.
     polls: SmallVec<[Entry; 1]>,
-    /// From which number on it wants the messages of each of its channels.
+    /// The number from which the client wants the messages of each channel.
     places: Places,
     /// The polls that have ended since the last one arrived.
     ended: SmallVec<[Arc<Poll>; 1]>,
@@ -53,7 +53,7 @@ pub(crate) struct Client {
     unsent: u64,
     /// The number after the greatest one that was ever acknowledged.
     acknowledged: u64,
-    /// When it polled last.
+    /// The time of the last poll.
     seen: f64,
     /// The key of the next poll.
     next: u32,
@@ -70,13 +70,13 @@ struct Entry {
 
 #[derive(Debug)]
 enum State {
-    /// It waits for a message to come.
+    /// The poll waits for a message.
     Waiting,
-    /// It waits for the message in flight to be acknowledged.
+    /// The poll waits until the message in flight is acknowledged.
     Blocked,
     /// The poll has got its message.
     Given(Outcome),
-    /// That is being written.
+    /// The answer is being written.
     Taken,
 }
 
@@ -88,7 +88,8 @@ struct Sent {
     key: u32,
     /// The channels that the poll asked for.
     covered: Places,
-    /// Until when nothing else is sent; none once it failed.
+    /// Until when nothing else is sent; none once the answer could not be
+    /// written.
     until: Option<f64>,
 }
 
@@ -97,7 +98,7 @@ struct Sent {
 pub(crate) enum Next {
     /// Answer.
     Answer(Outcome),
-    /// Wait for a message to come, at most until then.
+    /// Wait for a message, at most until then.
     Wait(Option<f64>),
     /// Wait until it is told to look again, at most until the given time.
     Blocked(f64),

@@ -12,7 +12,7 @@ use super::client::Client;
 use super::places::hash;
 use crate::poll::Poll;
 
-/// How many clients are looked at in a row. All polls of the database wait
+/// How many clients are examined under one lock. All polls of the database wait
 /// meanwhile.
 const SLICE: usize = 1000;
 
@@ -114,7 +114,7 @@ impl Clients {
         (end < self.all.capacity()).then_some(end)
     }
 
-    /// How many there are.
+    /// The number of clients.
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }

@@ -67,7 +67,7 @@ impl Databases {
         self.process.now()
     }
 
-    /// The database of this name. That it exists was made sure of.
+    /// The database of this name. The caller knows that it exists.
     pub(crate) fn get(&self, name: &str) -> Arc<Database> {
         let bus = self.process.bus(name).unwrap_or_else(|| {
             self.trytond.opened(name);
@@ -78,7 +78,7 @@ impl Databases {
         let mut databases = lock(&self.known);
         match databases.get(name) {
             Some(known) if known.bus.is(&bus) => known.clone(),
-            // The places in the history of another bus mean nothing.
+            // The numbers of the history of another bus mean nothing here.
             _ => {
                 let clients = Mutex::new(Clients::new(self.clients_of_user));
                 let database = Arc::new(Database {

@@ -8,6 +8,6 @@ use crate::message::Message;
 pub(crate) enum Outcome {
     /// The next message.
     Message(Arc<Message>),
-    /// That the client should poll again.
+    /// No message. The client polls again.
     Empty,
 }

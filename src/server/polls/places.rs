@@ -10,7 +10,7 @@ use crate::poll::Poll;
 /// because requests of a client may overtake each other.
 const LINGER: f64 = 5.0;
 
-/// How many such channels are known at most.
+/// The most channels that are kept in this way.
 const LINGERING: usize = 1024;
 
 /// From which number on a client wants the messages of each of its channels.
@@ -145,13 +145,13 @@ impl Places {
         lingering.retain(|place| !is_closed(place.channel));
         lingering.truncate(LINGERING);
         kept.extend(lingering);
-        // Of equal ones the first stays.
+        // Of several places of a channel the first stays.
         kept.sort_by_key(|place| place.channel);
         kept.dedup_by_key(|place| place.channel);
         kept.into()
     }
 
-    /// Keeps numbers in place of names, for a client that may not come back.
+    /// Keeps numbers in place of names, for a client that may never return.
     pub(crate) fn forget_names(&mut self) {
         if let Self::Same(poll, from) = self {
             let channels = poll.channels().iter();

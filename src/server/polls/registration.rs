@@ -18,20 +18,21 @@ pub(crate) struct Registration {
     database: Arc<Database>,
     poll: Arc<Poll>,
     state: State,
-    /// Its place at the bus, while it waits for a message there.
+    /// Its ticket of the bus, while it waits for a message there.
     ticket: Option<Ticket>,
-    /// When it has to look again, even if nothing wakes it.
+    /// The time at which the poll has to look again, even if nothing wakes it.
     until: Option<f64>,
     written: bool,
 }
 
 #[derive(Debug)]
 enum State {
-    /// A poll of a client that can't be answered before the journal was read.
+    /// The poll of a client, which can't be answered before the journal was
+    /// read.
     Unsettled(Box<Unsettled>),
     /// The poll of a client: the keys of both.
     Client(u32, u32),
-    /// A poll of no client, or of several.
+    /// A poll with no `client:` channel, or with several.
     Anonymous(Box<Unsettled>),
 }
 
@@ -227,7 +228,7 @@ impl Registration {
         let mut woken = Woken::new();
         let mut clients = lock(&database.clients);
         let client = clients.get(client);
-        // Looking and waiting are one step, so that no message comes in
+        // Looking and registering are one step, so no message arrives in
         // between.
         let (next, ticket) = database.bus.look_or_wait(
             |history| client.next(entry, message, history, now, &mut woken),

@@ -18,8 +18,7 @@ pub(crate) struct Client {
     /// The address as text. A value that a proxy added may be no address at
     /// all. No session has such an address.
     pub(crate) address: Option<Box<str>>,
-    /// Whether the connection comes from this host, and not through a proxy
-    /// that is counted.
+    /// Whether the connection comes from this host and passes no counted proxy.
     pub(crate) is_local: bool,
 }
 

@@ -12,7 +12,7 @@ use crate::server::config::Limits;
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     pub(crate) poll: Poll,
-    /// The message that the client had last.
+    /// The last message that the client names.
     pub(crate) last: Option<Id>,
 }
 
@@ -32,7 +32,7 @@ impl Question {
     ///
     /// # Errors
     ///
-    /// The text for the client that says why the body can't be read.
+    /// The reason why the body is refused, for the client.
     pub(crate) fn read(
         body: &[u8],
         user: u32,

@@ -26,19 +26,19 @@ pub(crate) struct Received {
     pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
-/// Why there is no body. The rest of it is still to come, so that the
+/// The reason why a body could not be read. Its rest is still to come, so the
 /// connection can't be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyError {
-    /// It says nothing of its length.
+    /// The request does not tell the length of the body.
     NoLength,
-    /// It is longer than allowed.
+    /// The body is larger than `body_size`.
     TooLarge,
-    /// It is cut short, or its chunks can't be read.
+    /// The body is cut short, or its chunks can't be read.
     Malformed,
-    /// It did not come in time.
+    /// The body did not arrive within `body_timeout`.
     TooSlow,
-    /// Its connection has no room for it.
+    /// The connection has no room for the body.
     NoRoom,
 }
 
@@ -73,7 +73,7 @@ impl Received {
     }
 
     /// Whether the request has arrived completely, so that the next one can be
-    /// told from it.
+    /// told apart from it.
     pub(crate) fn is_over(&self) -> bool {
         // Without a length there is no body.
         matches!(self.body, Ok(_) | Err(BodyError::NoLength))

@@ -12,7 +12,7 @@ use super::refusal::{CHALLENGE, Refusal};
 use crate::message::{Message, push_channel, response};
 use crate::poll::EMPTY_RESPONSE;
 
-/// From how many bytes on a message is not copied for each client.
+/// The size in bytes from which a message is not copied for each client.
 const LARGE: usize = 16 * 1024;
 
 /// The body of an answer: the part that clients share, and the part of this
@@ -31,11 +31,12 @@ pub(crate) struct Reply {
 pub(crate) enum Body {
     /// A message, on another channel than its own if there is one.
     Message(Arc<Message>, Option<Box<str>>),
-    /// That there is none.
+    /// No message.
     Empty,
-    /// The headers that a page may send, among those that were asked for.
+    /// A preflight's answer: the headers that a page may send, among those that
+    /// it asked for.
     Preflight(Option<Box<str>>),
-    /// Why there is no answer.
+    /// A refusal.
     Error(Refusal),
 }
 
@@ -104,8 +105,8 @@ impl Reply {
             Body::Preflight(asked) => preflight(asked.as_deref(), &mut header),
             Body::Error(refusal) => {
                 header("content-type", "text/plain; charset=utf-8");
-                // Browsers ask for a password where a challenge comes to a
-                // page, and the page never gets the answer.
+                // A browser answers a challenge by asking for a password, and
+                // the page never gets the answer.
                 let further = refusal
                     .header
                     .filter(|(name, _)| *name != CHALLENGE || !self.browser.is_page);

@@ -1,4 +1,4 @@
-//! Taking connections in.
+//! Accepts connections.
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,11 +17,10 @@ use crate::server::http::http1;
 use crate::server::http::open::Open;
 use crate::server::request::address::Peer;
 
-/// How long no connection is accepted after a failure, such as a lack of
-/// descriptors.
+/// The pause after a failure to accept, such as a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a connection without a request is asked for its place.
+/// How often an idle connection is asked for its place.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// Accepts connections. Each takes one of the places. While no place is free,
@@ -30,13 +29,13 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Accept {
     pub(crate) app: Arc<App>,
     pub(crate) places: Arc<Semaphore>,
-    /// Whose sender is dropped when no more are to come.
+    /// Its sender is dropped when no more connections are to be accepted.
     pub(crate) over: watch::Receiver<()>,
 }
 
 impl Accept {
-    /// Has a task accept all connections that come to `listener`, and at the
-    /// end the connections that still wait in the kernel.
+    /// Starts a task that accepts all connections of `listener`, and at the end
+    /// those that still wait in the kernel.
     ///
     /// # Errors
     ///
@@ -71,7 +70,7 @@ impl Accept {
         }
     }
 
-    /// The next connection, or none when it is over.
+    /// The next connection, or none after the end.
     async fn next(&mut self, acceptor: &Acceptor) -> Option<(Accepted, Open)> {
         loop {
             let next = async {

@@ -18,7 +18,7 @@ pub(crate) enum Acceptor {
 pub(crate) enum Accepted {
     /// One of the network, and the address of its peer.
     Tcp(TcpStream, IpAddr),
-    /// One of the file system.
+    /// A unix socket.
     Unix(UnixStream),
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// A host, none for all of this one's addresses, and a port.
+    /// A host and a port. Without a host: all addresses of this machine.
     Tcp(Option<String>, u16),
     /// The path of a socket.
     Unix(PathBuf),

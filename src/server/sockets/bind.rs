@@ -48,7 +48,7 @@ impl Address {
                 vec![Listener::Unix(UnixListener::bind(path)?)]
             }
             Self::Tcp(None, port) => {
-                // Of both families, unless this host lacks IPv6.
+                // A socket of both families, unless this host lacks IPv6.
                 let listener = match bind((Ipv6Addr::UNSPECIFIED, *port).into()) {
                     Err(error) if is_missing(&error) => {
                         bind((Ipv4Addr::UNSPECIFIED, *port).into())

@@ -11,7 +11,8 @@ use crate::server::http::{http1, http2};
 use crate::server::request::address::Peer;
 use crate::server::tls::HTTP_2;
 
-/// Begins a connection with TLS, and has it served as the client wants it.
+/// Begins a connection with TLS, and serves it in the protocol that the client
+/// chose.
 pub(super) async fn handshake<S>(
     stream: S,
     acceptor: TlsAcceptor,
@@ -27,14 +28,14 @@ pub(super) async fn handshake<S>(
     let accepted = select! {
         biased;
         accepted = &mut handshake => accepted,
-        // It has no request yet.
+        // The connection has no request yet.
         () = app.crowded.notified() => match timeout_at(until, handshake).await {
             Ok(accepted) => accepted,
             Err(_) => return,
         },
     };
     match accepted {
-        // In a task of its own, which has no room for the handshake.
+        // In its own task, which has no room for the handshake.
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
             tokio::spawn(http2::serve(stream, peer, open));
         }

@@ -19,7 +19,7 @@ const PROBES: u32 = 6;
 /// A socket that listens.
 #[derive(Debug)]
 pub enum Listener {
-    /// One of the network.
+    /// A TCP socket.
     Tcp(TcpListener),
     /// One of the file system.
     Unix(UnixListener),
@@ -63,10 +63,9 @@ impl Listener {
         }
     }
 
-    /// Has the system probe the clients that were silent for `idle`. So a
-    /// firewall in between does not forget their connections, and lost
-    /// connections are noticed. The sockets of clients inherit the setting from
-    /// this one.
+    /// Lets the system probe clients that were silent for `idle`. So no
+    /// firewall drops their connections, and lost connections are noticed. The
+    /// sockets of clients inherit the setting from this one.
     ///
     /// # Errors
     ///

@@ -42,7 +42,7 @@ pub fn inherited() -> io::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-/// Tells that the server is ready.
+/// Tells the service manager that the server is ready.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ pub fn notify_ready() -> io::Result<()> {
     notify(&[NotifyState::Ready])
 }
 
-/// Tells that the server drains.
+/// Tells the service manager that the server drains.
 ///
 /// # Errors
 ///

@@ -21,11 +21,11 @@ const VERSION: Tag = Tag::ContextSpecific {
     number: TagNumber(0),
 };
 
-/// A certificate chain with the private key of its first one.
+/// A certificate chain with the private key of its first certificate.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     pub(crate) chain: CertifiedKey,
-    /// When the first one expires, since 1970.
+    /// When the first certificate expires, since 1970.
     pub(crate) ends: Duration,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String
     let Facts { ends, key: public } =
         know(first).map_err(|error| format!("{certificate_name}: {error}"))?;
     let pem = read_pem(key, &key_name)?;
-    // In both forms that openssl writes.
+    // Both forms that openssl writes contain this word.
     if pem.windows(9).any(|word| word == b"ENCRYPTED") {
         return Err(format!(
             "{key_name} is encrypted, and the server cannot ask for the password: \
@@ -104,8 +104,8 @@ fn read_pem(path: &Path, name: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-/// A text without the byte order marks, which are also in between where files
-/// were put together.
+/// A text without byte order marks. They are also in the middle of a file that
+/// was put together of several.
 fn without_marks(text: &[u8]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|byte| *byte == b'\n') {

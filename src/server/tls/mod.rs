@@ -60,7 +60,7 @@ impl Tls {
         })
     }
 
-    /// Reads both files again, for connections to come. On an error the old
+    /// Reads both files again, for new connections. After an error the old
     /// certificate stays.
     ///
     /// # Errors

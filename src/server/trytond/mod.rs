@@ -25,18 +25,18 @@ pub struct Session {
     pub token: Box<str>,
     /// The address of the client, as far as it is known.
     pub address: Option<Box<str>>,
-    /// Whether the connection comes from this host, and not through a proxy
-    /// that is counted. Such a session is that of any other such connection:
-    /// `localhost` has two addresses, and a unix socket none.
+    /// Whether the connection comes from this host and passes no counted proxy.
+    /// All such connections count as one client: `localhost` has two addresses,
+    /// and a unix socket has none.
     pub is_local: bool,
 }
 
 /// trytond's answer for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// It is valid.
+    /// The session is valid.
     Valid,
-    /// It never existed, has expired or was ended.
+    /// The session never existed, has expired or was ended.
     Invalid,
     /// There is no such database.
     UnknownDatabase,

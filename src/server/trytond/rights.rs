@@ -61,7 +61,7 @@ impl Rights {
         (known.readable, known.unknown)
     }
 
-    /// Where the questions for a database wait.
+    /// The queue of the questions for a database.
     fn turn(&self, database: &str) -> Arc<Semaphore> {
         let mut databases = lock(&self.databases);
         // Drops the turns of databases for which no question waits.
@@ -86,7 +86,7 @@ impl Rights {
         let mut pauses = BACKOFF;
         loop {
             let readable = {
-                // They are never closed.
+                // The semaphores are never closed.
                 let _of_database = turn.acquire().await;
                 let _of_all = self.questions.acquire().await;
                 self.trytond.readable(asked.clone()).await

@@ -25,7 +25,7 @@ use super::{Check, Session, Trytond};
 use crate::server::metrics::{Counted, Metrics};
 use crate::sync::{Mutex, lock};
 
-/// The most sessions of a question.
+/// The most sessions in one question.
 const BATCH: usize = 500;
 
 /// The pauses after questions that failed.
@@ -57,8 +57,8 @@ impl Checks {
         }
     }
 
-    /// Has a session checked. A check that can't be made now is made later;
-    /// it is given up when the receiver is dropped.
+    /// Asks for the check of a session. A check that can't be made now is made
+    /// later. It is given up when the receiver is dropped.
     pub(crate) fn ask(
         self: &Arc<Self>,
         session: Arc<Session>,
@@ -67,7 +67,7 @@ impl Checks {
         let (answer, receiver) = oneshot::channel();
         let mut state = lock(&self.state);
         if state.unknown.contains(&session.database, Instant::now()) {
-            // The receiver is there.
+            // The receiver exists, because it is returned below.
             let _ = answer.send(Check::UnknownDatabase);
             return receiver;
         }
@@ -97,7 +97,7 @@ impl Checks {
         receiver
     }
 
-    /// Has it found out whether the database of a queue exists.
+    /// Starts to look up whether the database of a queue exists.
     fn look_up(self: &Arc<Self>, state: &mut State, database: Box<str>) {
         state.names.push_back(database);
         if !state.is_looking {
@@ -106,7 +106,7 @@ impl Checks {
         }
     }
 
-    /// Looks for databases until all names are known or unknown.
+    /// Looks up databases until all names are known or unknown.
     async fn look(self: Arc<Self>) {
         let mut pauses = BACKOFF;
         loop {
@@ -156,7 +156,7 @@ impl Checks {
         while let Some((batch, failed_before)) = self.next_batch(&database) {
             let results = {
                 let _permit = if failed_before {
-                    // It is never closed.
+                    // The semaphore is never closed.
                     self.suspects.acquire().await.ok()
                 } else {
                     None
@@ -182,7 +182,7 @@ impl Checks {
             }
             if let Some(pause) = self.note(&database, failed, number) {
                 sleep(pause).await;
-                // It may have been dropped.
+                // The database may have been dropped.
                 self.look_up(&mut lock(&self.state), database);
                 return;
             }

@@ -11,12 +11,12 @@ use crate::server::metrics::Counted;
 use crate::server::trytond::backoff::Backoff;
 use crate::server::trytond::{Check, Session};
 
-/// Which sessions of a database go first.
+/// The order in which sessions of a database are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rank {
-    /// It was valid a short while ago.
+    /// The session was valid a short while ago.
     Lately,
-    /// It may be anything. The networks of the clients take turns.
+    /// The session is unknown. The networks of such clients take turns.
     Stranger,
 }
 

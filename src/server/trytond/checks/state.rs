@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::queue::Queue;
 use crate::server::trytond::recent::Recent;
 
-/// The most databases that are asked for by one question.
+/// The most databases in one question.
 const NAMES: usize = 500;
 
 /// How long the name of a database that does not exist is cached, and the
@@ -25,7 +25,7 @@ pub(super) struct State {
     pub(super) known: HashSet<Box<str>>,
     /// Those databases in `queues` whose existence has to be checked.
     pub(super) names: VecDeque<Box<str>>,
-    /// Whether that is being found out.
+    /// Whether a look-up of `names` is under way.
     pub(super) is_looking: bool,
     pub(super) unknown: Recent,
     /// How many sessions were added since the last sweep, and how many lead to

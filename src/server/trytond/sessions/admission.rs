@@ -22,7 +22,7 @@ pub(super) struct Polls {
 #[derive(Debug)]
 pub(crate) struct Admission {
     polls: Arc<Polls>,
-    /// As it is in the polls, once it waits.
+    /// The same waker as in `wakers`, once the poll waits.
     waker: Option<Waker>,
 }
 
@@ -76,7 +76,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.polls.user.fetch_sub(1, Ordering::Relaxed);
         if let Some(own) = &self.waker {
-            // Dropped without the lock, as any waker.
+            // Dropped without the lock, like any waker.
             let _waker = {
                 let mut wakers = lock(&self.polls.wakers);
                 let place = wakers.iter().position(|waker| waker.will_wake(own));

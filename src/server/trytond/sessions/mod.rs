@@ -55,11 +55,11 @@ struct State {
 /// The cached state of a session, without asking trytond.
 #[derive(Debug)]
 pub(crate) enum Cached {
-    /// It is valid, and a poll of it was counted.
+    /// The session is valid, and a poll of it was counted.
     Admitted(Admission),
-    /// It is valid, and its user has too many polls.
+    /// The session is valid, but its user has too many polls.
     TooMany,
-    /// It was refused a short while ago.
+    /// The session was refused a short while ago.
     Refused,
     /// Nothing.
     No,
