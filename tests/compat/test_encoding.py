@@ -1,5 +1,5 @@
-"""JSON is written to the letter as trytond's encoder does it, and read as
-trytond's decoder does it, whatever is in a message."""
+"""For any message, JSON is written to the letter as trytond's encoder does it,
+and read as trytond's decoder does it."""
 import datetime as dt
 import enum
 import json
@@ -50,7 +50,7 @@ class Wrong(dict):
 
 
 class Registered:
-    "What a module registers with the encoder and the decoder"
+    "A type that a module registers with the encoder and the decoder"
 
     def __init__(self, value):
         self.value = value
@@ -65,11 +65,11 @@ class Unknown:
 
 
 class Moment(dt.datetime):
-    "What nobody registers"
+    "A type that no module registers"
 
 
 class Era(dt.datetime):
-    "What a module registers with the serializer of trytond"
+    "A type that a module registers with the serializer of trytond"
     year = 'of old'
 
 
@@ -86,7 +86,7 @@ def registered():
 
 
 class Database:
-    "Keeps what is sent instead of sending it"
+    "Records payloads instead of sending them"
     name = 'database'
 
     def has_channel(self):
@@ -97,7 +97,7 @@ class Database:
 
 
 def encoded(message):
-    "Return the payload in which Bus.publish sends the message"
+    "Return the payload that Bus.publish sends"
     transaction = Transaction()
     transaction.database, transaction.connection = Database(), object()
     try:

@@ -1,5 +1,5 @@
-"""Everything that trytond.bus defines is there, in the same form, whichever
-way ours takes its place."""
+"""All names of trytond.bus exist in the same form, by either way to replace
+it."""
 import ast
 import inspect
 
@@ -16,7 +16,7 @@ import trytond_fastbus
 
 
 def run(source, **options):
-    "Run the program after the preamble and return what it printed"
+    "Run the program after the preamble, and return its output"
     sections = {
         'database': {'uri': 'sqlite://'},
         'bus': {'class': None, **options},
@@ -69,7 +69,8 @@ def test_signature_is_that_of_stock(name):
         if class_:
             object_ = getattr(module, class_)
             if class_ == '_MessageQueue':
-                # Of the instance: self is positional only in native methods.
+                # The signature of the instance's method, because self is
+                # positional only in native methods.
                 object_ = object_(5)
         else:
             object_ = module

@@ -12,7 +12,7 @@ from trytond_fastbus import bus
 TIMEOUT = 5
 
 channels = st.sampled_from(['a', 'b', 'c'])
-# Few values, so that they meet, and among them what Python holds equal
+# Few values, so that they collide. Some of them are equal in Python.
 few_ids = st.sampled_from([
         0, 1, 2, 3, 1.0, -0.0, 2.5, True, False, '', '1', 'a', 'é', '\ud800',
         '6f1c8f9e-52a5-4c0b-9c71-7d7f0a4d2a33', [], [1], [True], {},
@@ -37,7 +37,7 @@ steps = st.lists(st.one_of(
 
 
 class Queues:
-    "A queue of stock and one of ours, on one clock, that get the same"
+    "A queue of stock and one of ours, on one clock, with the same messages"
 
     def __init__(self):
         self.now = 1000
@@ -56,9 +56,10 @@ class Queues:
         assert self.ours.get_next(asked, last) == self.expected(asked, last)
 
     def expected(self, asked, last):
-        """What stock answers, unless last is known but in a channel that is
-        not asked for: stock, which does not see it, answers the first; ours
-        what stock answers of those after it"""
+        """The answer of stock, except when last is known but in a channel that
+        is not asked for. Stock does not see that message, and answers with the
+        first one. Ours answers with stock's answer for the messages after it.
+        """
         known = last is not None and next((
                 index for index, (_, message, time) in enumerate(self.appended)
                 if time >= self.now - TIMEOUT
@@ -92,7 +93,7 @@ def test_answers_are_those_of_stock(steps):
                 queues.next(*args)
             else:
                 queues.now += args[0]
-        # Whatever was made is looked at in the end
+        # All messages are read at the end.
         for asked in [{'a'}, {'b', 'c'}, {'a', 'b', 'c'}, set()]:
             for last in [None, *(m['message_id'] for _, m, _ in
                         queues.appended)]:

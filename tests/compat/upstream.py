@@ -2,9 +2,9 @@
 
     python tests/compat/upstream.py [--stock] [--environments DIR] SERIES ...
 
-Each series runs in its environment, each backend and each bus in a process of
-its own. Ours must run the same tests as stock and skip the same, without a
-failure; with --stock only stock is run.
+Each series runs in its environment, each backend and each bus in its own
+process. Ours must run the same tests as stock and skip the same tests, without
+a failure. With --stock only stock is run.
 """
 import argparse
 import itertools
@@ -51,7 +51,7 @@ def run(bus):
         unittest.defaultTestLoader.loadTestsFromModule(test_bus))
     skipped = [test.id() for test, _ in result.skipped]
     print(json.dumps({
-                # Not every Python starts a test that it skips
+                # Some versions of Python do not start a test that they skip.
                 'run': sorted({*result.tests, *skipped}),
                 'skipped': sorted(skipped),
                 'success': result.wasSuccessful(),
@@ -59,7 +59,7 @@ def run(bus):
 
 
 def outcome(python, bus, backend, server):
-    "Return what run printed in a process of this environment, and its log"
+    "Return the output of run in a process of this environment, and its log"
     series = python.parents[1].name
     database = (
         f'test_{bus}_{series}' if backend == 'postgresql' else ':memory:')
@@ -84,7 +84,8 @@ def outcome(python, bus, backend, server):
 
 
 def compare(series, backend, environments, server, buses):
-    "Run one series on one backend, print its line, return if it is right"
+    """Run one series on one backend, print its line, and return whether it
+    passed"""
     python = Path(environments).resolve() / series / 'bin' / 'python'
     results = {
         bus: outcome(python, bus, backend, server) for bus in buses}

@@ -17,10 +17,11 @@ from statistics import median
 
 from support.server import BusServer
 
-# What the median of the last third may have more than that of the one before:
-# a fault may have emptied a pool just before a rest
+# How much the median of the last third may exceed that of the third before. A
+# fault may have emptied a pool just before a rest.
 GROWTH = {'kilobytes': 2048, 'database connections': 2}
-# What is imported at the start of a server whose account is taken
+# The module that a server imports at its start, so that its resources can be
+# read
 COLLECTOR = Path(__file__).parent / 'collector'
 METRICS = ['tasks', 'connections', 'polls_waiting']
 TABLES = {'tcp', 'tcp6', 'udp', 'udp6', 'unix', 'netlink'}
@@ -28,10 +29,11 @@ NONE = {'connections', 'polls_waiting'}
 
 
 def take(server, ports, file):
-    """Return by name what the server holds just now, and have it give back
-    what is free
+    """Return by name the resources that the server holds now, after it has
+    given back free memory.
 
-    ports are those of the database on PostgreSQL, file is that on SQLite."""
+    ports are those of the database on PostgreSQL, file is that on SQLite.
+    """
     process = Path(f'/proc/{server.process.pid}')
     rollup = dict(
         line.split(':') for line in
@@ -42,7 +44,7 @@ def take(server, ports, file):
         try:
             target = os.readlink(descriptor.path)
         except FileNotFoundError:
-            continue  # it was closed meanwhile
+            continue  # the descriptor was closed meanwhile
         descriptors += 1
         if target.startswith('socket:'):
             sockets.add(target[8:-1])
@@ -53,8 +55,8 @@ def take(server, ports, file):
     server.process.send_signal(signal.SIGUSR2)
     account = {
         'kilobytes': int(rollup['Anonymous'].split()[0]),
-        # SQLite keeps the descriptors of those that were closed, for the next
-        # ones, but not those of the write-ahead log.
+        # SQLite keeps the descriptors of closed files for the next ones, but
+        # not those of the write-ahead log.
         'database connections': pool + logs,
         'descriptors': descriptors - pool - files,
         'threads': len(list((process / 'task').iterdir())),
@@ -73,8 +75,8 @@ def connected_to(process, ports):
 
 
 def closed(process, sockets):
-    """Return which of the sockets are in no table of the kernel: connections
-    that were reset, and that the pool has not noticed yet"""
+    """Return the sockets that are in no table of the kernel: connections that
+    were reset, unnoticed by the pool"""
     known = set()
     for path in (process / 'net').iterdir():
         if path.name in TABLES:
@@ -83,8 +85,8 @@ def closed(process, sockets):
 
 
 def settle(server, ports, file, seconds):
-    """Return by name the least that the server holds within so many seconds,
-    in which nobody wants anything of it"""
+    """Return by name the minimum that the server holds within these seconds,
+    in which nothing is sent to it"""
     least = take(server, ports, file)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -95,7 +97,8 @@ def settle(server, ports, file, seconds):
 
 
 def exceeded(account, first):
-    "Say what there is more of than at first, and of what there must be none"
+    """Yield a sentence for each resource that has grown, and for each that
+    must be zero"""
     for name, value in account.items():
         most = 0 if name in NONE else first[name]
         if name not in GROWTH and value > most:
@@ -103,8 +106,8 @@ def exceeded(account, first):
 
 
 def check(name, accounts):
-    "Return what is wrong with the accounts of a server, as sentences"
-    # What one rest finds may still be on its way; what is lost stays.
+    "Return the faults in the accounts of a server, as sentences"
+    # A value that only one rest finds may be temporary. A leak stays.
     kept = [
         {key: min(value, before[key]) for key, value in account.items()}
         for before, account in zip(accounts, accounts[1:], strict=False)]

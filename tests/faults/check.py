@@ -15,20 +15,20 @@ from itertools import combinations
 
 @dataclass
 class Message:
-    "What was published"
+    "A published message"
     tag: str
     channel: str
     size: int
     unit: 'Unit'
-    number: int  # of the order of publish in its unit
+    number: int  # its position in its unit
     undone: bool = False
 
 
 @dataclass
 class Unit:
-    "What one commit makes true, or nothing does"
+    "The work of one commit"
     id: str
-    ledger: bool  # it is in the table if it was committed
+    ledger: bool  # the row is in the table if the unit was committed
     messages: list = field(default_factory=list)
     begun: float = None
     returned: float = math.inf
@@ -38,7 +38,7 @@ class Unit:
 
 @dataclass
 class Client:
-    "Who polls, and what it has received in this order"
+    "A client, and its messages in the order of their arrival"
     id: str
     channels: frozenset
     started: float
@@ -85,11 +85,11 @@ def read_clients(events):
 
 
 def check(published, received, ledger):
-    """Return what is wrong, as sentences.
+    """Return the violations, as sentences.
 
-    published are the events of all publishers, each one's in its order,
-    received those of all clients, ledger the ids of the units that the
-    database has in the end.
+    published are the events of all publishers, each in its own order. received
+    are those of all clients. ledger has the ids of the units that the database
+    has in the end.
     """
     units, messages = read_units(published)
     clients = read_clients(received)
@@ -114,7 +114,7 @@ def is_true(message):
 
 
 def resolve(units, messages, clients, ledger):
-    "Say which units were committed, by the database where it knows"
+    "Decide which units were committed, by the database if it knows"
     got = {
         messages[event['tag']].unit.id for client in clients.values()
         for event in client.received if event['tag'] in messages}
@@ -130,13 +130,13 @@ def resolve(units, messages, clients, ledger):
                 yield (f"The transaction {unit.id} was rolled back and is in "
                     "the database.")
         else:
-            # If one client has it, then it was.
+            # A unit was committed if one client has a message of it.
             unit.committed = (
                 unit.outcome == 'committed' or unit.id in got)
 
 
 def check_received(client, messages):
-    "What should not be there, and what is not as it was"
+    "Messages that must not arrive, and messages that were changed"
     seen = defaultdict(int)
     for event in client.received:
         tag = event['tag']
@@ -166,7 +166,8 @@ def check_received(client, messages):
 
 
 def check_missing(client, order, messages):
-    "What was committed after the client had started has to be there"
+    """Messages that were committed after the client had started, and are
+    missing"""
     received = {message.tag for message in order}
     for message in messages.values():
         if (is_true(message)
@@ -179,7 +180,8 @@ def check_missing(client, order, messages):
 
 
 def check_order(client, order):
-    "The order of publish in a unit, and that of commits one after the other"
+    """Checks the order of publish in a unit, and the order of successive
+    commits"""
     latest, last = None, {}
     for message in order:
         unit = message.unit
@@ -198,7 +200,7 @@ def check_order(client, order):
 
 
 def check_agreement(one, other):
-    "Two clients have what both received in the same order"
+    "Checks that two clients received their common messages in the same order"
     (one, order), (other, other_order) = one, other
     places = {
         message.tag: place for place, message in enumerate(other_order)}

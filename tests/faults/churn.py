@@ -1,5 +1,5 @@
-"""Clients that come and go, as a program: its argument is a file with what to
-do (see world.py). Nothing they do is to be left in a server."""
+"""Clients that come and go, as a program. Its argument is a file with the task
+(see world.py). They must leave nothing behind in a server."""
 import base64
 import http.client
 import json
@@ -19,7 +19,7 @@ from support.client import TrytonClient
 from .log import Log, rest
 
 THREADS = 8
-# Seconds that a client stays at the most, a half of a request too
+# The most seconds that a client stays, also in the middle of a request
 STAY = 2
 HEAD = (
     'POST {path} HTTP/1.1\r\nHost: bus\r\n'
@@ -40,7 +40,7 @@ GARBAGE = [
 
 
 class Churn:
-    "One thread's clients, drawn from the seed"
+    "The clients of one thread, drawn from the seed"
 
     def __init__(self, task, name, authorization, log):
         self._task = task
@@ -73,13 +73,13 @@ class Churn:
         return self.poll(self._authorization)
 
     def abandoned(self):
-        "Leaves while its poll waits, or as it begins"
+        "Disconnects while its poll waits, or when it begins"
         with self.connect() as connection:
             connection.sendall(self.request(self._authorization).encode())
             return self.leave(connection)
 
     def half(self):
-        "Begins a request and says no more"
+        "Begins a request and sends no more"
         request = self.request(self._authorization)
         with self.connect() as connection:
             connection.sendall(
@@ -87,7 +87,7 @@ class Churn:
             return self.leave(connection)
 
     def garbage(self):
-        "Sends what is none"
+        "Sends arbitrary bytes"
         request = self._random.choice(GARBAGE).format(
             path=self._path, authorization=self._authorization)
         with self.connect() as connection:
@@ -97,13 +97,13 @@ class Churn:
                 return response.status
 
     def stranger(self):
-        "Polls with a session that there is not"
+        "Polls with a session that does not exist"
         session = f'admin:1:{self._random.getrandbits(256):x}'
         return self.poll(
             'Session ' + base64.b64encode(session.encode()).decode())
 
     def logout(self):
-        "Polls with a session of its own, before and after it ends that"
+        "Polls with its own session, before and after a logout"
         client = TrytonClient(
             self._random.choice(self._task['logins']),
             self._task['database'], timeout=10)

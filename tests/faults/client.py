@@ -1,8 +1,8 @@
-"""Many clients that poll, as a program: its argument is a file with what to
-do (see run.py).
+"""Many clients that poll, as a program. Its argument is a file with the task
+(see run.py).
 
-Each polls at any of the ports with the message it received last, one poll at
-a time, and does nothing about an error but to poll again.
+Each client polls a random port with its last message, one poll at a time.
+After an error it just polls again.
 """
 import http.client
 import json
@@ -19,7 +19,7 @@ from .log import Log, rest
 
 
 class Client:
-    "Logs in, and then logs what it receives"
+    "Logs in, polls, and logs the messages"
 
     def __init__(self, task, id_, channels, log):
         self._id = id_
@@ -34,7 +34,7 @@ class Client:
             task['login'], task['database'], timeout=60)._headers
         self._last = None
         self._delay = task['delays'].get(id_, 0)
-        # Now and then all that it knows is older than what servers keep.
+        # From time to time its last message is older than all retained ones.
         self._pause = min(2 * task['cache_timeout'], 4)
 
     def run(self):

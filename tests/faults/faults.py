@@ -1,7 +1,7 @@
-"""The faults: what happens at random to servers, publishers and PostgreSQL.
+"""The faults of servers, publishers and PostgreSQL.
 
-Each is a function that makes the fault, keeps it up if it lasts, and has all
-at work again when it returns.
+Each is a function that makes the fault, keeps it up if it lasts, and returns
+when everything works again.
 """
 import random
 import signal
@@ -14,9 +14,9 @@ from trytond_fastbus.journal import schema
 
 # The database
 NAME = 'faults'
-# Seconds that what is frozen or stopped stays so
+# Seconds for which a program stays frozen or stopped
 SHORTEST, LONGEST = .3, 4
-# Looks for a second and a half at the most
+# Searches for at most a second and a half
 COMMITS = """
 DO $$ BEGIN
     FOR n IN 1..500 LOOP
@@ -76,7 +76,7 @@ def cut(fault, proxy):
 
 
 def drop(fault, proxy):
-    "What is under way arrives no more, and neither does an answer"
+    "Requests and answers under way are lost."
     proxy.freeze()
     try:
         fault.last()
@@ -99,11 +99,11 @@ def end_backends(fault, postgresql):
     try:
         postgresql.terminate_backends(f'random() <= {part}')
     except RuntimeError:
-        pass  # it is down by another fault
+        pass  # PostgreSQL is down because of another fault
 
 
 def end_commits(fault, postgresql):
-    "End the connections that are in COMMIT just then"
+    "End the connections that are in COMMIT now"
     try:
         postgresql.execute(COMMITS)
     except RuntimeError:
@@ -111,8 +111,7 @@ def end_commits(fault, postgresql):
 
 
 def move_numbers_back(fault, postgresql):
-    """The rows get the lowest numbers, as if they had been copied into a new
-    table"""
+    "The rows get the lowest numbers, as after a copy into a new table"
     journal(postgresql, """
         BEGIN;
         LOCK TABLE {table};
@@ -143,7 +142,7 @@ def set_sequence_back(fault, postgresql):
 
 
 def forge(fault, postgresql):
-    "Numbers that no row has, by a role that may do nothing else"
+    "A role without privileges notifies numbers without a row"
     for number in [1, 2 ** 62, fault.random.randrange(10 ** 6)]:
         journal(postgresql, """
             SELECT pg_notify('bus', '{{"channel":"forged","message":'
@@ -152,7 +151,7 @@ def forge(fault, postgresql):
 
 
 def set_clock_forward(fault, postgresql):
-    "Rows from the future, until the clock of PostgreSQL is right again"
+    "Rows come from the future, until the clock of PostgreSQL is right again"
     clock = 'pg_catalog.clock_timestamp()'
     ahead = clock + " + interval ''1 hour''"
     try:
@@ -178,14 +177,14 @@ def journal(postgresql, sql):
             "SET lock_timeout = '3s'; " + sql.format(
                 table=schema.TABLE, make=schema.MAKE), NAME)
     except RuntimeError:
-        pass  # PostgreSQL is down by another fault, or others have locks
+        pass  # PostgreSQL is down because of another fault, or has locks
 
 
 class Deck:
-    """The faults in random order, each once before any comes again
+    """The faults in random order. Each comes once before any comes again.
 
-    They are triples: of a function, of the name of what it is done to, and of
-    the pair of that and a lock.
+    A fault is a triple: a function, the name of its target, and a pair of the
+    target and a lock.
     """
 
     def __init__(self, world, seed, names=None):
@@ -243,7 +242,7 @@ class Fault:
             self.error = error
 
     def last(self):
-        "Wait as long as this fault lasts"
+        "Wait while this fault lasts"
         self.ended.wait(self.random.uniform(SHORTEST, LONGEST))
 
     def restart(self, target):
@@ -254,7 +253,7 @@ class Fault:
                 target.start()
                 return
             except RuntimeError:
-                pass  # PostgreSQL may be away at that moment
+                pass  # PostgreSQL may be down at that moment
         raise RuntimeError(f"does not start again: {target}")
 
     def join(self):
@@ -264,9 +263,9 @@ class Fault:
 
 
 def make(world, seconds, seed, names=None, pause=1, number=2):
-    """Have so many faults at a time for so long, of all or of what is named,
-    each after a pause of as many seconds at the most, and return their counts
-    by kind"""
+    """Make this number of faults at a time for this time, of all faults or of
+    the named ones, each after a pause of at most these seconds. Return their
+    counts by kind."""
     deck = Deck(world, f'{seed} faults', names)
     counts = Counter()
     faults = [Fault(deck, f'{seed} {n}', counts, pause) for n in range(number)]

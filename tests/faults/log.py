@@ -1,4 +1,5 @@
-"""Logs of events, one a line of JSON, which a killed process leaves whole."""
+"""Logs of events, one line of JSON for each. A killed process leaves complete
+lines."""
 import json
 import os
 import time
@@ -12,15 +13,15 @@ class Log:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
     def write(self, event, **values):
-        "Append the event with the time it is now"
+        "Append the event with the current time"
         line = json.dumps(
             {'event': event, 'time': time.monotonic(), **values})
-        # Once written, it is there even if the process is killed.
+        # A written line survives the process.
         os.write(self._fd, line.encode() + b'\n')
 
 
 def rest(task, stop=None):
-    "Wait as long as the file is there that has all programs do nothing"
+    "Wait while the file exists that makes all programs pause"
     path = Path(task['rest'])
     while path.exists() and not (stop and stop.is_set()):
         time.sleep(.2)
@@ -30,6 +31,6 @@ def read(path):
     "Return the events of the file"
     if not path.exists():
         return []
-    # Without the line that is being written
+    # Without an incomplete last line
     lines = path.read_text().rpartition('\n')[0].splitlines()
     return list(map(json.loads, lines))

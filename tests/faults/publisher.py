@@ -1,4 +1,4 @@
-"""Publishes at random, as a program: its arguments are a file with what to do
+"""Publishes at random, as a program. Its arguments are a file with the task
 (see run.py), its name and, to send the end markers instead, "end"."""
 import json
 import os
@@ -15,16 +15,16 @@ from trytond.transaction import Transaction
 
 from .log import Log, rest
 
-# Seconds between two tries when the database is away
+# Seconds between two attempts while the database is down
 PAUSE = .2
 SIZES = [10, 300, 20_000, 100_000]
 WEIGHTS = [80, 12, 6, 2]
 
 
 class Publisher:
-    """One thread's transactions, drawn from the seed
+    """The transactions of one thread, drawn from the seed.
 
-    Once the event die is set, the process is killed in a COMMIT.
+    After the event die is set, the process is killed in a COMMIT.
     """
 
     def __init__(self, task, name, log, die):
@@ -39,7 +39,7 @@ class Publisher:
         self._units = self._tags = 0
 
     def run(self, stop):
-        "Publish until the event is set, whatever the database does"
+        "Publish until the event is set, despite any fault of the database"
         kinds = [
             self.plain, self.rolled_back, self.autocommit, self.by_connection]
         while not stop.is_set():
@@ -71,7 +71,7 @@ class Publisher:
                     self.commit(unit, lambda unit=unit: self.publish(unit))
 
     def by_connection(self):
-        "As a module does that commits the connection itself"
+        "Commit the connection directly, as a module may do"
         with self._transaction() as transaction:
             for commit in [transaction.connection.commit, transaction.commit]:
                 with self.unit() as unit:
@@ -79,7 +79,7 @@ class Publisher:
                     self.commit(unit, commit)
 
     def end(self, clients):
-        "Send each client the message after which nothing comes"
+        "Send each client its last message"
         with self._transaction() as transaction, self.unit() as unit:
             for client in clients:
                 self.publish(unit, f'client:{client}', end=True)
@@ -87,7 +87,7 @@ class Publisher:
 
     @contextmanager
     def unit(self, ledger=True):
-        "What one commit makes true; an error ends it"
+        "The work of one commit. An error ends it"
         self._units += 1
         unit = f'{self._name}:{self._units}'
         self._log.write('begin', unit=unit, ledger=ledger)
@@ -160,8 +160,8 @@ def main(path, name, end=None):
     for thread in threads:
         thread.start()
     for thread in threads:
-        # A signal may be another thread's to receive, and is handled here
-        # only when this one runs.
+        # Another thread may receive the signal, and it is handled here only
+        # when this thread runs.
         while thread.is_alive():
             thread.join(.1)
 

@@ -1,4 +1,4 @@
-"""Runs everything under faults for a while, and reports what went wrong."""
+"""Runs everything under faults for a while, and reports the violations."""
 import shutil
 import tempfile
 import time
@@ -14,7 +14,7 @@ SHOWN = 20
 
 
 def run(options):
-    "Return the number of violations, having printed the report"
+    "Print the report, and return the number of violations"
     if options.directory:
         directory = Path(options.directory).absolute()
         directory.mkdir()
@@ -66,7 +66,8 @@ def run(options):
 
 
 def take_accounts(world, accounts, seconds):
-    "Append what the steady servers hold to their accounts, and print it"
+    """Append the resources of the steady servers to their accounts, and print
+    them"""
     ports = {proxy.port for proxy in world.proxies}
     with world.rest(), ThreadPoolExecutor() as executor:
         for server, taken in zip(world.steady, executor.map(

@@ -1,8 +1,8 @@
-"""Defects on purpose, for which a run has to fail."""
+"""Deliberate defects. A run with one of them has to fail."""
 
 
 def reverse():
-    "Have this process take the messages of each page from its end"
+    "Let this process take the messages of each page in reverse"
     from trytond_fastbus.journal import PostgreSQL
     read = PostgreSQL.read
 
@@ -17,7 +17,7 @@ def reverse():
 
 
 def go_forward():
-    "Have this process not notice that numbers went back"
+    "Let this process overlook that numbers went back"
     from trytond_fastbus.replay import Replay
 
     def read(self, until=2 ** 63 - 1):
@@ -34,7 +34,7 @@ def go_forward():
 
 
 def believe():
-    "Have this process believe the numbers in notifications"
+    "Let this process believe the numbers in notifications"
     from trytond_fastbus.replay import Replay
     receive_slowly = Replay.receive_slowly
 
@@ -53,8 +53,8 @@ DEFECTS = {
 
 
 def __getattr__(name):
-    # trytond.bus imports the class of [bus] class from here, and the class
-    # that it derives from can't be imported earlier.
+    # trytond.bus imports the configured class from here. Its base class cannot
+    # be imported earlier.
     if name not in DEFECTS:
         raise AttributeError(name)
     import trytond_fastbus
@@ -64,9 +64,9 @@ def __getattr__(name):
 
 
 def drop_lock(postgresql, database):
-    """Have commits number their messages without waiting for each other.
+    """Let commits number their messages without waiting for each other.
 
-    What the lock forbids then takes a while, so that it does happen.
+    The numbering then takes a while, so that the overlap really happens.
     """
     function = 'trytond_fastbus_journal_commit'
     lines = ['\t'.join(row) for row in postgresql.execute(

@@ -1,4 +1,4 @@
-"""What a server keeps is reported, and what an allocator does is not."""
+"""A leak in a server is reported. Memory that an allocator keeps is not."""
 import os
 import socket
 import struct
@@ -13,8 +13,8 @@ from faults.account import COLLECTOR, check, take
 
 pytestmark = pytest.mark.one_series
 
-# Opens so many connections as its input says, drops the old ones unclosed and
-# says when that is done.
+# Opens the number of connections in its input, drops the old ones unclosed,
+# and prints a line when it is done.
 CONNECTIONS = """
 import sqlite3, sys
 for line in sys.stdin:
@@ -25,7 +25,7 @@ for line in sys.stdin:
     print(flush=True)
 """
 
-# Holds a connection to this port.
+# The test holds a connection to this port.
 CONNECTION = """
 import socket, sys
 connection = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
@@ -38,7 +38,7 @@ QUIET = {
 
 
 def run(**changes):
-    "Check nine accounts, of which these values are others"
+    "Check nine accounts, of which these values differ"
     return check('it', [
             QUIET | {name: values[number] for name, values in changes.items()}
             for number in range(9)])
@@ -102,7 +102,7 @@ def test_connection_that_was_reset_is_one_of_the_pool(tmp_path):
 
         peer, _ = listener.accept()
         assert look() == (0, 4)
-        # Closed so it is reset.
+        # Closed in this way, the connection is reset.
         peer.setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         peer.close()

@@ -1,4 +1,4 @@
-"""Each rule of the checker reports what breaks it, and nothing else."""
+"""Each rule of the checker reports its violations, and nothing else."""
 import copy
 
 import pytest
@@ -22,7 +22,7 @@ def unit(id_, *tags, begun, returned=None, outcome='committed', ledger=True):
 
 
 def client(id_, *tags, channels=('c', 'd'), started=0):
-    "The events of a client who receives these"
+    "The events of a client that receives these messages"
     yield {
         'event': 'start', 'client': id_, 'channels': channels,
         'time': started}

@@ -1,4 +1,5 @@
-"""Nothing committed is lost under faults, and the checker sees what is."""
+"""No committed message is lost under faults, and the checker finds lost ones.
+"""
 import random
 import signal
 import subprocess
@@ -13,8 +14,8 @@ SERVERS = ['trytond', 'trytond-bus']
 
 @pytest.fixture
 def run(tmp_path):
-    """run(*arguments): run the command with a new seed, for each server at
-    the same time, and return exit statuses and what was printed"""
+    """run(*arguments): run the command with a new seed, for both servers at
+    the same time, and return the exit statuses and the output"""
     def run_one(server, arguments):
         process = subprocess.Popen(
             [sys.executable, '-m', 'faults', '--server', server,
@@ -25,7 +26,7 @@ def run(tmp_path):
         try:
             report, _ = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:
-            # It ends what it has started.
+            # The command ends the programs that it has started.
             process.send_signal(signal.SIGINT)
             report, _ = process.communicate()
         return process.returncode, report
@@ -47,8 +48,8 @@ def test_nothing_committed_is_lost(run, database):
 
 @pytest.mark.one_series
 @pytest.mark.parametrize('sabotage, servers', [
-        # Long enough for a fault that does harm: a server that is stopped
-        # does none, for 4 seconds at the most.
+        # Long enough for a harmful fault. A stopped server does no harm, and
+        # is stopped for at most 4 seconds.
         (['--journal', 'off', '--faults', 'server', '--seconds', '12'],
             SERVERS),
         (['--bus-class', 'faults.sabotage.Reversed', '--faults', 'none'],

@@ -1,5 +1,5 @@
-"""What a run consists of: a database, servers, publishers and clients, each
-a process of its own."""
+"""The parts of a run: a database, servers, publishers and clients, each in its
+own process."""
 import json
 import random
 import signal
@@ -32,7 +32,7 @@ KINDS = {
     'both': [TrytondServer, BusServer, BusServer],
     }
 SHARED = [f'test:{number}' for number in range(4)]
-# Who a connection of PostgreSQL is of
+# The owner of a connection of PostgreSQL
 PUBLISHERS = "application_name = 'publisher'"
 BUS = {
     'select_timeout': 1, 'keep_alive_timeout': 2, 'long_polling_timeout': 3,
@@ -73,7 +73,7 @@ class Program:
 
 
 class World:
-    "All of a run, as a context manager; see __main__.py for the options"
+    "All parts of a run, as a context manager. __main__.py has the options."
 
     def __init__(self, directory, options):
         self.directory = directory
@@ -85,7 +85,7 @@ class World:
         self.postgresql = None
         self.has_journal = options.journal == 'on'
         self.proxies, self.servers, self.publishers = [], [], []
-        # Those that are killed, and those that are not
+        # Servers that are killed, and servers that are not
         self.mortal, self.steady = [], []
 
     def __enter__(self):
@@ -104,14 +104,14 @@ class World:
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute(LEDGER)
         else:
-            # What is committed has to survive that it is killed
+            # Committed data has to survive a kill of PostgreSQL.
             self.postgresql = self._stack.enter_context(
                 PostgreSQL(synchronous_commit='on'))
             create_on_postgresql(self.postgresql, NAME)
             self.postgresql.execute(LEDGER, NAME)
 
     def _sections(self):
-        "The configuration of the next process, with a proxy of its own"
+        "The configuration of the next process, with its own proxy"
         database = {'uri': 'sqlite://', 'path': self.directory}
         if self.postgresql:
             proxy = self._stack.enter_context(Proxy(self.postgresql.port))
@@ -163,7 +163,7 @@ class World:
                     event['unit'].partition('.')[0]
                     for event in read(self._published)}) == 2, 300)
         if self._options.journal == 'on':
-            # From now on each goes on from its last message.
+            # From now on each client continues after its last message.
             wait_until(lambda: at_once <= self._of_clients('received'), 300)
         self._churn = Program('churn', self._task, config)
         self._stack.callback(self._churn.kill)
@@ -172,12 +172,12 @@ class World:
         self._end = Program('publisher', self._task, config, 'end')
 
     def _write_task(self, login):
-        "Write what publishers and clients are to do"
+        "Write the task of publishers and clients"
         self.ids = {
             str(uuid.UUID(int=self._random.getrandbits(128), version=4)):
             self._random.sample(SHARED, 2)
             for _ in range(self._options.clients)}
-        # What is older than cache_timeout is not for who starts.
+        # Messages older than cache_timeout are not for new clients.
         self._delays = {
             id_: self._random.uniform(0, self._options.seconds / 2)
             for id_ in self.ids if self._random.random() < .4
@@ -218,7 +218,7 @@ class World:
 
     @contextmanager
     def rest(self):
-        "Have nobody begin anything meanwhile"
+        "Let all programs pause within the block"
         self._rest.touch()
         try:
             yield
@@ -226,16 +226,15 @@ class World:
             self._rest.unlink()
 
     def finish(self, deadline):
-        """End the publishers, have each client sent a last message, and
-        return the seconds until the last one has it, or None if that takes
-        more than the deadline"""
+        """End the publishers and send each client a last message. Return the
+        seconds until the last client has it, or None after the deadline"""
         self._churn.kill()
         for publisher in self.publishers:
             publisher.signal(signal.SIGTERM)
         for publisher in self.publishers:
             publisher.process.wait(60)
         if self.postgresql:
-            # What goes on without them counts as committed before the end
+            # Units that are still running count as committed before the end.
             wait_until(lambda: not self.postgresql.execute(
                     "SELECT 1 FROM pg_stat_activity WHERE " + PUBLISHERS), 60)
         for _ in range(5):
@@ -255,7 +254,7 @@ class World:
             self.clients.kill()
 
     def logs(self):
-        "Return what check.check wants"
+        "Return the arguments of check.check"
         if self.postgresql:
             rows = self.postgresql.execute('SELECT unit FROM ledger', NAME)
         else:
@@ -266,5 +265,5 @@ class World:
             {unit for unit, in rows})
 
     def churned(self):
-        "Return what those did that come and go"
+        "Return the counts of the clients that come and go"
         return read(self._churned)

@@ -1,11 +1,11 @@
-"""What the tests, the benchmarks and the demonstration stand on."""
+"""Helpers of the tests, the benchmarks and the demonstration."""
 import time
 
 
 def wait_until(condition, deadline=60, message=None):
-    """Return the first true value of condition(), looking every few
-    milliseconds and then less often; after deadline seconds raise
-    TimeoutError."""
+    """Return the first true value of condition(), checked every few
+    milliseconds and then less often. Raise TimeoutError after deadline
+    seconds."""
     end = time.monotonic() + deadline
     pause = .002
     while not (value := condition()):

@@ -1,4 +1,4 @@
-"""What modules of trytond and clients do with the bus, in this process.
+"""Actions of trytond's modules and of clients on the bus, in this process.
 
 support.peer calls the same functions in another process.
 """
@@ -60,7 +60,8 @@ def publish(database, channel, *messages, **options):
 
 
 def publish_each(database, channel, count):
-    "Publish so many messages, each in a transaction, and return their ids"
+    """Publish this number of messages, each in a transaction, and return their
+    ids"""
     return [
         publish(database, channel, {'n': number})[0]
         for number in range(count)]
@@ -75,7 +76,7 @@ def publish_slowly(database, channel, count):
         for message in messages:
             Bus.publish(channel, message)
         yield 'published'
-        # The one who asked does something meanwhile
+        # The caller does something meanwhile.
         time.sleep(1)
     yield [message['message_id'] for message in messages]
 
@@ -97,7 +98,7 @@ def drain(database, channels, count, last=None, deadline=60):
 
 
 def listen(database):
-    "Subscribe, and return once what is published is received"
+    "Subscribe, and return when published messages are received"
     channel = f'{MARK}:{uuid.uuid4()}'
     listening = threading.Event()
 
@@ -122,7 +123,7 @@ def stop_listener(database):
         with Bus._queues_lock[os.getpid()]:
             Bus._queues[key]['timeout'] = 0
             listener = Bus._queues[key]['listener']
-        # It looks when it is woken
+        # The listener looks when it is woken.
         uri = os.environ['TRYTOND_DATABASE_URI']
         with Wire(f'{uri}/{database}') as wire:
             wire.notify([('bus', payload('stop', {'message_id': None}))])
@@ -142,14 +143,14 @@ def received(database, *channels, last=None):
 
 
 def end_polls_at_once():
-    """Have polls wait for nothing, before the first: the configuration allows
-    for no less than a second"""
+    """Let polls not wait, called before the first poll, because the
+    configuration allows no less than a second"""
     from trytond_fastbus import settings
     settings.long_polling_timeout = lambda: 0
 
 
 def poll(database, name, count):
-    "Poll for as many channels, one after the other, none with a message"
+    "Poll for this number of channels in turn, none with a message"
     from trytond.bus import Bus
     empty = {'message': None, 'channel': None}
     for number in range(count):
@@ -158,13 +159,13 @@ def poll(database, name, count):
 
 
 def statistics(database):
-    "Return what trytond_fastbus.statistics says of the database"
+    "Return the trytond_fastbus.statistics of the database"
     import trytond_fastbus
     return trytond_fastbus.statistics()[database]
 
 
 def cpu():
-    "Return the seconds that the processor has worked for this process"
+    "Return the seconds of CPU that this process has used"
     return time.process_time()
 
 
@@ -183,9 +184,9 @@ def payload(channel, message):
 
 
 class Polls:
-    """Clients that wait in threads for one message each, as a context manager
+    """Clients that wait in threads for one message each, as a context manager.
 
-    results are their responses, errors what was raised instead.
+    results are their responses, errors the raised exceptions.
     """
 
     def __init__(self, database, channels, count=1, last=None):

@@ -1,4 +1,4 @@
-"""What programs of the tests do that fork, wait and end."""
+"""Helpers of test programs that fork, wait and end."""
 import faulthandler
 import os
 import signal
@@ -15,9 +15,9 @@ DEADLINE = 60
 
 
 def waiting(database, count):
-    "Wait until so many subscribers wait"
+    "Wait until this number of subscribers wait"
     def enough():
-        # The first of them makes the bus.
+        # The first subscriber makes the bus.
         bus = trytond_fastbus.statistics().get(database, {'waiting': 0})
         return bus['waiting'] == count
 

@@ -1,5 +1,5 @@
-"""A headless Chromium, driven through a pipe by the DevTools protocol, so
-that nothing is needed but the browser."""
+"""A headless Chromium, driven through a pipe by the DevTools protocol. It
+needs only the browser."""
 import base64
 import itertools
 import json
@@ -42,7 +42,7 @@ class Chromium:
             '--disable-background-networking', '--disable-component-update',
             '--window-size=1280,800', *options]
         if os.geteuid() == 0:
-            self._options.append('--no-sandbox')  # it refuses to otherwise
+            self._options.append('--no-sandbox')  # otherwise root is refused
 
     def __enter__(self):
         self._ids = itertools.count(1)
@@ -82,7 +82,7 @@ class Chromium:
         while data:
             data = data[os.write(self._write, data):]
         end = time.monotonic() + deadline
-        # What is not the answer is an event
+        # Other messages are events.
         while (answer := self._receive(end)).get('id') != id_:
             pass
         if 'error' in answer:
@@ -142,7 +142,7 @@ class Page:
         return wait_until(value, deadline, f"not {expression}")
 
     def type(self, selector, text):
-        "Type into the field, once it can be seen"
+        "Type into the field when it is visible"
         field = f'document.querySelector({json.dumps(selector)})'
 
         def typed():
@@ -155,7 +155,7 @@ class Page:
         wait_until(typed, message=f"cannot type into {selector}")
 
     def click(self, selector):
-        "Click on the element, once it can be seen"
+        "Click on the element when it is visible"
         element = f'document.querySelector({json.dumps(selector)})'
         self.wait(f'{element}.offsetParent && ({element}.click(), true)')
 

@@ -1,4 +1,4 @@
-"""The client of the examples is also the tests'."""
+"""The client of the examples, which the tests use as well."""
 from examples.client import TrytonClient
 
 __all__ = ['TrytonClient']

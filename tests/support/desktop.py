@@ -1,8 +1,8 @@
 """The bus of the real desktop client, without its window.
 
 As a command, with a server's address, database, login and password, it logs
-in, says "ready" when it polls and then prints each notification it is to
-show, as JSON: [title, body, priority].
+in, prints "ready" when it polls, and then prints each notification as JSON:
+[title, body, priority].
 """
 import json
 import os
@@ -19,7 +19,7 @@ from .server import environment
 
 
 class Missing(Exception):
-    "There is no client of the series to be had"
+    "No client of the series can be downloaded"
 
 
 def fetch(series):
@@ -42,9 +42,9 @@ def fetch(series):
 
 
 class Desktop:
-    """The client in a process of its own, as a context manager
+    """The client in a process of its own, as a context manager.
 
-    certificate is the one it trusts.
+    certificate is the one that it trusts.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Desktop:
         return self
 
     def read(self):
-        "Wait for the next line, and return what it says"
+        "Wait for the next line, and return its content"
         if line := self._process.stdout.readline():
             return json.loads(line)
         self._log.seek(0)

@@ -1,4 +1,4 @@
-"""A reverse proxy in front of trytond and the bus, as it should not be."""
+"""A reverse proxy in front of trytond and the bus, configured wrongly."""
 import http.client
 import re
 import ssl
@@ -8,13 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Front:
-    """A proxy on one address, as a context manager
+    """A proxy on one address, as a context manager.
 
     bus and trytond are the addresses of the two, or a status that is answered
-    in place of one, or a function of the headers that returns the status and
-    the body. bus_headers and trytond_headers take the place of the
-    headers that are passed on; those that are None are not. timeout is in
-    seconds, for an answer to come.
+    instead, or a function of the headers that returns the status and the body.
+    bus_headers and trytond_headers replace headers that are passed on; a
+    header with None is dropped. timeout is the limit for an answer, in
+    seconds.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Front:
             daemon_threads = True
 
             def handle_error(self, *_):
-                pass  # such as clients that have gone
+                pass  # such as disconnected clients
 
         self._server = Server(('127.0.0.1', 0), Handler)
         self.port = self._server.server_port

@@ -1,4 +1,4 @@
-"""A middleware that tells about the process that answers."""
+"""A middleware that describes the process which answers."""
 import json
 import os
 from http.client import HTTPConnection
@@ -29,7 +29,7 @@ def insight(wsgi_app):
 
 
 def look(server):
-    "Return what one of the server's processes tells"
+    "Return the description of one of the server's processes"
     connection = HTTPConnection('127.0.0.1', server.port, timeout=30)
     try:
         connection.request('GET', '/insight')

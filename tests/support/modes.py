@@ -25,7 +25,7 @@ def serve(mode, directory, uri, database, **options):
 
 
 def listened(client, database):
-    "Wait until the server receives what is published"
+    "Wait until the server receives published messages"
     channel = f'mark:{uuid.uuid4()}'
     with ThreadPoolExecutor() as executor:
         poll = executor.submit(client.post, '/bus', {'channels': [channel]})

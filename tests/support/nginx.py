@@ -38,7 +38,8 @@ def find_nginx():
 
 
 def make_certificate(directory, days=30):
-    "Make a certificate of localhost, signed by itself: its path and its key's"
+    """Make a self-signed certificate of localhost; return its path and its
+    key's"""
     certificate, key = directory / 'certificate.pem', directory / 'key.pem'
     subprocess.run(
         ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes',
@@ -50,10 +51,10 @@ def make_certificate(directory, days=30):
 
 
 class Nginx:
-    """nginx with an example, as a context manager
+    """nginx with an example, as a context manager.
 
-    addresses is {what the example says: what it is to be}, beside its name,
-    its certificate and the port it listens on.
+    addresses is {address in the example: its replacement}, besides its name,
+    its certificate and its port.
     """
 
     def __init__(self, example, addresses=(), port=None):
@@ -86,7 +87,7 @@ class Nginx:
             '-c', self._config]
 
     def check(self):
-        "Return what nginx -t says, which is not only errors"
+        "Return the output of nginx -t, which includes warnings"
         try:
             return subprocess.run(
                 [*self._command, '-t'], capture_output=True, text=True)

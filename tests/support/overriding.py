@@ -1,9 +1,9 @@
-"""A subclass of the bus, as a module of somebody else would define it."""
+"""A subclass of the bus, as another module would define it."""
 import trytond_fastbus
 
 
 class Bus(trytond_fastbus.Bus):
-    "Marks whatever passes through one of its methods"
+    "Marks all values that pass through one of its methods"
 
     published = []
 

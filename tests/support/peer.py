@@ -11,9 +11,9 @@ from .server import environment, write_config
 
 
 class Peer:
-    """A process that calls the functions of support.bus, as a context manager
+    """A process that calls the functions of support.bus, as a context manager.
 
-    sections are its configuration; the bus is ours unless they say so.
+    sections are its configuration. The bus is ours unless they name another.
     """
 
     def __init__(self, sections):
@@ -43,12 +43,12 @@ class Peer:
             self._directory.cleanup()
 
     def call(self, name, *args, **kwargs):
-        "Return what support.bus.name(*args, **kwargs) does there"
+        "Return the result of support.bus.name(*args, **kwargs) there"
         self.start(name, *args, **kwargs)
         return self.result()
 
     def start(self, name, *args, **kwargs):
-        "Begin a call whose result is asked for later"
+        "Begin a call whose result is read later"
         pickle.dump((name, args, kwargs), self._process.stdin)
         self._process.stdin.flush()
 
@@ -74,7 +74,7 @@ def main():
         try:
             name, args, kwargs = pickle.load(sys.stdin.buffer)
         except EOFError:
-            # What waits still, waits in threads that are no daemons
+            # Calls that still wait are in threads that are not daemons.
             os._exit(0)
         try:
             result = getattr(bus, name)(*args, **kwargs)

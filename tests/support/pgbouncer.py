@@ -38,7 +38,7 @@ class PgBouncer:
 
     def __enter__(self):
         self._directory = Path(tempfile.mkdtemp(prefix='pgbouncer-'))
-        # It does not run as root.
+        # PgBouncer refuses to run as root.
         self._directory.chmod(0o755)
         path = self._directory / 'pgbouncer.ini'
         path.write_text(self._config)

@@ -6,8 +6,8 @@ import time
 
 
 class Polls:
-    """A poll for each of the channels, on a connection of its own, as a
-    context manager
+    """A poll for each of the channels, on its own connection, as a context
+    manager.
 
     headers are those of the request, as a dictionary.
     """
@@ -36,7 +36,7 @@ class Polls:
         self._sockets[connection] = (channel, bytearray())
 
     def wait(self, number, deadline=30):
-        "Wait until so many were answered, or failed"
+        "Wait until this number of polls were answered or failed"
         end = time.monotonic() + deadline
         while len(self.answers) + len(self.failures) < number:
             left = end - time.monotonic()
@@ -46,7 +46,7 @@ class Polls:
             self.look(left)
 
     def look(self, seconds=0):
-        "Take the answers that come within the time"
+        "Take the answers that arrive within the time"
         for key, _ in self._selector.select(seconds):
             channel, received = self._sockets[key.fileobj]
             try:

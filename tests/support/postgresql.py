@@ -1,7 +1,7 @@
-"""A throw-away PostgreSQL cluster, for root and for anybody else.
+"""A throw-away PostgreSQL cluster, which root can run as well.
 
-As a command it prints the directory of the binaries it would use and fails
-if there is none.
+As a command it prints the directory of the binaries that it would use, and
+fails if there are none.
 """
 import glob
 import importlib.util
@@ -26,8 +26,8 @@ SETTINGS = {
     'autovacuum': 'off',
     'log_min_messages': 'fatal',
     }
-# Ends the cluster when its standard input is closed, that is at the latest
-# when the process that started the cluster is gone, however it went.
+# Ends the cluster when its standard input is closed, at the latest when the
+# process that started it has ended in any way.
 WATCHDOG = """
 read _
 pid=$(head -n 1 "$1/data/postmaster.pid" 2> /dev/null) && kill -QUIT "$pid"
@@ -106,8 +106,8 @@ class PostgreSQL:
 
     @property
     def build(self):
-        """What a dump depends on, as a word: the version, and the place since
-        not every build has the same extensions"""
+        """A word for the build: the version, and the path, because builds have
+        different extensions. A dump depends on both."""
         version = self._run('postgres', '--version').split()[2]
         return f'{version}-{zlib.crc32(bytes(find_binaries())):08x}'
 
@@ -162,7 +162,7 @@ class PostgreSQL:
         self.execute(f'CREATE DATABASE "{name}"{suffix}')
 
     def drop_database(self, name):
-        "Drop the database, whoever is connected"
+        "Drop the database, even if there are connections"
         self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def dump(self, name, path):
@@ -222,7 +222,7 @@ class PostgreSQL:
         return binaries
 
     def own(self, path):
-        "Have the file belong to the user that the server runs as"
+        "Make the file belong to the user that the server runs as"
         if self._owner:
             os.chown(path, self._owner['user'], self._owner['group'])
 

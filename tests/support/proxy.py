@@ -1,7 +1,7 @@
-"""A TCP proxy in a process of its own that can freeze and cut.
+"""A TCP proxy that can freeze and cut connections.
 
-The process is one of its own so that nothing the tests do to theirs
-(a lock held, gevent's patches) stops it.
+It has its own process, so that nothing that the tests do to theirs (a lock
+that is held, gevent's patches) stops it.
 """
 import asyncio
 import os
@@ -45,7 +45,7 @@ class Proxy:
         self._ask('freeze')
 
     def thaw(self):
-        "Forward again, first what came in between"
+        "Forward again, first the data that arrived in between"
         self._ask('thaw')
 
     def cut(self):
@@ -112,7 +112,7 @@ async def serve(port, target):
                     pass  # it was closed by the other end
                 writer.transport.abort()
         print(count, flush=True)
-    os._exit(0)  # with whatever still waits
+    os._exit(0)  # also if threads still wait
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Rooms, records with a chat, and the users who may read them."""
+"""Rooms (records with a chat) and the users that may read them."""
 import json
 import os
 import subprocess
@@ -59,11 +59,11 @@ class Rooms:
         return f'chat:fastbus.room,{id_}'
 
     def post(self, room, text):
-        "Have trytond publish a message to the chat of a room"
+        "Let trytond publish a message to the chat of a room"
         self._rpc('ir.chat.channel.post', room.removeprefix('chat:'), text)
 
     def client(self, may_read, bus=None):
-        "Return a client of a new user, who may or may not read the rooms"
+        "Return a client of a new user that may or may not read the rooms"
         login = f'user-{uuid.uuid4()}'
         id_, = self._rpc('res.user.create', [{
                     'name': login, 'login': login, 'password': PASSWORD}])
@@ -81,7 +81,7 @@ class Rooms:
                 'groups': [('remove', [self._group])]})
 
     def deny_model(self, is_denied):
-        "Say that nobody may read any room"
+        "Deny all users to read any room"
         access = self._rpc('ir.model.access.search', [
                 ('model', '=', 'fastbus.room')], 0, None, None)
         if access:
@@ -92,7 +92,7 @@ class Rooms:
 
     def follows(self, client, *rooms):
         "The rooms whose chat the client gets a message of"
-        # That before may be shown again.
+        # The message before may be shown again.
         text = str(uuid.uuid4())
         for room in rooms:
             self.post(room, text)

@@ -21,7 +21,7 @@ window.Notification = class extends Notification {
 
 
 class Missing(Exception):
-    "There is no sao of the series to be had"
+    "No sao of the series can be downloaded"
 
 
 def npm(*args, cwd):
@@ -48,7 +48,8 @@ def fetch(series):
             shutil.unpack_archive(Path(directory) / archive, directory)
             package = Path(directory) / 'package'
             keep_dependencies(package)
-            # As its README says, but for what they may want to run
+            # As its README says, without the scripts that packages may want to
+            # run
             npm('install', '--legacy-peer-deps', '--ignore-scripts',
                 '--no-package-lock', cwd=package)
             os.replace(package, path)
@@ -77,7 +78,7 @@ def make_root(sao, path, *files):
 
 
 def log_in(browser, url, database, login='admin', password='admin'):
-    "Return the page of a user who has logged in"
+    "Return the page of a user that has logged in"
     browser.send(
         'Browser.grantPermissions', permissions=['notifications'], origin=url)
     page = browser.open(f'{url}/#{database}', HOOK)

@@ -29,7 +29,7 @@ def environment(**extra):
 
 
 def write_config(path, sections):
-    "Write {section: {option: value}} over what every test wants"
+    "Write {section: {option: value}} over the defaults of all tests"
     defaults = {
         'bus': {'allow_subscribe': True, 'class': 'trytond_fastbus.Bus'},
         }
@@ -73,7 +73,7 @@ def run_python(source, sections, *args, timeout=120, **environ):
 
 
 def get(port, path):
-    "Return the status and the text of what a server answers"
+    "Return the status and the text of a server's answer"
     connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
     try:
         connection.request('GET', path)
@@ -94,11 +94,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class TrytondServer:
-    """A server in a process group of its own, as a context manager
+    """A server in its own process group, as a context manager.
 
-    kind is 'threaded' (the command trytond), 'coroutine' (with --coroutine)
-    or 'gunicorn' (preloaded, with the WSGI application). The commands log
-    what they do unless verbose is false.
+    kind is 'threaded' (the command trytond), 'coroutine' (with --coroutine) or
+    'gunicorn' (preloaded, with the WSGI application). The commands log their
+    work unless verbose is false.
     """
 
     # Which the process inherits
@@ -142,12 +142,12 @@ class TrytondServer:
         self.process = None
 
     def search(self, directory):
-        "Have it look for modules there first, before it is started"
+        "Let it search modules there first; called before it is started"
         self._environ['PYTHONPATH'] = os.pathsep.join(
             [str(directory), self._environ['PYTHONPATH']])
 
     def add(self, *arguments):
-        "Give it more arguments, before it is started"
+        "Add arguments; called before it is started"
         self._command += arguments
 
     def start(self, deadline=60):
@@ -207,7 +207,7 @@ class TrytondServer:
 
 
 class BusServer(TrytondServer):
-    """The command trytond-bus, likewise
+    """The command trytond-bus, in the same way.
 
     inherited is a socket that listens, handed over as systemd does.
     """

@@ -1,4 +1,4 @@
-"""What the tests with real clients need and a machine may not have."""
+"""Fixtures that need programs which a machine may not have."""
 import shutil
 
 import pytest

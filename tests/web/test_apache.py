@@ -1,4 +1,5 @@
-"""What Apache httpd passes on to trytond and trytond-bus, by the example."""
+"""Requests that Apache httpd passes on to trytond and trytond-bus, with the
+example."""
 import base64
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The examples for nginx and systemd are what these take."""
+"""nginx and systemd accept their examples."""
 import shutil
 import subprocess
 

@@ -1,4 +1,5 @@
-"""What nginx passes on to trytond and trytond-bus, by the examples."""
+"""Requests that nginx passes on to trytond and trytond-bus, with the examples.
+"""
 import json
 import ssl
 from urllib.error import HTTPError

@@ -1,4 +1,4 @@
-"""A host that takes more of the bus than the examples for nginx allow."""
+"""A host that exceeds the limits of the examples for nginx."""
 import socket
 import ssl
 from contextlib import ExitStack
@@ -60,7 +60,7 @@ def test_requests_of_an_address_are_limited(limited):
 def test_connections_of_an_address_are_limited(limited):
     with ExitStack() as stack:
         def begin(source):
-            "Begin a request whose body does not come"
+            "Begin a request whose body does not arrive"
             connection = stack.enter_context(context(limited).wrap_socket(
                     socket.create_connection(
                         ('127.0.0.1', limited.port), 30, (source, 0)),

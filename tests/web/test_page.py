@@ -15,7 +15,7 @@ from trytond_fastbus.commands import stat
 
 pytestmark = pytest.mark.one_series
 
-# What goes wrong, what moves, and a short way to what is shown
+# Collects faults and layout shifts, and shortens the access to the page
 HOOK = """
 window.faults = [];
 for (const kind of [
@@ -40,7 +40,7 @@ window.cells = () => [...document.querySelectorAll('#rows tr')].map(
     row => [...row.children].map(cell => cell.textContent));
 window.state = () => document.getElementById('state').textContent;
 """
-# What is said in place of the server
+# The metrics that replace the server's
 SAYS = """
 window.said = %s;
 window.fetch = () => Promise.resolve(new Response(said));
@@ -103,7 +103,7 @@ def test_page_shows_polls_and_messages(
     assert label.startswith('Polls waiting of the last ten minutes, from ')
     assert page.evaluate('faults') == []
     assert page.evaluate('shifts') < .01
-    # It has asked this server only, and for nothing but the metrics.
+    # The page has requested only the metrics, from this server.
     assert set(page.evaluate(
             "performance.getEntriesByType('resource').map(({name}) => name)"
             )) == {url + 'metrics'}
@@ -172,7 +172,7 @@ def test_narrow_window_does_not_scroll_sideways(url, browser):
 
     assert page.evaluate('innerWidth') == 360
     assert page.evaluate('document.documentElement.scrollWidth') <= 360
-    # Nothing is cut off at the edge of its tile either.
+    # No text is cut off at the edge of its tile.
     assert page.evaluate("""
         [...document.querySelectorAll('.value, #rows td, #rows th, .key')]
             .filter(element => {
@@ -198,7 +198,7 @@ def test_state_is_said_in_words(url, browser):
     page.evaluate(f'said = {json.dumps(said(draining=1, b=(1, 1)))}')
     page.wait("state().startsWith('▲ draining')")
     assert len(page.evaluate('cells()')) == 1
-    # What is no bus server is as good as none.
+    # Another server counts as none.
     page.evaluate("said = 'ok'")
     page.wait("state().startsWith('✕ can\\'t be reached since ')")
     assert page.evaluate('faults') == []
@@ -217,7 +217,7 @@ def test_many_databases_are_listed_in_a_bounded_height(
         page.send('Page.navigate', url=url)
         page.wait("cells().length === 50")
         names = "cells().map(([name]) => name)"
-        # As trytond-bus stat has them
+        # In the order of trytond-bus stat
         look = stat.Look(text)
         assert page.evaluate(names) == look.databases[:50]
         assert page.evaluate(names)[:3] == ['b', 'c', 'a']
@@ -239,7 +239,7 @@ def test_many_databases_are_listed_in_a_bounded_height(
         assert page.evaluate(names) == ['shop29', *(
                 f'shop{number}' for number in range(290, 297))]
         assert page.evaluate(count) == '8 of 300, the worst first'
-        # The next look leaves it so.
+        # The next update keeps the filter.
         page.evaluate("said = said.replace('waiting 8', 'waiting 9')")
         page.wait("values('Polls waiting')[0] === '9'")
         assert page.evaluate('cells().length') == 8

@@ -36,7 +36,7 @@ def polls(nginx, database):
 
 @pytest.fixture
 def sections(postgresql, database, sao, tmp_path):
-    # What an administrator is asked at the first login
+    # The windows of an administrator's first login
     postgresql.execute(
         "UPDATE ir_module_config_wizard_item SET state = 'done'", database)
     root = make_root(sao, tmp_path / 'sao')
