@@ -38,7 +38,8 @@ def main():
             print_part(module.TITLE, measured)
             rows += measured
             if options.record:
-                # Each part has its own file, and may be measured again alone.
+                # Each part has its own file, so that it can be measured again
+                # alone.
                 name = module.__name__.rpartition('.')[2]
                 run.write(
                     RESULTS / f'{name}.json',

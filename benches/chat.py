@@ -1,10 +1,8 @@
-"""Measure what it costs to ask whether a user may read the record of a chat.
+"""Measures the cost of the access check of a chat: python -m benches.chat
 
-    python -m benches.chat
-
-A poll with one such chat, whose answer is remembered or asked for each time,
-against the same poll without it, all within one run; and the memory of
-trytond-bus with the modules ir and res loaded, against that without them.
+It compares a poll with one such chat, whose answer is cached or asked for each
+time, with the same poll without it, in one run. It also compares the memory of
+trytond-bus with the modules ir and res loaded with that without them.
 """
 import contextlib
 import http.client
@@ -24,7 +22,7 @@ from .timing import per_call
 ROUNDS = 15
 DATABASE = 'tryton'
 CHANNEL = 'bench:x'
-# For how many seconds an answer is remembered
+# The seconds for which an answer is cached
 REMEMBERED = {"remembered": 3600, "asked for": 0}
 
 
@@ -51,7 +49,7 @@ def main():
         wire = stack.enter_context(Wire(f'{postgresql.uri}/{DATABASE}'))
 
         def start(server, cache, check_access=True):
-            # A line for each poll would be a part of what is measured.
+            # A log line for each poll would be measured as well.
             return stack.enter_context(server(Path(directory), {
                         'database': {'uri': postgresql.uri},
                         'bus': {
@@ -89,7 +87,7 @@ def main():
 
 
 def ratio(poller, chats):
-    "A poll with these chats against one without, each after the other"
+    "The ratio of a poll with these chats to one without, measured in turns"
     figures = [], []
     for _ in range(ROUNDS):
         for values, names in zip(figures, [[], chats], strict=True):

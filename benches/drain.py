@@ -1,4 +1,4 @@
-"""A client that fetches what has gathered, message by message."""
+"""A client that fetches retained messages one by one."""
 import time
 
 from . import samples, sides

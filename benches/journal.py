@@ -1,4 +1,4 @@
-"""The journal: what it costs those who publish."""
+"""The cost of the journal for publishers."""
 import statistics
 import tempfile
 import time
@@ -10,16 +10,17 @@ from .report import Row
 
 TITLE = "(g) the journal, which ours has unless a row says otherwise"
 NAMES = ['stock', 'ours', 'journal']
-# As PostgreSQL comes: that of the other parts is made for speed.
+# PostgreSQL's default configuration. The other parts use a faster one.
 DURABLE = {
     'fsync': 'on', 'synchronous_commit': 'on', 'full_page_writes': 'on',
     'autovacuum': 'on'}
-# How many messages there are in a transaction, and how many times what stock
-# takes ours may take
+# The number of messages in a transaction, and the greatest ratio of our time
+# to stock's
 COSTS = [(1, 1.6), (10, 1.3), (100, None)]
 COMMITTERS = 8
 MAKE = 'CREATE TABLE IF NOT EXISTS written (id bigserial, text text)'
-# A transaction of nothing but NOTIFY waits for no disk. Those of users write.
+# A transaction with only a NOTIFY does not wait for the disk. Those of users
+# write.
 WRITE = "INSERT INTO written (text) VALUES ('what a user has written')"
 
 
@@ -87,7 +88,7 @@ def committers(postgresql, setting, quick, write=None):
 
 
 def latencies(text, times, name, most=None):
-    "Rows of what the commits took, from the lists of the rounds"
+    "Rows of the times of commits, from the lists of the rounds"
     text += suffix(name)
     yield Row(
         'g', text, 'ms',
@@ -109,7 +110,7 @@ def percentile(times, part=.99):
 
 
 def together(group, count, seconds, write):
-    "The milliseconds of all commits that the processes did in this time"
+    "The milliseconds of all commits of the processes in this time"
     # The clock is the machine's.
     begin = time.monotonic() + .05
     for side in group:

@@ -47,7 +47,7 @@ def run(_, quick):
                     yield Row(
                         'h', "%d databases, %s, %s" % (count, text, what),
                         unit, stock[index], figures[index],
-                        # A few are for what is not listening.
+                        # A few connections do not belong to listeners.
                         most=count + 10 if what == "connections" else
                         30 if what == "threads" else None,
                         statistic='median')
@@ -80,7 +80,7 @@ def start(_, databases):
 
 
 def is_heard(database):
-    "Whether the process receives what it is sent by a connection of its own"
+    "Whether the process receives a message that another connection sends"
     from trytond import config
     uri = config.get('database', 'uri')
     with serve.psycopg.connect(
@@ -142,8 +142,8 @@ def one_message(postgresql, server, client, executor):
 
 
 def idle(postgresql, pid, seconds):
-    "The samples of what the process takes while nothing happens"
-    # What began with the start has ended by then.
+    "The samples of the resources of the idle process"
+    # The work of the start has ended by then.
     time.sleep(seconds / 2)
     before = computed(pid)
     time.sleep(seconds)
@@ -158,7 +158,7 @@ def idle(postgresql, pid, seconds):
 
 
 def computed(pid):
-    "The seconds that the processor has worked for a process"
+    "The seconds of CPU that a process has used"
     with open(f'/proc/{pid}/stat') as file:
         fields = file.read().rpartition(')')[2].split()
     return (int(fields[11]) + int(fields[12])) / serve.TICKS

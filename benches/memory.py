@@ -17,7 +17,7 @@ def run(postgresql, quick):
     messages, threads = (5000, 200) if quick else (50_000, 1000)
     for text, environ, index in [
             ("resident", {}, 0),
-            # Python's allocations are malloc's as well then.
+            # Then Python's allocations use malloc as well.
             ("allocated", {'PYTHONMALLOC': 'malloc'}, 1)]:
         stock, ours = measure(
             postgresql, environ, index, measure_messages, messages)
@@ -49,7 +49,7 @@ class Mallinfo(ctypes.Structure):
 
 
 def used():
-    "The bytes that are resident, and those that malloc has handed out"
+    "The resident bytes, and the bytes that malloc has handed out"
     gc.collect()
     libc = ctypes.CDLL(None)
     libc.malloc_trim(0)
@@ -61,7 +61,7 @@ def used():
 
 
 def measure_messages(database, count):
-    # What is only used the first time is no message's.
+    # Memory that is needed once does not belong to a message.
     sides.fill(database, samples.payloads(500))
     payloads = samples.payloads(count)
     size = sum(map(len, payloads)) / count
@@ -73,15 +73,15 @@ def measure_messages(database, count):
 
 
 def measure_waiters(database, threads, channels):
-    """Of a crowd of threads that wait first for a lock and then for a
-    message"""
+    """The memory of threads that wait first for a lock and then for a message
+    """
     from trytond.bus import Bus
     sides.fill(database, samples.payloads(1, 'common'))
     ready = []
     gate = threading.Lock()
 
     def client(channels):
-        # All that a thread needs once is there before it is measured.
+        # Memory that a thread needs once is allocated before the measurement.
         Bus.subscribe(database, {'common'})
         ready.append(None)
         with gate:

@@ -1,7 +1,7 @@
 """Draws the plots of the docs from recorded runs: `python -m benches.plots`.
 
-The same runs give the same bytes, so that a test can tell whether the plots
-are those of the runs.
+The same runs give the same bytes, so that a test can compare the plots with
+the runs.
 """
 import json
 import sys
@@ -14,8 +14,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from .record import RESULTS, ROOT
 
 IMAGES = ROOT / 'docs' / 'images'
-# Colours for a light page, and what each is on a dark one. Those of the lines
-# are of the palette of Okabe and Ito, which the colour-blind can tell apart.
+# Colours for a light page, and their replacements on a dark one. The colours
+# of lines are from the palette of Okabe and Ito, which colour-blind readers
+# can distinguish.
 COLOURS = {
     '#ffffff': '#0d1117', '#1f2328': '#e6edf3', '#d1d9e0': '#30363d',
     '#59636e': '#9198a1', '#d55e00': '#ff8f3f', '#a8607f': '#e29bbd',
@@ -48,7 +49,7 @@ def main(directory=IMAGES):
         for draw, run in [
                 (memory, 'server'), (last, 'server'),
                 (deliveries, 'server'), (poll, 'poll')]:
-            # A part that was not recorded yet has no plot.
+            # A part without a record has no plot.
             if (RESULTS / f'{run}.json').exists():
                 save(
                     draw(rows(run)),
@@ -104,7 +105,7 @@ def deliveries(rows):
     axes.set_xscale('log')
     for place, (name, value) in enumerate(reversed(figures.items())):
         _, colour, marker, _ = SERVERS[name]
-        # No bars: on this axis their length would mean nothing.
+        # No bars, because their length would mean nothing on this axis.
         axes.plot(value, place, color=colour, marker=marker, markersize=9)
         axes.annotate(
             format(value, ',.0f'), (value, place), (9, -1),
@@ -152,7 +153,7 @@ def curves(title, x, y, curves, labels=None, scale='log'):
     axes.margins(y=.12)
     low, high = axes.get_ylim()
     if high < 100 * low:
-        # One power of ten would be the only number.
+        # Otherwise one power of ten would be the only number.
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     plain(axes.xaxis)
     plain(axes.yaxis)
@@ -198,7 +199,7 @@ def save(figure, path):
         f'[style*="{use}: {light}"]{{{use}:{dark}!important}}'
         for light, dark in COLOURS.items() for use in ['fill', 'stroke'])
     style = f'@media(prefers-color-scheme:dark){{{rules}}}'
-    # The text is in whatever the reader has.
+    # The text uses the reader's font.
     text = text.replace("'DejaVu Sans', sans-serif", "sans-serif")
     path.write_text(
         text.replace('</style>', style + '</style>', 1).replace(' \n', '\n'))

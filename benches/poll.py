@@ -1,4 +1,5 @@
-"""A poll that is answered at once, whatever else is retained."""
+"""A poll that is answered at once, at any number of other retained messages.
+"""
 import contextlib
 
 from . import samples, sides
@@ -13,8 +14,8 @@ CHANNEL = min(samples.channels())
 def run(postgresql, quick):
     rounds = 5 if quick else 25
     asked = {}
-    # All are there from the beginning: what disturbs the machine for a while
-    # disturbs all sizes alike.
+    # All sizes exist from the beginning, so that a disturbance of the machine
+    # affects all of them alike.
     with contextlib.ExitStack() as stack:
         for size in SIZES:
             for side in stack.enter_context(sides.both(postgresql)):
@@ -41,7 +42,7 @@ def run(postgresql, quick):
 
 
 def answers(database):
-    """Have two messages retained for the client, after those of others, and
+    """Let two messages be retained for the client, after those of others, and
     return the id of the first"""
     from trytond.bus import Bus
     sides.fill(database, samples.payloads(2, CHANNEL))

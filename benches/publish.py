@@ -7,7 +7,7 @@ from .report import Row
 from .timing import per_call
 
 TITLE = "(d) publish"
-# As many as fit into one NOTIFY
+# The number that fits into one NOTIFY
 COPIES = 15
 
 
@@ -46,9 +46,9 @@ def commits(database, count, transactions):
 
 
 def commit(database, count, write=None):
-    """The seconds that it takes to publish so many messages and to commit
+    """The seconds to publish this number of messages and to commit.
 
-    write is what the transaction does before, in SQL.
+    write is the statement before them in the transaction.
     """
     from trytond.bus import Bus
     from trytond.transaction import Transaction
@@ -71,8 +71,8 @@ def publishes(database, kind):
 def encodes(database, kind):
     message = {**getattr(samples, kind)(), 'message_id': 'x' * 36}
     if sides.is_ours():
-        # The encoder is not to be called alone: this is what each of many
-        # copies adds to an empty message.
+        # The encoder cannot be called alone. This is the time that each of
+        # many copies adds to an empty message.
         copies = {'copies': [dict(message) for _ in range(COPIES)]}
         return (
             publish_unsent(database, copies)

@@ -1,4 +1,4 @@
-"""The journal: how soon a process has what others wrote."""
+"""The time until a process has messages of others through the journal."""
 import json
 import random
 import sqlite3
@@ -16,7 +16,7 @@ TABLE = 'trytond_fastbus_journal'
 
 
 class Directory:
-    "A directory of databases of SQLite, in the place of a cluster"
+    "A directory of SQLite databases, instead of a cluster"
 
     uri = 'sqlite://'
 
@@ -55,7 +55,7 @@ def catch_up(postgresql, directory, quick):
 
 
 def journal_rows(count):
-    "Channels and messages of some 300 bytes, the last one's channel is last"
+    "Channels and messages of about 300 bytes; the last channel is `last`"
     return [
         ('last' if number == count - 1
             else 'client:%s' % uuid.UUID(int=number // samples.PER_CHANNEL),
@@ -113,7 +113,7 @@ def across(directory, quick):
 
 
 def published(database):
-    "Publish a message, so that all that it takes is there"
+    "Publish a message, so that everything needed is loaded"
     publish(database, [('other', samples.notification())])
 
 
@@ -136,7 +136,7 @@ def first_poll(database):
 
 
 def arrivals(database, count):
-    "When so many messages were there, by their ids"
+    "The arrival times of this number of messages, by their ids"
     from trytond.bus import Bus
     found, last = {}, None
     while len(found) < count:
@@ -159,7 +159,7 @@ def departures(database, count):
 
 
 def share(database, seconds):
-    "The part of a core that a process takes which only waits"
+    "The share of a core that a waiting process takes"
     from trytond.bus import Bus
     threading.Thread(
         target=Bus.subscribe, args=(database, ['nothing']),

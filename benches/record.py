@@ -1,4 +1,5 @@
-"""A run as a JSON file: what was measured, when, of what and on what."""
+"""A run as a JSON file: the figures, the date, the versions and the machine.
+"""
 import datetime
 import importlib.metadata
 import json
@@ -34,7 +35,7 @@ def parse(parser):
 
 
 class Run:
-    "What was there when the run began; prints as a line"
+    "The circumstances at the begin of a run; prints as a line"
 
     def __init__(self, name, postgresql, **versions):
         self.command = shlex.join(['python', '-m', name, *sys.argv[1:]])
@@ -71,7 +72,7 @@ class Run:
 
 
 def machine():
-    "What the figures depend on"
+    "The machine, which the figures depend on"
     model = platform.processor()
     try:
         with open('/proc/cpuinfo') as file:
@@ -93,7 +94,7 @@ def load():
 
 
 def commit():
-    """The commit of the repository, with + if what is measured was changed
+    """The commit of the repository, with + if measured files were changed
     since"""
     def git(*arguments):
         return subprocess.run(

@@ -7,12 +7,12 @@ WIDTH = 66
 
 @dataclass
 class Row:
-    """One figure of the two sides, from samples taken in turns.
+    """One figure of both sides, from samples taken in turns.
 
-    stock is empty where it has nothing that compares. least is the least
-    ratio of stock's figure to ours to reach, most the most that ours may be.
-    Of a rate more is better: the ratio is that of ours to stock's, and floor
-    the least that ours may be.
+    stock is empty if it has nothing to compare. least is the goal for the
+    ratio of stock's figure to ours, most the goal for ours. For a rate more is
+    better: the ratio is that of ours to stock's, and floor is the goal for
+    ours.
     """
     part: str
     text: str
@@ -23,8 +23,8 @@ class Row:
     most: float = None
     rate: bool = False
     floor: float = None
-    # Of work that only needs the processor the minimum is the least
-    # disturbed by what else the machine does.
+    # For work that needs only the processor, the minimum is disturbed least by
+    # other work of the machine.
     statistic: str = 'minimum'
     figures: dict = field(init=False)
 
@@ -45,7 +45,7 @@ class Row:
 
     @property
     def reached(self):
-        "Whether what is to be reached is, None if there is nothing"
+        "Whether the goal is reached, None if there is none"
         if self.least is None and self.most is None and self.floor is None:
             return None
         return (

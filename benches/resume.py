@@ -1,4 +1,4 @@
-"""The journal: clients that come back after a restart of their server."""
+"""Clients that reconnect after a restart of their server, with the journal."""
 import json
 import time
 import uuid
@@ -15,7 +15,7 @@ from .readers import TABLE
 from .report import Row
 
 DATABASE = 'bench_resume'
-# Of each client, while its server is away
+# The messages for each client while its server is down
 MISSED = 10
 
 
@@ -53,8 +53,9 @@ def run(postgresql, directory, quick):
 
 
 def restart(server, client, postgresql, clients):
-    """Seconds from the start and from when it is ready until all clients have
-    what they missed, and how many were lost and came twice"""
+    """Seconds from the start, and from the readiness, until all clients have
+    the messages that they missed, and how many messages were lost and received
+    twice"""
     client.bus_url = f'{server.url}/{DATABASE}'
     channels = ['client:%s' % uuid.uuid4() for _ in range(clients)]
     with psycopg.connect(
@@ -83,7 +84,7 @@ def restart(server, client, postgresql, clients):
                 received[channel].append(answer['message']['message_id'])
                 polls.poll(channel, received[channel][-1])
             end = time.perf_counter()
-            # Any more would come at once.
+            # Further messages would arrive at once.
             polls.look(.5)
             more = len(polls.answers) - MISSED * clients
     lost = sum(
@@ -104,7 +105,7 @@ def is_there(connection):
 
 
 def insert(connection, channels, count):
-    "Publish so many messages to each channel; returns the ids of each"
+    "Publish this number of messages to each channel; returns the ids of each"
     ids = {channel: [] for channel in channels}
     for _ in range(count):
         for channel in channels:

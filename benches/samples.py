@@ -1,4 +1,4 @@
-"""What is published and asked for in the benchmarks."""
+"""The messages and channels of the benchmarks."""
 import datetime
 import json
 import uuid
@@ -37,7 +37,7 @@ def chat():
 
 
 def channels(number=0):
-    "What a client asks for, in a set as the route passes it"
+    "The channels that a client asks for, in a set as the route passes it"
     return {
         'client:%s' % uuid.UUID(int=number),
         'notification:%d' % number,

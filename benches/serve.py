@@ -59,7 +59,7 @@ def measure_bus_server(directory, sections, postgresql, polls, rounds):
 def measure(server, client, postgresql, polls, rounds):
     "The samples of the four figures"
     channels = ['client:%s' % uuid.uuid4() for _ in range(polls)]
-    # So that what a first poll needs is there.
+    # So that the memory of a first poll is allocated.
     with waiting(server, client, channels[:10]):
         pass
     memory, cpu = resident(server), used(server)
@@ -107,7 +107,7 @@ def publish(connection, channel):
 
 
 def rest(server, wait=time.sleep):
-    "Wait, by looks of a tenth of a second, until the server has had no work"
+    "Wait, checking every tenth of a second, until the server is idle"
     quiet, last = 0, used(server)
     while quiet < 5:
         wait(.1)

@@ -22,8 +22,8 @@ from . import record, tryton
 from .programs import build
 
 NCHAN = Path('/usr/lib/nginx/modules/ngx_nchan_module.so')
-# How many turns and rounds there are for so many polls. trytond takes
-# milliseconds of a core for each poll, so that it has fewer of them.
+# The turns and rounds for a number of polls. trytond needs milliseconds of a
+# core for each poll, so it has fewer.
 PLANS = {
     'fast': {100: (3, 10), 1000: (3, 10), 10_000: (3, 5)},
     'slow': {100: (3, 2), 1000: (3, 1)},
@@ -33,7 +33,7 @@ QUICK = {
     'slow': {100: (1, 1)},
     }
 
-# What is measured, its unit, the line of `load` and which of its numbers
+# The quantity, its unit, the line of `load`, and its number there
 FIGURES = [
     ("all come, until all wait", 'ms', 'all come, until all wait', 0),
     ("server's CPU to take a poll in", 'us', 'CPU to take a poll in', 0),
@@ -105,7 +105,7 @@ def main():
             measured = measure(release / 'load', servers, polls, plan)
             show(polls, measured)
             rows += measured
-            # What is measured is kept if the next does not come to its end.
+            # The rows so far are kept if the next measurement fails.
             if options.record:
                 run.write(record.RESULTS / 'server.json', rows)
             if options.json:
@@ -113,7 +113,7 @@ def main():
 
 
 def missing():
-    "Why nchan can't be measured, if it can't"
+    "The reason why nchan can't be measured, or None"
     if not shutil.which('nginx'):
         return "nginx is not installed"
     if not NCHAN.exists():
@@ -121,7 +121,7 @@ def missing():
 
 
 def versions():
-    "Those of what trytond has nothing to do with"
+    "The versions of programs that trytond does not use"
     found = {}
     for package in ['nginx', 'libnginx-mod-nchan']:
         try:
@@ -134,7 +134,7 @@ def versions():
 
 
 def commands(release, uri):
-    "What `load` starts for each server: a program and its arguments"
+    "The command that `load` starts for each server"
     found = {
         name: (sys.executable, '-m', 'benches.tryton', name, uri)
         for name in tryton.SERVERS}
@@ -149,7 +149,8 @@ def is_slow(name):
 
 
 def measure(load, servers, polls, plan):
-    "The rows of so many polls; plan has turns and rounds of each server"
+    """The rows of this number of polls; plan has turns and rounds of each
+    server"""
     runs = {name: [] for name in plan}
     for turn in range(max(turns for turns, _ in plan.values())):
         for name, (turns, rounds) in plan.items():
@@ -159,7 +160,7 @@ def measure(load, servers, polls, plan):
         {
             'part': 'server', 'server': name, 'polls': polls, 'text': text,
             'unit': unit, 'samples': samples,
-            # Of what is not to happen at all the worst turn counts.
+            # For faults, the worst turn counts.
             'figure': (max if unit in {'messages', 'polls'}
                 else statistics.median)(samples),
             }

@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.support import wait_until
 
 SIDES = ['stock', 'ours']
-# The history is to hold everything, and nobody's poll to time out. The
-# databases are empty: trytond must not look for its tables.
+# The history holds everything, and no poll times out. The databases are empty,
+# so trytond must not look for its tables.
 CONFIG = """
 [database]
 uri = %(uri)s
@@ -36,10 +36,10 @@ BUSES = {
 
 
 class Side:
-    """A process that uses one of the two, called by the process that measures
+    """A process of one side, called by the measuring process.
 
     Its database is a new one unless it is given. name is 'journal' for ours
-    with it.
+    with the journal.
     """
 
     def __init__(self, name, postgresql, database=None, **environ):
@@ -69,7 +69,7 @@ class Side:
         return self.result()
 
     def start(self, function, *args):
-        "Begin a call whose result is asked for later"
+        "Begin a call whose result is read later"
         self._connection.send((function, self.database, args))
 
     def result(self):
@@ -87,7 +87,7 @@ class Side:
 
 @contextlib.contextmanager
 def both(postgresql, names=SIDES, **environ):
-    "The stock side and ours, or those named, all just started"
+    "The stock side and ours, or the named ones, just started"
     with contextlib.ExitStack() as stack:
         sides = []
         for name in names:
@@ -98,7 +98,8 @@ def both(postgresql, names=SIDES, **environ):
 
 @contextlib.contextmanager
 def several(postgresql, names, count):
-    "For each name a list of so many sides, with one database for all of them"
+    """For each name a list of this number of sides, with one database for all
+    of them"""
     with contextlib.ExitStack() as stack:
         groups = {}
         for name in names:
@@ -148,7 +149,7 @@ def retained(database):
 
 
 def waiting(database, channel):
-    "How many subscribers wait, of which all ask for the channel"
+    "How many subscribers wait, which all ask for the channel"
     if is_ours():
         from trytond_fastbus import statistics
         return statistics()[database]['waiting']
@@ -171,12 +172,12 @@ def listen(database):
         return retained(database)
 
     wait_until(heard)
-    # So are those that were sent too early for it to listen.
+    # Messages that were sent before it listened are skipped as well.
     time.sleep(.5)
 
 
 def send(database, payloads):
-    "Have PostgreSQL send the payloads, in one transaction"
+    "Let PostgreSQL send the payloads, in one transaction"
     from trytond.transaction import Transaction
     with Transaction().start(database, 0) as transaction:
         transaction.connection.cursor().execute(
@@ -186,7 +187,7 @@ def send(database, payloads):
 
 
 def fill(database, payloads, batch=1000):
-    "Have the payloads retained; in batches that leave no large garbage"
+    "Let the payloads be retained, in batches that leave no large garbage"
     for start in range(0, len(payloads), batch):
         part = payloads[start:start + batch]
         wanted = retained(database) + len(part)
@@ -197,6 +198,6 @@ def fill(database, payloads, batch=1000):
                     lambda: retained(database) >= wanted,  # noqa: B023
                     deadline=.5)
             except TimeoutError:
-                # Stock overlooks what arrives during its keep-alive query
-                # until there is something else.
+                # Stock overlooks messages that arrive during its keep-alive
+                # query until another one arrives.
                 send(database, [NUDGE])

@@ -55,7 +55,7 @@ def block(found):
 
 
 def caption(runs):
-    "What was measured when, of what and on what"
+    "The command, commit, date, machine and versions of the runs"
     last = runs[-1]
     versions = [
         '%s %s' % (name, VERSION.match(last['versions'][name])[1])
@@ -123,7 +123,7 @@ def journal(rows):
 
 
 def servers(rows):
-    "A table for each number of polls, without what never happened"
+    "A table for each number of polls, without rows of zeros"
     for polls in dict.fromkeys(
             row['polls'] for row in rows if row['polls'] >= FEWEST_POLLS):
         here = [row for row in rows if row['polls'] == polls]

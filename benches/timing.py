@@ -1,9 +1,9 @@
-"""How long a call takes."""
+"""The time of a call."""
 import time
 
 
 def per_call(function, seconds=.02):
-    "Seconds that a call takes, of as many as fit into the time"
+    "Seconds of a call, measured over the calls that fit into the time"
     number = 1
     while True:
         start = time.perf_counter()

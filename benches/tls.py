@@ -1,9 +1,9 @@
-"""Measure the memory of a waiting poll: plain, over TLS, and over HTTP/2.
+"""Measures the memory of a waiting poll: plain, over TLS, and over HTTP/2.
 
     python -m benches.tls [POLLS]
 
-Each poll has a connection, but for those of the last line, which share one
-by 100. It needs openssl.
+Each poll has its own connection, except in the last line, where 100 polls
+share one. It needs openssl.
 """
 import json
 import re
@@ -25,7 +25,7 @@ PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
 
 
 def question(number):
-    "The headers and the body of the poll of a client and user of its own"
+    "The headers and the body of a poll, of a client and user of its own"
     return [
         ('content-type', 'application/json'),
         ('cookie', 'tryton_session=u:%d:token' % number),

@@ -18,8 +18,8 @@ from .serve import rest
 
 # As benches/load names it
 DATABASE = 'db'
-# Each client of benches/load has a session and a user of its own: their
-# number, the first user and the token
+# Each client of benches/load has its own session and user: their number, the
+# first user, and the token
 CLIENTS, USER = 10_000, 1000
 TOKEN = '{:048x}'
 TICKS = os.sysconf('SC_CLK_TCK')
@@ -57,7 +57,7 @@ def serve(name, uri):
         'database': {'uri': uri},
         'bus': {'class': bus, 'long_polling_timeout': 600},
         }
-    # A line for each poll would be a part of what is measured.
+    # A log line for each poll would be measured as well.
     options = {'verbose': False}
     if how:
         options['kind'] = how
@@ -96,7 +96,7 @@ def used(connection):
             try:
                 ticks += sum(map(int, _stat(child)[11:13]))
             except OSError:
-                # It counts for its parent now.
+                # Its time counts for its parent now.
                 pass
     return ticks / TICKS
 

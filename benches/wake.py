@@ -1,4 +1,4 @@
-"""One message to a crowd of waiting threads."""
+"""One message to many waiting threads."""
 import threading
 import time
 
@@ -16,7 +16,7 @@ def run(postgresql, quick):
             for side in both:
                 side(sides.listen)
                 side(sides.fill, samples.payloads(retained))
-            # A crowd of stock's takes seconds.
+            # Many threads of stock take seconds.
             for threads, rounds in [(100, 9), (1000, 3)]:
                 times, loads = {}, {}
                 for number in range(2 if quick else rounds):
@@ -34,8 +34,8 @@ def run(postgresql, quick):
 
 
 def measure(database, threads, number):
-    """Milliseconds from the commit to the last thread's return, and what the
-    process has computed in them"""
+    """Milliseconds from the commit to the last thread's return, and the CPU
+    that the process used meanwhile"""
     from trytond.bus import Bus
     from trytond.transaction import Transaction
     channel = 'crowd:%d,%d' % (threads, number)
@@ -46,7 +46,7 @@ def measure(database, threads, number):
         response = Bus.subscribe(database, channels)
         returns.append((time.perf_counter(), time.process_time()))
         assert response['channel'] == channel
-        # The end of a thread does not belong to it.
+        # The end of the threads is not measured.
         with gate:
             pass
 

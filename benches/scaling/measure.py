@@ -9,9 +9,9 @@ from ..programs import build
 from .site import DATABASE, Site
 
 ROUNDS = 5
-# What a server holds, below the limit of descriptors
+# The clients of a server, below the limit of descriptors
 POLLS_MAX = 17_000
-# How many clients come a second
+# The clients that connect in a second
 RATE = 3000
 
 
@@ -101,7 +101,7 @@ def run(site, title):
 
 
 def deliver(site):
-    "Publish to all; when that was, and what the clients have seen of it"
+    "Publish to all; return the time, and the counts of the clients"
     site.begin()
     at = site.publish()
     end = time.monotonic() + 120
@@ -114,8 +114,8 @@ def deliver(site):
 
 
 def restart(site, places, number):
-    """End the servers and start them anew as each has ended, with a message
-    to all meanwhile; the seconds until all wait again"""
+    """Restart the servers one after the other, with a message to all
+    meanwhile; return the seconds until all wait again"""
     begun = time.time()
     old = {place: site.servers[place] for place in places}
     for server in old.values():
@@ -138,7 +138,7 @@ def restart(site, places, number):
 
 
 def spent(site, row, text, before, rounds=1):
-    "The rows of the CPU that each spent for a client"
+    "The rows of CPU for each client"
     now = site.cpu()
     for what in now:
         yield row("CPU of %s %s" % (

@@ -1,4 +1,4 @@
-"""What a million clients need, computed from what was measured: python -m
+"""The needs of a million clients, computed from measured constants: python -m
 benches.scaling.million"""
 import argparse
 import json
@@ -52,10 +52,10 @@ def main():
 def compute(
         clients, servers, database_cores=8, seed=1, session_threads=4,
         session_cache=30, long_polling_timeout=300, measured=MEASURED):
-    """What so many clients need of so many servers, each on a core for Python
-    and one more; times in seconds, sizes in bytes"""
+    """The needs of a number of clients on a number of servers, each on a core
+    for Python and one more. Times are in seconds, sizes in bytes"""
     polls = -(-clients // servers)
-    # A session is checked when a poll begins, unless it was a while ago.
+    # A session is checked when a poll begins, unless it is cached.
     again = long_polling_timeout * max(
         1, -(-session_cache // long_polling_timeout))
     checks = clients / again

@@ -1,4 +1,4 @@
-"""What a NOTIFY costs PostgreSQL, by how many listen: python -m
+"""The cost of a NOTIFY for PostgreSQL, by the number of listeners: python -m
 benches.scaling.notify"""
 import argparse
 import selectors

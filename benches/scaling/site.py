@@ -1,4 +1,5 @@
-"""What is measured: PostgreSQL, bus servers on one port, and their clients."""
+"""The measured system: PostgreSQL, bus servers on one port, and their clients.
+"""
 import json
 import os
 import re
@@ -20,8 +21,8 @@ DATABASE = 'scale'
 TICKS = os.sysconf('SC_CLK_TCK')
 # The ids of the clients' users begin here
 FIRST = 1000
-# What a process of clients holds: the kernel looks for a free port the longer,
-# the fewer of the address are left, and it looks at every other one only
+# The clients of one process. The kernel searches longer for a free port when
+# few are left for the address, and it tries only every other one.
 CLIENTS_MAX = 10_000
 
 # A user with a session for each client, from the address that it polls from
@@ -35,7 +36,7 @@ INSERT INTO ir_session (key, create_uid, create_date, ip_address)
     SELECT lpad(to_hex(n), 64, '0'), n, now()::timestamp, %(address)s
     FROM generate_series(%(first)s::int, %(last)s::int) AS n
 """
-# trytond has no index that it could check a session by.
+# trytond has no index for session checks.
 INDEX = "CREATE INDEX ir_session_check ON ir_session (create_uid)"
 
 
