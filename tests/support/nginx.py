@@ -42,7 +42,8 @@ def make_certificate(directory, days=30):
     key's"""
     certificate, key = directory / 'certificate.pem', directory / 'key.pem'
     subprocess.run(
-        ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes',
+        ['openssl', 'req', '-x509', '-newkey', 'ec',
+            '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
             '-days', str(days), '-subj', '/CN=localhost',
             '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1',
             '-keyout', key, '-out', certificate],

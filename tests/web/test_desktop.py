@@ -3,6 +3,7 @@ TLS of its own."""
 import shutil
 
 import pytest
+from support import wait_until
 from support.desktop import Desktop, Missing, fetch
 from support.nginx import Nginx, make_certificate
 from support.server import BusServer, TrytondServer
@@ -64,4 +65,4 @@ def test_notification_is_shown_over_tls_without_a_proxy(
                 notify_admin(postgresql, database, *message)
                 assert client.read() == message
             assert '/bus' not in trytond.log
-            assert bus.metric('delivered_total') == 2
+            wait_until(lambda: bus.metric('delivered_total') == 2)
