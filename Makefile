@@ -32,6 +32,9 @@ demo := $(environments)/$(if $(filter postgresql,$(DB)),8.2,demo)
 quiet = output=$$($(1) 2>&1) || { echo "$$output"; exit 1; }
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start a thousand processes; without .pyc each of them compiles trytond
+# again, which takes longer than the rest of its start.
+unexport PYTHONDONTWRITEBYTECODE
 # PyO3 is built for the same Python in the checks and in the wheel
 export PYO3_PYTHON := $(CURDIR)/$(tools)/python
 
