@@ -1,8 +1,8 @@
-"""Check the licences, sources and known faults of what the product needs.
+"""Checks the licences, sources and known vulnerabilities of dependencies.
 
-cargo-deny does it for crates, with the rules of deny.toml, pip-audit for
-trytond and what that needs. Where no list of known faults is reached, this
-is said, and does not fail.
+cargo-deny checks crates, by the rules of deny.toml. pip-audit checks trytond
+and its dependencies. If a list of vulnerabilities cannot be reached, a line
+says so, and the check does not fail.
 """
 import json
 import subprocess

@@ -1,8 +1,8 @@
-"""Build the source distribution, and from its files the wheels.
+"""Builds the source distribution, and the wheels from its files.
 
-The texts of the licences are added to them, and where REPOSITORY is the
-address of the project's repository the links of the README and the project's
-URLs lead there. What this machine can't build is named, and left out.
+The texts of the licences are added to them. If REPOSITORY is the address of
+the project's repository, the links of the README and the project's URLs point
+there. Wheels that this machine cannot build are named and omitted.
 """
 import os
 import re

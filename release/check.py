@@ -1,8 +1,8 @@
-"""Check the files of a release, as those who install them would want it.
+"""Checks the files of a release before they are published.
 
-What is wrong is printed, a line each, and the exit status is 1. Beside its
-own rules it asks auditwheel whether a wheel runs where its name says,
-abi3audit whether it keeps to the stable ABI, and twine whether PyPI takes it.
+It prints a line for each fault, and its exit status is then 1. Besides its own
+rules, it asks auditwheel whether a wheel runs where its name says, abi3audit
+whether it keeps to the stable ABI, and twine whether PyPI accepts it.
 """
 import io
 import json

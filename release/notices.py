@@ -1,4 +1,5 @@
-"""The licences of what is linked into the wheel, whose texts go with it."""
+"""The licences of the crates that are linked into the wheel, whose texts are
+in it."""
 import json
 import shutil
 from pathlib import Path

@@ -30,10 +30,10 @@ pub(crate) struct Clients {
     missing: usize,
     pub(crate) duplicated: usize,
     pub(crate) failed: usize,
-    /// How many came before another that was published earlier.
+    /// How many messages arrived before one that was published earlier.
     pub(crate) reordered: usize,
-    /// Those who have their answer and are to poll again later on; none while
-    /// they do so at once.
+    /// The clients that have their answer and poll again later; none while they
+    /// poll at once.
     held: Option<Vec<usize>>,
 }
 
@@ -41,12 +41,12 @@ struct Client {
     stream: TcpStream,
     /// The server has said that it closes the connection.
     is_closed: bool,
-    /// What is sent once the connection is made.
+    /// The request that is sent when the connection is open.
     request: String,
-    /// Of an answer of which more is to come.
+    /// The received part of an incomplete answer.
     partial: Vec<u8>,
     last: u64,
-    /// The same as nchan wants it: headers.
+    /// The last message, in headers for nchan.
     after: String,
     /// The message that it must get next.
     expected: Vec<u64>,
@@ -116,7 +116,7 @@ impl Clients {
         server.publish(&name(client), self.published)
     }
 
-    /// Whether each has got what it should.
+    /// Whether each client has its expected messages.
     pub(crate) fn is_done(&self) -> bool {
         self.missing == 0
     }
@@ -129,7 +129,7 @@ impl Clients {
         std::mem::take(&mut self.times)
     }
 
-    /// Goes on for so long.
+    /// Runs for this time.
     pub(crate) fn rest(&mut self, time: Duration) -> io::Result<()> {
         let until = Instant::now() + time;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
@@ -138,7 +138,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Goes on until `done`, for at most five minutes.
+    /// Runs until `done`, for at most five minutes.
     pub(crate) fn run_until(&mut self, done: impl Fn(&Self) -> bool) -> io::Result<()> {
         let until = Instant::now() + Duration::from_secs(300);
         while !done(self) && Instant::now() < until {
@@ -219,7 +219,7 @@ impl Clients {
         }
     }
 
-    /// Has clients poll again only by [`Clients::go_on`].
+    /// Lets clients poll again only by [`Clients::go_on`].
     pub(crate) fn hold(&mut self) {
         self.held = Some(Vec::new());
     }
@@ -270,7 +270,7 @@ impl Clients {
         client.stream.write_all(request.as_bytes())
     }
 
-    /// Sends what had to wait for the connection.
+    /// Sends the request that waited for the connection.
     fn send(&mut self, token: usize) -> io::Result<()> {
         let client = &mut self.all[token];
         let request = std::mem::take(&mut client.request);
@@ -292,7 +292,7 @@ pub(crate) fn id(number: u64) -> String {
     format!("00000000-0000-4000-9000-{number:012}")
 }
 
-/// The headers to get what comes after an answer of nchan.
+/// The headers to get the message after an answer of nchan.
 fn after(head: &[u8]) -> String {
     let value = |name: &str| {
         let at = head
@@ -309,10 +309,10 @@ fn after(head: &[u8]) -> String {
     )
 }
 
-/// Where the answer ends and where its body begins, if it is all there.
+/// The end of the answer and the start of its body, if the answer is complete.
 fn complete(answer: &[u8]) -> Option<(usize, usize)> {
     let head = answer.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
-    // One begins in upper case.
+    // Some servers write it in upper case.
     let name = b"ontent-length: ";
     let at = answer
         .windows(name.len())

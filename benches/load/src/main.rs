@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     trytond_fastbus::server::raise_descriptor_limit()?;
     let mut server = Server::start(server, arguments.get(4..).unwrap_or_default())?;
     {
-        // What it only needs once is no poll's.
+        // Memory that is needed once does not belong to a poll.
         let mut few = Clients::connect(&server, FEW)?;
         server.wait_for(FEW, &mut few)?;
     }
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("bytes without a poll        {before}");
     println!("bytes a waiting poll        {}", memory(server.memory()?));
 
-    // Each time to all of them, who poll again when the last has got it.
+    // To all clients. They poll again when the last one has the message.
     let mut last = Vec::new();
     let mut each = Vec::new();
     for _ in 0..rounds {
@@ -129,7 +129,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
 
-    // To one client among all.
+    // To one of the clients.
     let mut single = Vec::new();
     for number in 0..rounds * 30 {
         let begun = Instant::now();
@@ -159,7 +159,7 @@ impl Used {
         Ok(Self(server.cpu()?, server.database_cpu()?))
     }
 
-    /// What each of these polls has taken since, in microseconds.
+    /// The CPU that each of these polls has taken since, in microseconds.
     fn each(&self, server: &mut Server, polls: usize) -> io::Result<(f64, f64)> {
         let now = Self::now(server)?;
         let each = |used: f64| used * 1e6 / polls as f64;

@@ -21,7 +21,7 @@ pub(crate) struct Server {
 }
 
 pub(crate) enum Kind {
-    /// One that publishes what it is told by its input.
+    /// A server that publishes the lines of its input.
     Bus(ChildStdin, BufReader<ChildStdout>),
     /// nginx with nchan, the connection to publish by, and the directory of
     /// its files.
@@ -108,7 +108,7 @@ impl Server {
                 input.write_all(format!("{channel} {message}\n").as_bytes())
             }
             Kind::Nchan(publisher, _) => {
-                // What our server answers, to the byte.
+                // The answer of our server, to the byte.
                 let body =
                     format!("{{\"message\":{message},\"channel\":\"{channel}\"}}");
                 let request = format!(
@@ -157,7 +157,7 @@ impl Server {
         text.trim().parse().map_err(io::Error::other)
     }
 
-    /// Waits until as many polls wait at the server.
+    /// Waits until this number of polls wait at the server.
     pub(crate) fn wait_for(
         &mut self,
         polls: usize,
@@ -186,7 +186,8 @@ impl Server {
         Ok(all)
     }
 
-    /// Its resident memory in bytes; what its processes share counts once.
+    /// Its resident memory in bytes. Shared memory of its processes counts
+    /// once.
     pub(crate) fn memory(&self) -> io::Result<u64> {
         let mut sum = 0;
         for process in self.processes()? {
@@ -205,8 +206,7 @@ impl Server {
     }
 }
 
-/// A message is kept for as long as in ours, and as many of them as there
-/// are.
+/// A message is kept for the same time as in ours, in any number.
 fn configuration(directory: &Path, address: SocketAddr, checks: bool) -> String {
     let check = if checks { "auth_request /session;" } else { "" };
     let module = "/usr/lib/nginx/modules/ngx_nchan_module.so";
@@ -271,7 +271,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         match &mut self.kind {
             Kind::Bus(input, _) => {
-                // That ends it, and what it has started.
+                // This ends the server, and the programs that it has started.
                 let _ = input.write_all(b"end\n");
                 let _ = self.child.wait();
             }

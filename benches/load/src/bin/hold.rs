@@ -17,29 +17,29 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 use trytond_fastbus::server::raise_descriptor_limit;
 
-/// What all wait on, beside a channel of their own.
+/// The channel that all clients wait on, besides their own.
 const ALL: &str = "chat:scale,1";
 
 /// The longest that a client stays away after a failure, in seconds.
 const DELAY_MAX: u64 = 600;
 
-/// How often it is looked who is to come back.
+/// The pause between two checks for clients that reconnect.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How many connect before those who did are looked after: who has connected
-/// has to send its request before the server gives it up.
+/// The clients that connect before connected ones are served, because a
+/// connected client has to send its request in time.
 const CONNECTS: usize = 64;
 
 /// A request that was sent so long after its connection was made is late.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Of standard input.
+/// The token of standard input.
 const COMMANDS: Token = Token(usize::MAX);
 
-/// A client, and where it is.
+/// A client and its state.
 struct Client {
     stream: Option<TcpStream>,
-    /// Since when that is so.
+    /// The time of the last change of state.
     since: Instant,
     /// Whether its request was late.
     is_late: bool,
@@ -48,11 +48,11 @@ struct Client {
     partial: Vec<u8>,
     /// The last message that it got.
     last: u64,
-    /// For how long it stays away after the next failure, in seconds.
+    /// The delay after the next failure, in seconds.
     delay: u64,
 }
 
-/// What happened since the counts began.
+/// The events since the counts began.
 #[derive(Default)]
 struct Counts {
     messages: u64,
@@ -61,11 +61,11 @@ struct Counts {
     lost: u64,
     /// Connections that could not be made.
     refused: u64,
-    /// Those that ended without an answer.
+    /// Connections that ended without an answer.
     cut: u64,
-    /// Those of them whose request was late.
+    /// Cut connections whose request was late.
     cut_late: u64,
-    /// Those of them that were reset.
+    /// Cut connections that were reset.
     cut_reset: u64,
     /// First requests that were late: the clients have too little of the
     /// machine.
@@ -83,7 +83,7 @@ struct Load {
     first: usize,
     poll: Poll,
     clients: Vec<Client>,
-    /// Who comes back when.
+    /// The clients that reconnect, by their time.
     away: BinaryHeap<Reverse<(Instant, usize)>>,
     counts: Counts,
     buffer: Vec<u8>,
@@ -130,11 +130,11 @@ fn commands(waker: Arc<Waker>) -> Receiver<String> {
     let (sender, commands) = channel();
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
-            // Nobody is left to be told otherwise.
+            // If the receiver has ended, the line has no effect.
             let _ = sender.send(line);
             let _ = waker.wake();
         }
-        // Who has started us has gone.
+        // The process that started this one has ended.
         std::process::exit(0);
     });
     commands
@@ -189,7 +189,7 @@ impl Load {
         let at = |index: usize| counts.times.get(index).copied().unwrap_or_default();
         let (most, count) = (counts.times.len().saturating_sub(1), counts.times.len());
         let waiting = self.clients.iter().filter(|client| client.waits).count();
-        // Not `println!`, which a reader that has gone would have panic.
+        // Not `println!`, which panics if the reader has closed the output.
         let _ = writeln!(
             io::stdout(),
             "{{\"waiting\": {waiting}, \"away\": {}, \"connects\": {}, \
@@ -215,7 +215,7 @@ impl Load {
         );
     }
 
-    /// Comes back after a while, as the real clients: longer each time.
+    /// Reconnects after a delay, which grows as with real clients.
     fn stay_away(&mut self, number: usize) {
         let client = &mut self.clients[number];
         client.stream = None;
@@ -269,10 +269,10 @@ impl Load {
         Ok(stream)
     }
 
-    /// Goes on with a client whose socket has news.
+    /// Serves a client whose socket is ready.
     fn serve(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        // News of a socket that was closed meanwhile.
+        // The event belongs to a socket that was closed meanwhile.
         let Some(stream) = &mut client.stream else {
             return;
         };
