@@ -38,9 +38,9 @@ pub(crate) struct Socket<S> {
 /// The client of a request, until its answer is known.
 #[derive(Debug)]
 pub(crate) struct Caller<'a, S> {
-    pub(crate) socket: &'a mut Socket<S>,
-    pub(crate) alarm: Alarm<'a>,
-    pub(crate) drain: &'a Drain,
+    socket: &'a mut Socket<S>,
+    alarm: Alarm<'a>,
+    drain: &'a Drain,
 }
 
 impl<S: AsyncRead + Unpin> Socket<S> {
@@ -75,9 +75,22 @@ impl<S: AsyncRead + Unpin> Socket<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Caller<'_, S> {
+impl<'a, S: AsyncRead + Unpin> Caller<'a, S> {
+    /// The client at the other end of a connection, whose task watches `drain`.
+    pub(crate) fn new(
+        socket: &'a mut Socket<S>,
+        alarm: &'a mut Alarm<'_>,
+        drain: &'a Drain,
+    ) -> Self {
+        Self {
+            socket,
+            alarm: alarm.again(),
+            drain,
+        }
+    }
+
     /// Waits for the result of `poll`, for at most `time`. `poll` may return a
-    /// time at which it wants to be called again. The task watches the drain.
+    /// time at which it wants to be called again.
     ///
     /// Not an `async fn`, which would reserve space for each argument twice.
     pub(crate) fn wait<T>(

@@ -41,18 +41,20 @@ impl App {
     /// has closed the connection.
     pub(crate) async fn open<S: AsyncRead + Unpin>(
         &self,
-        caller: &mut Caller<'_, S>,
+        mut caller: Caller<'_, S>,
         received: Box<Received>,
         peer: Peer,
     ) -> Result<Box<OpenPoll<'_>>, Option<Box<Answer>>> {
         let browser = Browser::of(&received.parts.headers, &self.config);
-        let admitted = self.admit(caller, received, peer, &browser).await;
+        let admitted = self.admit(&mut caller, received, peer, &browser).await;
         let (session, mut question, admission) = match admitted {
             Ok(admitted) => admitted,
             Err(end) => return Err(end.answer(browser)),
         };
         let permit = self.polls.try_acquire().ok();
-        let restricted = self.restrict(caller, &session, &mut question.poll).await;
+        let restricted = self
+            .restrict(&mut caller, &session, &mut question.poll)
+            .await;
         if let Err(end) = restricted {
             return Err(end.answer(browser));
         }
@@ -64,7 +66,7 @@ impl App {
         };
         let Some(permit) = permit else {
             let register = || register(question.clone());
-            let held = self.hold(caller, browser, admission, register);
+            let held = self.hold(&mut caller, browser, admission, register);
             return Err(Box::pin(held).await);
         };
         Ok(Box::new(OpenPoll {

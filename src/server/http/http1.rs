@@ -68,15 +68,16 @@ where
             let mut reuse = Reuse::of(&received.parts);
             let is_whole = received.body.is_ok();
             reuse.close |= !received.is_over();
-            let mut caller = Caller {
-                socket: &mut socket,
-                alarm: alarm.again(),
-                drain: &app.drain,
+            let opened = {
+                // Boxed as well, so that a poll that waits keeps nothing of it.
+                let caller = Caller::new(&mut socket, &mut alarm, &app.drain);
+                Box::pin(app.open(caller, received, peer)).await
             };
-            // Boxed as well, so that a poll that waits keeps nothing of it.
-            let opened = Box::pin(app.open(&mut caller, received, peer)).await;
             let answer = match opened {
-                Ok(poll) => app.wait(caller, poll).await,
+                Ok(poll) => {
+                    let caller = Caller::new(&mut socket, &mut alarm, &app.drain);
+                    app.wait(caller, poll).await
+                }
                 Err(answer) => answer,
             };
             let Some(answer) = answer else {

@@ -114,15 +114,17 @@ async fn answer(
         unread: Bytes::new(),
     };
     let timer = pin!(sleep(app.config.limits.header_time));
-    let mut caller = Caller {
-        socket: &mut socket,
-        alarm: Alarm(timer),
-        drain: &app.drain,
+    let mut alarm = Alarm(timer);
+    let opened = {
+        // Boxed, so that a poll that waits keeps nothing of it.
+        let caller = Caller::new(&mut socket, &mut alarm, &app.drain);
+        Box::pin(app.open(caller, received, peer)).await
     };
-    // Boxed, so that a poll that waits keeps nothing of it.
-    let opened = Box::pin(app.open(&mut caller, received, peer)).await;
     let answer = match opened {
-        Ok(poll) => app.wait(caller, poll).await,
+        Ok(poll) => {
+            let caller = Caller::new(&mut socket, &mut alarm, &app.drain);
+            app.wait(caller, poll).await
+        }
         Err(answer) => answer,
     };
     let Some(answer) = answer else {
