@@ -45,18 +45,18 @@ pub struct Limits {
     /// 8192.
     pub header_size: usize,
     /// How long the head of a request may take to arrive.
-    pub header_time: Duration,
+    pub header_timeout: Duration,
     /// Bytes of the body of a request; more are refused with 413.
     pub body_size: usize,
     /// How long the body of a request may take to arrive; then it is refused
     /// with 400.
-    pub body_time: Duration,
+    pub body_timeout: Duration,
     /// How long a client may take for each 16 KiB of an answer.
-    pub write_time: Duration,
+    pub write_timeout: Duration,
     /// How long a connection may stay open without a request.
-    pub idle_time: Duration,
+    pub idle_timeout: Duration,
     /// The channels of a poll; more are refused with 400.
-    pub channels: usize,
+    pub max_channels: usize,
     /// Bytes of the name of a channel; more are refused with 400.
     pub channel_size: usize,
     /// The waiting polls of a user of a database; more are refused with 429.
@@ -98,12 +98,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             header_size: 16 * 1024,
-            header_time: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
             body_size: 64 * 1024,
-            body_time: Duration::from_secs(10),
-            write_time: Duration::from_secs(30),
-            idle_time: Duration::from_secs(75),
-            channels: 256,
+            body_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            max_channels: 256,
             channel_size: 256,
             session_polls: 100,
             max_polls: 20_000,

@@ -209,7 +209,7 @@ fn quoted(value: &str) -> String {
 /// for more than the limits allow.
 pub fn question(data: &[u8]) {
     let limits = Limits {
-        channels: 5,
+        max_channels: 5,
         channel_size: 20,
         ..Limits::default()
     };

@@ -195,9 +195,9 @@ fn is_last_one_served() -> bool {
 #[test]
 fn slow_clients_are_given_up() {
     let site = start(limited(Limits {
-        header_time: Duration::from_millis(200),
-        body_time: Duration::from_millis(200),
-        idle_time: Duration::from_millis(200),
+        header_timeout: Duration::from_millis(200),
+        body_timeout: Duration::from_millis(200),
+        idle_timeout: Duration::from_millis(200),
         ..Limits::default()
     }));
     let poll = site.post(&format!("{GOOD}{JSON}"), "{}");

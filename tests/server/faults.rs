@@ -29,8 +29,8 @@ fn ask(site: &Site) {
 fn clients_that_send_a_byte_at_a_time_cost_the_others_nothing() {
     let site = start(Config {
         limits: Limits {
-            header_time: Duration::from_secs(3),
-            body_time: Duration::from_secs(3),
+            header_timeout: Duration::from_secs(3),
+            body_timeout: Duration::from_secs(3),
             ..Limits::default()
         },
         ..Config::default()
@@ -103,7 +103,7 @@ fn polls_of_many_that_go_at_once_end_at_once() {
 fn client_that_does_not_read_is_cut_and_its_message_kept() {
     let site = start(Config {
         limits: Limits {
-            write_time: Duration::from_millis(300),
+            write_timeout: Duration::from_millis(300),
             ..Limits::default()
         },
         ..Config::default()
@@ -133,7 +133,7 @@ fn client_that_does_not_read_is_cut_and_its_message_kept() {
 fn slow_client_gets_a_large_message_as_long_as_it_reads() {
     let site = start(Config {
         limits: Limits {
-            write_time: Duration::from_millis(500),
+            write_timeout: Duration::from_millis(500),
             ..Limits::default()
         },
         ..Config::default()
@@ -147,7 +147,7 @@ fn slow_client_gets_a_large_message_as_long_as_it_reads() {
         "client:1",
         &format!("{{\"message_id\":1,\"text\":\"{text}\"}}"),
     );
-    // It takes longer than write_time in all, and no part of it does.
+    // It takes longer than write_timeout in all, and no part of it does.
     let mut read = 0;
     let mut part = vec![0; 256 << 10];
     while read < text.len() {

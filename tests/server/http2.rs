@@ -229,7 +229,7 @@ fn message_that_was_not_taken_goes_to_the_next_poll() {
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_does_not_take_its_answer_is_given_up() {
     let (config, trust) = with_tls(limited(Limits {
-        write_time: Duration::from_millis(300),
+        write_timeout: Duration::from_millis(300),
         ..Limits::default()
     }));
     let site = start(config);
@@ -303,7 +303,7 @@ async fn drain_answers_all_streams_one_after_the_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_much_is_refused_and_the_connection_goes_on() {
     let (config, trust) = with_tls(limited(Limits {
-        body_time: Duration::from_millis(300),
+        body_timeout: Duration::from_millis(300),
         ..Limits::default()
     }));
     let site = start(config);
@@ -340,7 +340,7 @@ async fn too_much_is_refused_and_the_connection_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_holds_few_requests_that_are_not_all_there() {
     let (config, trust) = with_tls(limited(Limits {
-        body_time: Duration::from_secs(60),
+        body_timeout: Duration::from_secs(60),
         ..Limits::default()
     }));
     let site = start(config);
@@ -480,8 +480,8 @@ async fn request_without_a_body_is_no_poll() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_without_a_request_is_closed() {
     let (config, trust) = with_tls(limited(Limits {
-        header_time: Duration::from_millis(300),
-        idle_time: Duration::from_millis(600),
+        header_timeout: Duration::from_millis(300),
+        idle_timeout: Duration::from_millis(600),
         ..Limits::default()
     }));
     let site = start(config);
@@ -544,8 +544,8 @@ async fn connection_without_a_request_makes_room() {
 #[test]
 fn dead_peer_is_found_while_its_poll_waits() {
     let (config, trust) = with_tls(limited(Limits {
-        idle_time: Duration::from_millis(300),
-        write_time: Duration::from_millis(300),
+        idle_timeout: Duration::from_millis(300),
+        write_timeout: Duration::from_millis(300),
         ..Limits::default()
     }));
     let site = start(config);

@@ -112,7 +112,7 @@ fn drain_says_that_the_connection_ends() {
 fn slow_handshake_is_given_up() {
     let (config, trust) = with_tls(Config {
         limits: Limits {
-            header_time: Duration::from_millis(300),
+            header_timeout: Duration::from_millis(300),
             ..Limits::default()
         },
         ..Config::default()

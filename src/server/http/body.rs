@@ -53,7 +53,7 @@ pub(crate) async fn read_body(
         }
         Ok(())
     };
-    timeout(limits.body_time, reading)
+    timeout(limits.body_timeout, reading)
         .await
         .unwrap_or(Err(BodyError::TooSlow))?;
     Ok(whole.into())

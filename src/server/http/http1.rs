@@ -40,7 +40,7 @@ where
     async move {
         let app = open.app();
         let _watch = app.drain.watch().await;
-        let timer = pin!(sleep(app.config.limits.header_time));
+        let timer = pin!(sleep(app.config.limits.header_timeout));
         let mut alarm = Alarm(timer);
         let mut is_first = true;
         loop {
@@ -117,11 +117,11 @@ where
     let until = || {
         let limits = &app.config.limits;
         if is_first {
-            // A client that has sent nothing yet gets `header_time`, also
+            // A client that has sent nothing yet gets `header_timeout`, also
             // during the drain, because it has connected to send a request.
-            return begun + limits.header_time;
+            return begun + limits.header_timeout;
         }
-        let until = begun + limits.idle_time;
+        let until = begun + limits.idle_timeout;
         let last = app.drain.last_request(begun);
         last.map_or(until, |last| last.min(until))
     };
@@ -147,7 +147,7 @@ async fn write<S: AsyncWrite + Unpin>(
     reuse: Reuse,
     app: &App,
 ) -> io::Result<()> {
-    let time = app.config.limits.write_time;
+    let time = app.config.limits.write_timeout;
     let Answer {
         reply, delivery, ..
     } = *answer;

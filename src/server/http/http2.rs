@@ -94,8 +94,8 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         // A dead peer never closes the connection.
-        .keep_alive_interval(limits.idle_time)
-        .keep_alive_timeout(limits.write_time);
+        .keep_alive_interval(limits.idle_timeout)
+        .keep_alive_timeout(limits.write_timeout);
     builder
 }
 
@@ -113,7 +113,7 @@ async fn answer(
         stream: Unwatched,
         unread: Bytes::new(),
     };
-    let timer = pin!(sleep(app.config.limits.header_time));
+    let timer = pin!(sleep(app.config.limits.header_timeout));
     let mut alarm = Alarm(timer);
     let opened = {
         // Boxed, so that a poll that waits keeps nothing of it.

@@ -50,7 +50,7 @@ impl<'a> Lifetime<'a> {
         }
         match activity {
             Activity::Waiting => Instant::now() + NEVER,
-            Activity::Writing(since) => since + self.limits.write_time,
+            Activity::Writing(since) => since + self.limits.write_timeout,
             Activity::Idle(since) => match self.told {
                 None => since + self.idle_time(),
                 Some(told) => self.last_request(since, told),
@@ -80,9 +80,9 @@ impl<'a> Lifetime<'a> {
 
     fn idle_time(&self) -> Duration {
         match self.idle {
-            // A client that has sent nothing yet gets `header_time`.
-            Idle::New => self.limits.header_time,
-            Idle::Kept => self.limits.idle_time,
+            // A client that has sent nothing yet gets `header_timeout`.
+            Idle::New => self.limits.header_timeout,
+            Idle::Kept => self.limits.idle_timeout,
             Idle::Crowded => ON_ITS_WAY,
         }
     }
@@ -90,7 +90,7 @@ impl<'a> Lifetime<'a> {
     /// Until when a request may arrive that was sent before the client was
     /// told.
     fn last_request(&self, since: Instant, told: Instant) -> Instant {
-        let until = since.max(told) + self.limits.header_time;
+        let until = since.max(told) + self.limits.header_timeout;
         match self.idle {
             Idle::New => until,
             Idle::Kept => {

@@ -64,7 +64,7 @@ where
     let service = service_fn(|request| park(request, &handover, limits));
     let mut connection = Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time)
+        .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.header_size.max(8192))
         .serve_connection(TokioIo::new(stream), service);
     let received = poll_fn(|context| {

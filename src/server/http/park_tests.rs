@@ -644,9 +644,9 @@ async fn client_that_does_not_read_its_answer_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn each_step_of_a_request_has_its_time() {
     let limits = Limits {
-        header_time: Duration::from_secs(1),
-        body_time: Duration::from_secs(3),
-        idle_time: Duration::from_secs(5),
+        header_timeout: Duration::from_secs(1),
+        body_timeout: Duration::from_secs(3),
+        idle_timeout: Duration::from_secs(5),
         ..Limits::default()
     };
     let config = Config {

@@ -19,7 +19,7 @@ pub(crate) struct Databases {
     process: Arc<Process>,
     bounds: Bounds,
     /// How many clients of a user are known in each database.
-    clients_of_user: usize,
+    session_polls: usize,
     /// Told of each bus that is made here.
     trytond: Arc<dyn Trytond>,
     /// The polls that were woken by a bus.
@@ -49,13 +49,13 @@ impl Databases {
     pub(crate) fn new(
         process: Arc<Process>,
         bounds: Bounds,
-        clients_of_user: usize,
+        session_polls: usize,
         trytond: Arc<dyn Trytond>,
     ) -> Self {
         Self {
             process,
             bounds,
-            clients_of_user,
+            session_polls,
             trytond,
             woken: Arc::default(),
             known: Mutex::new(HashMap::new()),
@@ -80,7 +80,7 @@ impl Databases {
             Some(known) if known.bus.is(&bus) => known.clone(),
             // The numbers of the history of another bus mean nothing here.
             _ => {
-                let clients = Mutex::new(Clients::new(self.clients_of_user));
+                let clients = Mutex::new(Clients::new(self.session_polls));
                 let database = Arc::new(Database {
                     bus,
                     clients,

@@ -46,7 +46,7 @@ impl Question {
         let body = std::str::from_utf8(body).map_err(|_| "the body must be UTF-8")?;
         let body: Fields<'_> = serde_json::from_str(body)
             .map_err(|_| "the body must be JSON, its channels a list of strings")?;
-        if body.channels.len() > limits.channels {
+        if body.channels.len() > limits.max_channels {
             return Err("too many channels");
         }
         let mut lengths = body.channels.iter().map(|channel| channel.len());
@@ -74,7 +74,7 @@ mod tests {
 
     fn read(body: &str) -> Result<Question, &'static str> {
         let limits = Limits {
-            channels: 3,
+            max_channels: 3,
             channel_size: 14,
             ..Limits::default()
         };

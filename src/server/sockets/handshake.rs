@@ -23,7 +23,7 @@ pub(super) async fn handshake<S>(
 {
     let app = open.app();
     let until = Instant::now() + ON_ITS_WAY;
-    let handshake = timeout(app.config.limits.header_time, acceptor.accept(stream));
+    let handshake = timeout(app.config.limits.header_timeout, acceptor.accept(stream));
     let mut handshake = pin!(handshake);
     let accepted = select! {
         biased;

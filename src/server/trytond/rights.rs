@@ -27,7 +27,7 @@ pub(crate) struct Rights {
     process: Arc<Process>,
     trytond: Arc<dyn Trytond>,
     /// How long answers are cached.
-    keep: Duration,
+    session_cache: Duration,
     questions: Semaphore,
     /// One question for each database, so that one whose modules are loaded
     /// holds up no other.
@@ -38,12 +38,12 @@ impl Rights {
     pub(crate) fn new(
         process: Arc<Process>,
         trytond: Arc<dyn Trytond>,
-        keep: Duration,
+        session_cache: Duration,
     ) -> Self {
         Self {
             process,
             trytond,
-            keep,
+            session_cache,
             questions: Semaphore::new(QUESTIONS),
             databases: Mutex::new(HashMap::new()),
         }
@@ -98,7 +98,7 @@ impl Rights {
                     &asked.chats,
                     &readable,
                     self.process.now(),
-                    self.keep.as_secs_f64(),
+                    self.session_cache.as_secs_f64(),
                 );
                 return readable;
             }
@@ -110,7 +110,7 @@ impl Rights {
 impl fmt::Debug for Rights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rights")
-            .field("keep", &self.keep)
+            .field("session_cache", &self.session_cache)
             .finish_non_exhaustive()
     }
 }

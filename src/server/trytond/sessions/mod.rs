@@ -38,9 +38,9 @@ const LATELY_MAX: usize = 200_000;
 pub(crate) struct SessionCache {
     checks: Arc<Checks>,
     /// How long a session is kept after a check.
-    keep: Duration,
+    session_cache: Duration,
     /// How many polls of a user may wait.
-    polls: usize,
+    session_polls: usize,
     state: Mutex<State>,
     metrics: Arc<Metrics>,
 }
@@ -68,14 +68,14 @@ pub(crate) enum Cached {
 impl SessionCache {
     pub(crate) fn new(
         trytond: Arc<dyn Trytond>,
-        keep: Duration,
-        polls: usize,
+        session_cache: Duration,
+        session_polls: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             checks: Arc::new(Checks::new(trytond, metrics.clone())),
-            keep,
-            polls,
+            session_cache,
+            session_polls,
             state: Mutex::new(State {
                 entries: Entries::default(),
                 refused: Recent::new(REFUSED_TIME, REFUSED_MAX),
@@ -145,7 +145,7 @@ impl SessionCache {
             entry.check = None;
             entry.is_renewed = false;
             match check {
-                Check::Valid => entry.valid = Some(now + self.keep),
+                Check::Valid => entry.valid = Some(now + self.session_cache),
                 Check::Failed => {}
                 Check::Invalid | Check::UnknownDatabase => {
                     entry.valid = None;
@@ -166,7 +166,7 @@ impl SessionCache {
     pub(crate) fn admit(&self, session: &Arc<Session>) -> Option<Admission> {
         let mut state = lock(&self.state);
         let polls = &state.entries.get_or_add(session).polls;
-        polls.admit(self.polls)
+        polls.admit(self.session_polls)
     }
 
     /// As [`SessionCache::check`] and [`SessionCache::admit`], without a wait
@@ -177,7 +177,7 @@ impl SessionCache {
         let entry = state.entries.get(session);
         if let Some(entry) = entry.filter(|entry| entry.is_valid(now)) {
             self.metrics.session_hits.inc();
-            let admission = entry.polls.admit(self.polls);
+            let admission = entry.polls.admit(self.session_polls);
             return admission.map_or(Cached::TooMany, Cached::Admitted);
         }
         if state.refused.contains(session, now) {
@@ -196,7 +196,7 @@ impl SessionCache {
 impl fmt::Debug for SessionCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionCache")
-            .field("keep", &self.keep)
+            .field("session_cache", &self.session_cache)
             .finish_non_exhaustive()
     }
 }

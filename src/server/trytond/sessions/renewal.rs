@@ -23,7 +23,7 @@ impl SessionCache {
     /// Checks the sessions with a poll again, without an end: each once in a
     /// round, which consists of small steps.
     pub(crate) async fn renew(self: &Arc<Self>) {
-        let round = self.keep.mul_f64(ROUND).max(ROUND_MIN);
+        let round = self.session_cache.mul_f64(ROUND).max(ROUND_MIN);
         let mut ticks = interval(round / STEPS);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -54,7 +54,7 @@ impl SessionCache {
         let mut state = lock(&self.state);
         let State { entries, round, .. } = &mut *state;
         let all = entries.places();
-        let young = Instant::now() + self.keep.mul_f64(1.0 - YOUNG);
+        let young = Instant::now() + self.session_cache.mul_f64(1.0 - YOUNG);
         let mut due = Vec::new();
         for _ in 0..round.step(all) {
             let Some(entry) = entries.at(round.next(all)) else {
