@@ -5,7 +5,7 @@ pub(crate) mod http2;
 mod lifetime;
 pub(crate) mod open;
 pub(crate) mod park;
-#[cfg(test)]
-mod park_tests;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod wire;
