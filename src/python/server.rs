@@ -91,7 +91,7 @@ pub(super) enum Request {
 #[derive(Debug)]
 pub(super) struct PyDatabasesRequest {
     names: Vec<Box<str>>,
-    answer: Answer<Option<Vec<bool>>>,
+    answer: Asker<Option<Vec<bool>>>,
 }
 
 /// Which of these sessions of a database are valid?
@@ -100,7 +100,7 @@ pub(super) struct PyDatabasesRequest {
 pub(super) struct PySessionsRequest {
     database: Box<str>,
     sessions: Vec<Arc<Session>>,
-    answer: Answer<Vec<Check>>,
+    answer: Asker<Vec<Check>>,
 }
 
 /// Which of these chats may a user follow?
@@ -108,8 +108,8 @@ pub(super) struct PySessionsRequest {
 #[derive(Debug)]
 pub(super) struct PyAccessRequest {
     asked: Asked,
-    answer: Answer<Option<Vec<Box<str>>>>,
-    _counted: Counted,
+    answer: Asker<Option<Vec<Box<str>>>>,
+    _counted: CountedChats,
 }
 
 /// A database that needs a listener.
@@ -120,18 +120,18 @@ pub(super) struct PyListenerRequest {
     database: String,
 }
 
-/// The receiver of an answer; none once there is an answer.
+/// The part of the server that waits for an answer; none once it has one.
 #[derive(Debug)]
-struct Answer<T>(Mutex<Option<oneshot::Sender<T>>>);
+struct Asker<T>(Mutex<Option<oneshot::Sender<T>>>);
 
 /// Chats that are counted until this is dropped.
 #[derive(Debug)]
-struct Counted {
+struct CountedChats {
     number: usize,
     all: Arc<AtomicUsize>,
 }
 
-impl Drop for Counted {
+impl Drop for CountedChats {
     fn drop(&mut self) {
         self.all.fetch_sub(self.number, Ordering::Relaxed);
     }
@@ -324,7 +324,7 @@ impl Request {
     }
 }
 
-impl<T: Send + 'static> Answer<T> {
+impl<T: Send + 'static> Asker<T> {
     /// An answer, and the future that waits for it. The future gives
     /// `otherwise` if the answer is dropped.
     fn new(otherwise: T) -> (Self, Answered<T>) {
@@ -447,7 +447,7 @@ impl Threads {
 
 impl Trytond for Threads {
     fn databases(&self, names: Vec<Box<str>>) -> Answered<Option<Vec<bool>>> {
-        let (answer, answered) = Answer::new(None);
+        let (answer, answered) = Asker::new(None);
         self.ask(Request::Databases(PyDatabasesRequest { names, answer }));
         answered
     }
@@ -457,7 +457,7 @@ impl Trytond for Threads {
         database: &str,
         sessions: Vec<Arc<Session>>,
     ) -> Answered<Vec<Check>> {
-        let (answer, answered) = Answer::new(Vec::new());
+        let (answer, answered) = Asker::new(Vec::new());
         self.ask(Request::Sessions(PySessionsRequest {
             database: database.into(),
             sessions,
@@ -469,7 +469,7 @@ impl Trytond for Threads {
     fn readable(&self, asked: Asked) -> Answered<Option<Vec<Box<str>>>> {
         let number = asked.chats.len();
         let waiting = self.chats.fetch_add(number, Ordering::Relaxed);
-        let counted = Counted {
+        let counted = CountedChats {
             number,
             all: self.chats.clone(),
         };
@@ -477,7 +477,7 @@ impl Trytond for Threads {
         if waiting > 0 && waiting + number > CHATS_MAX {
             return Box::pin(async { None });
         }
-        let (answer, answered) = Answer::new(None);
+        let (answer, answered) = Asker::new(None);
         self.ask(Request::Access(PyAccessRequest {
             asked,
             answer,

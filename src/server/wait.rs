@@ -39,7 +39,7 @@ pub(crate) struct Socket<S> {
 #[derive(Debug)]
 pub(crate) struct Caller<'a, S> {
     socket: &'a mut Socket<S>,
-    alarm: Alarm<'a>,
+    timer: Timer<'a>,
     drain: &'a Drain,
 }
 
@@ -79,12 +79,12 @@ impl<'a, S: AsyncRead + Unpin> Caller<'a, S> {
     /// The client at the other end of a connection, whose task watches `drain`.
     pub(crate) fn new(
         socket: &'a mut Socket<S>,
-        alarm: &'a mut Alarm<'_>,
+        timer: &'a mut Timer<'_>,
         drain: &'a Drain,
     ) -> Self {
         Self {
             socket,
-            alarm: alarm.again(),
+            timer: timer.again(),
             drain,
         }
     }
@@ -119,7 +119,7 @@ impl<'a, S: AsyncRead + Unpin> Caller<'a, S> {
                     return Poll::Ready(Waited::Gone);
                 }
                 let next = again.map_or(deadline, |again| again.min(deadline));
-                ready!(self.alarm.poll(context, next));
+                ready!(self.timer.poll(context, next));
                 if next == deadline {
                     return Poll::Ready(Waited::Timeout);
                 }
@@ -144,12 +144,12 @@ impl<'a, S: AsyncRead + Unpin> Caller<'a, S> {
 /// It is not reset for each wait, because an early wake-up now and then costs
 /// less. If a later time is asked for, the timer is reset when it fires.
 #[derive(Debug)]
-pub(crate) struct Alarm<'a>(pub(crate) Pin<&'a mut Sleep>);
+pub(crate) struct Timer<'a>(pub(crate) Pin<&'a mut Sleep>);
 
-impl Alarm<'_> {
+impl Timer<'_> {
     /// The same timer, for another wait.
-    pub(crate) fn again(&mut self) -> Alarm<'_> {
-        Alarm(self.0.as_mut())
+    pub(crate) fn again(&mut self) -> Timer<'_> {
+        Timer(self.0.as_mut())
     }
 
     /// Ready at `deadline`.

@@ -23,12 +23,12 @@ pub(crate) struct Delivery {
     status: StatusCode,
     /// The poll whose answer it is, if it was registered.
     poll: Option<Registration>,
-    content: Content,
+    delivered: Delivered,
 }
 
-/// The content of an answer, as it is counted.
+/// The message in an answer, as it is counted.
 #[derive(Clone, Copy, Debug)]
-enum Content {
+enum Delivered {
     /// No message.
     None,
     /// A message that was there before the poll.
@@ -40,7 +40,7 @@ enum Content {
 impl Answer {
     /// The answer to a request that is not registered as a poll.
     pub(crate) fn new(browser: Browser, body: Body) -> Self {
-        Self::with(browser, body, None, Content::None)
+        Self::with(browser, body, None, Delivered::None)
     }
 
     /// The answer to a poll that was registered at `begun`. A notification of
@@ -52,34 +52,34 @@ impl Answer {
         begun: f64,
         relayed: bool,
     ) -> Self {
-        let (body, content) = match outcome {
-            Outcome::Empty => (Body::Empty, Content::None),
+        let (body, delivered) = match outcome {
+            Outcome::Empty => (Body::Empty, Delivered::None),
             Outcome::Message(message) => {
-                let content = if message.arrived() < begun {
-                    Content::Replayed
+                let delivered = if message.arrived() < begun {
+                    Delivered::Replayed
                 } else {
-                    Content::Awaited(message.arrived())
+                    Delivered::Awaited(message.arrived())
                 };
                 let channel = poll.asked().relay(&message).filter(|_| relayed);
                 let channel = channel.map(Into::into);
-                (Body::Message(message, channel), content)
+                (Body::Message(message, channel), delivered)
             }
         };
-        Self::with(browser, body, Some(poll), content)
+        Self::with(browser, body, Some(poll), delivered)
     }
 
     fn with(
         browser: Browser,
         body: Body,
         poll: Option<Registration>,
-        content: Content,
+        delivered: Delivered,
     ) -> Self {
         let reply = Reply { browser, body };
         Self {
             delivery: Delivery {
                 status: reply.status(),
                 poll,
-                content,
+                delivered,
             },
             reply,
             closes: false,
@@ -94,13 +94,13 @@ impl Delivery {
             poll.written();
         }
         let metrics = &app.metrics;
-        match self.content {
-            Content::None => {}
-            Content::Replayed => {
+        match self.delivered {
+            Delivered::None => {}
+            Delivered::Replayed => {
                 metrics.delivered.inc();
                 metrics.replayed.inc();
             }
-            Content::Awaited(arrived) => {
+            Delivered::Awaited(arrived) => {
                 metrics.delivered.inc();
                 let latency = app.databases.now() - arrived;
                 metrics.latency.observe(latency.max(0.0));

@@ -14,6 +14,7 @@ use super::drain::Drain;
 use super::metrics::Metrics;
 use super::polls::database::Databases;
 use super::trytond::Trytond;
+use super::trytond::metrics::SessionMetrics;
 use super::trytond::rights::Rights;
 use super::trytond::sessions::SessionCache;
 use crate::registry::Process;
@@ -26,7 +27,7 @@ pub(crate) struct App {
     pub(crate) sessions: Arc<SessionCache>,
     /// None if any chat may be followed.
     rights: Option<Rights>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
     pub(crate) drain: Drain,
     /// Tells the connection that has been idle for the longest time to close.
     pub(crate) crowded: Notify,
@@ -41,7 +42,7 @@ impl App {
         trytond: Arc<dyn Trytond>,
         process: Arc<Process>,
     ) -> Self {
-        let metrics = Arc::new(Metrics::of(&config));
+        let metrics = Metrics::new(&config);
         let rights = config.check_access.then(|| {
             let (process, trytond) = (process.clone(), trytond.clone());
             Rights::new(process, trytond, config.session_cache)
@@ -58,7 +59,7 @@ impl App {
                 trytond,
                 config.session_cache,
                 config.limits.session_polls,
-                metrics.clone(),
+                SessionMetrics::new(metrics.registry()),
             )),
             metrics,
             drain: Drain::default(),

@@ -14,7 +14,7 @@ use super::park::receive;
 use super::wire::Reuse;
 use crate::server::app::{Answer, App};
 use crate::server::request::address::Peer;
-use crate::server::wait::{Alarm, Caller, Socket};
+use crate::server::wait::{Caller, Socket, Timer};
 
 /// How much is read from a client that was refused before it had sent
 /// everything. If a socket is closed with unread data, the written answer is
@@ -41,10 +41,10 @@ where
         let app = open.app();
         let _watch = app.drain.watch().await;
         let timer = pin!(sleep(app.config.limits.header_timeout));
-        let mut alarm = Alarm(timer);
+        let mut timer = Timer(timer);
         let mut is_first = true;
         loop {
-            if !has_request(&mut socket, alarm.again(), app, is_first).await {
+            if !has_request(&mut socket, timer.again(), app, is_first).await {
                 return;
             }
             is_first = false;
@@ -70,12 +70,12 @@ where
             reuse.close |= !received.is_over();
             let opened = {
                 // Boxed as well, so that a poll that waits keeps nothing of it.
-                let caller = Caller::new(&mut socket, &mut alarm, &app.drain);
+                let caller = Caller::new(&mut socket, &mut timer, &app.drain);
                 Box::pin(app.open(caller, received, peer)).await
             };
             let answer = match opened {
                 Ok(poll) => {
-                    let caller = Caller::new(&mut socket, &mut alarm, &app.drain);
+                    let caller = Caller::new(&mut socket, &mut timer, &app.drain);
                     app.wait(caller, poll).await
                 }
                 Err(answer) => answer,
@@ -103,7 +103,7 @@ where
 /// Waits for the next request to begin; whether it does.
 async fn has_request<S>(
     socket: &mut Socket<S>,
-    mut alarm: Alarm<'_>,
+    mut timer: Timer<'_>,
     app: &App,
     is_first: bool,
 ) -> bool
@@ -130,14 +130,14 @@ where
     select! {
         biased;
         read = &mut read => return read.is_ok(),
-        () = poll_fn(|context| alarm.poll(context, until())) => return false,
+        () = poll_fn(|context| timer.poll(context, until())) => return false,
         () = app.crowded.notified() => {}
     }
     let until = begun + ON_ITS_WAY;
     select! {
         biased;
         read = read => read.is_ok(),
-        () = poll_fn(|context| alarm.poll(context, until)) => false,
+        () = poll_fn(|context| timer.poll(context, until)) => false,
     }
 }
 

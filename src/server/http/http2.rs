@@ -30,7 +30,7 @@ use crate::server::app::App;
 use crate::server::config::Limits;
 use crate::server::request::address::Peer;
 use crate::server::request::received::{BodyError, Received};
-use crate::server::wait::{Alarm, Caller, Socket};
+use crate::server::wait::{Caller, Socket, Timer};
 
 /// The window: how much a client may send before it is read. It is the least
 /// that the protocol allows, and enough for a usual body.
@@ -114,15 +114,15 @@ async fn answer(
         unread: Bytes::new(),
     };
     let timer = pin!(sleep(app.config.limits.header_timeout));
-    let mut alarm = Alarm(timer);
+    let mut timer = Timer(timer);
     let opened = {
         // Boxed, so that a poll that waits keeps nothing of it.
-        let caller = Caller::new(&mut socket, &mut alarm, &app.drain);
+        let caller = Caller::new(&mut socket, &mut timer, &app.drain);
         Box::pin(app.open(caller, received, peer)).await
     };
     let answer = match opened {
         Ok(poll) => {
-            let caller = Caller::new(&mut socket, &mut alarm, &app.drain);
+            let caller = Caller::new(&mut socket, &mut timer, &app.drain);
             app.wait(caller, poll).await
         }
         Err(answer) => answer,

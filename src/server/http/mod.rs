@@ -4,7 +4,7 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 mod lifetime;
 pub(crate) mod open;
-pub(crate) mod park;
+mod park;
 mod streams;
 #[cfg(test)]
 mod tests;

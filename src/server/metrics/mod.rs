@@ -1,16 +1,16 @@
 //! The metrics of the server, in the format of Prometheus.
 pub(crate) mod exposition;
+pub(crate) mod registered;
 
 use hyper::StatusCode;
-#[cfg(target_os = "linux")]
-use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
 };
 use tokio::runtime::Handle;
 
 use self::exposition::Exposition;
+pub(crate) use self::registered::describe;
+use self::registered::{counter, counters, gauge, histogram};
 use super::config::Config;
 use crate::bus::Bus;
 
@@ -20,11 +20,8 @@ const LATENCIES: [f64; 14] = [
     1.0, 5.0,
 ];
 
-/// The buckets for session checks, and for the times after which clients close
-/// the connection. They include the usual time-outs of proxies.
-const CHECKS: [f64; 11] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-];
+/// The buckets for the times after which clients close the connection. They
+/// include the usual time-outs of proxies.
 const CUTS: [f64; 14] = [
     1.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 75.0, 100.0, 120.0, 180.0, 240.0, 300.0,
     360.0,
@@ -56,14 +53,7 @@ pub(crate) struct Metrics {
     pub(crate) delivered: IntCounter,
     pub(crate) replayed: IntCounter,
     pub(crate) latency: Histogram,
-    pub(crate) session_hits: IntCounter,
     pub(crate) draining: IntGauge,
-    session_checks: IntCounterVec,
-    /// How long sessions wait for the answer of trytond.
-    pub(crate) check_seconds: Histogram,
-    /// How many sessions wait for an answer.
-    pub(crate) checks_waiting: IntGauge,
-    pub(crate) renewals: IntCounter,
     ended: IntCounterVec,
     client_gone: Histogram,
     certificate: IntGauge,
@@ -103,27 +93,21 @@ pub(crate) enum Ended {
 
 impl Metrics {
     /// Metrics at zero, for a server with this configuration.
-    pub(crate) fn of(config: &Config) -> Self {
-        let metrics = Self::new();
-        metrics.show(config);
-        // A counter that begins with its first event hides that event.
-        for reason in REASONS {
-            metrics.ended.with_label_values(&[reason]);
-        }
-        metrics
-    }
-
-    /// Metrics at zero.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let registry = Registry::new();
         describe(&registry);
-        let latency = histogram(
-            &registry,
-            "delivery_seconds",
-            "Time from the arrival of a message to its answer, for polls that waited",
-            &LATENCIES,
-        );
+        show(&registry, config);
         let requests = counters(&registry, "requests_total", "Answers", "status");
+        let ended = counters(
+            &registry,
+            "polls_ended_total",
+            "Polls that waited, by the reason of their end",
+            "reason",
+        );
+        // A counter that begins with its first event hides that event.
+        for reason in REASONS {
+            ended.with_label_values(&[reason]);
+        }
         Self {
             requests_good: requests.with_label_values(&["200"]),
             requests,
@@ -146,41 +130,14 @@ impl Metrics {
                 "replayed_total",
                 "Messages answered that were there before the poll",
             ),
-            latency,
-            session_hits: counter(
+            latency: histogram(
                 &registry,
-                "session_cache_hits_total",
-                "Sessions that were remembered",
+                "delivery_seconds",
+                "Time from the arrival of a message to its answer, for polls that waited",
+                &LATENCIES,
             ),
             draining: gauge(&registry, "draining", "Whether the server is to stop"),
-            session_checks: counters(
-                &registry,
-                "session_checks_total",
-                "Sessions that trytond was asked for",
-                "result",
-            ),
-            check_seconds: histogram(
-                &registry,
-                "session_check_seconds",
-                "Time that a session waited for its check by trytond",
-                &CHECKS,
-            ),
-            checks_waiting: gauge(
-                &registry,
-                "session_checks_waiting",
-                "Sessions that wait for a check by trytond",
-            ),
-            renewals: counter(
-                &registry,
-                "session_renewals_total",
-                "Checks of sessions that have a poll waiting",
-            ),
-            ended: counters(
-                &registry,
-                "polls_ended_total",
-                "Polls that waited, by the reason of their end",
-                "reason",
-            ),
+            ended,
             client_gone: histogram(
                 &registry,
                 "client_gone_seconds",
@@ -206,15 +163,9 @@ impl Metrics {
         }
     }
 
-    /// Shows this result of session checks, before there is one. A counter that
-    /// begins with its first event hides that event.
-    pub(crate) fn expect_session_check(&self, result: &str) {
-        self.session_checks.with_label_values(&[result]);
-    }
-
-    /// Counts a session check with this result.
-    pub(crate) fn session_checked(&self, result: &str) {
-        self.session_checks.with_label_values(&[result]).inc();
+    /// The registry that shows these metrics, and others that are added to it.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// All metrics as text, with this number of polls that wait, and with the
@@ -255,82 +206,36 @@ impl Metrics {
         };
         self.ended.with_label_values(&[reason]).inc();
     }
+}
 
-    /// Shows the version, and each limit beside its current use.
-    fn show(&self, config: &Config) {
-        let limits = &config.limits;
-        for (name, help, value) in [
-            (
-                "connections_limit",
-                "Most connections: [bus] max_connections",
-                limits.max_connections,
-            ),
-            (
-                "polls_waiting_limit",
-                "Most polls that wait: [bus] max_polls",
-                limits.max_polls,
-            ),
-            (
-                "history_limit_bytes",
-                "Most bytes of the retained messages of a database: [bus] cache_size",
-                config.history.bytes,
-            ),
-        ] {
-            let value = i64::try_from(value).unwrap_or(i64::MAX);
-            gauge(&self.registry, name, help).set(value);
-        }
-        let timeout = config.long_polling_timeout.as_secs();
-        gauge(
-            &self.registry,
-            "long_polling_timeout_seconds",
-            "Time after which a poll is answered empty: [bus] long_polling_timeout",
-        )
-        .set(i64::try_from(timeout).unwrap_or(i64::MAX));
+/// Shows each limit beside its current use.
+fn show(registry: &Registry, config: &Config) {
+    let limits = &config.limits;
+    for (name, help, value) in [
+        (
+            "connections_limit",
+            "Most connections: [bus] max_connections",
+            limits.max_connections,
+        ),
+        (
+            "polls_waiting_limit",
+            "Most polls that wait: [bus] max_polls",
+            limits.max_polls,
+        ),
+        (
+            "history_limit_bytes",
+            "Most bytes of the retained messages of a database: [bus] cache_size",
+            config.history.bytes,
+        ),
+    ] {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        gauge(registry, name, help).set(value);
     }
-}
-
-/// Adds the version and the resources of the process to a registry.
-pub(crate) fn describe(registry: &Registry) {
-    let info = IntGaugeVec::new(
-        options("build_info", "The version of trytond-fastbus"),
-        &["version"],
-    );
-    let version = [env!("CARGO_PKG_VERSION")];
-    register(registry, info).with_label_values(&version).set(1);
-    #[cfg(target_os = "linux")]
-    registry
-        .register(Box::new(ProcessCollector::for_self()))
-        .expect("the names are free");
-}
-
-fn options(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("trytond_bus")
-}
-
-fn register<T: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    made: prometheus::Result<T>,
-) -> T {
-    let made = made.expect("the name is good");
-    registry
-        .register(Box::new(made.clone()))
-        .expect("the name is free");
-    made
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    register(registry, IntCounter::with_opts(options(name, help)))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    register(registry, IntGauge::with_opts(options(name, help)))
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
-    register(registry, IntCounterVec::new(options(name, help), &[label]))
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str, bounds: &[f64]) -> Histogram {
-    let options = HistogramOpts::from(options(name, help)).buckets(bounds.to_vec());
-    register(registry, Histogram::with_opts(options))
+    let timeout = config.long_polling_timeout.as_secs();
+    gauge(
+        registry,
+        "long_polling_timeout_seconds",
+        "Time after which a poll is answered empty: [bus] long_polling_timeout",
+    )
+    .set(i64::try_from(timeout).unwrap_or(i64::MAX));
 }

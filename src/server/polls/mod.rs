@@ -1,8 +1,8 @@
 //! The polls of a database, by client.
-pub(crate) mod client;
+mod client;
 #[cfg(test)]
 mod client_model;
-pub(crate) mod clients;
+mod clients;
 pub(crate) mod database;
 pub(crate) mod outcome;
 mod places;

@@ -14,7 +14,7 @@ pub(crate) enum Peer {
 
 /// Where a client is, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Client {
+pub(crate) struct ClientAddress {
     /// The address as text. A value that a proxy added may be no address at
     /// all. No session has such an address.
     pub(crate) address: Option<Box<str>>,
@@ -31,7 +31,7 @@ const LENGTH_MAX: usize = 100;
 /// As in werkzeug's `ProxyFix`, which trytond uses, the header counts only if
 /// it has at least this number of addresses. On a unix socket nothing else is
 /// known, so there is always one proxy.
-pub(crate) fn client(peer: Peer, headers: &HeaderMap, proxies: usize) -> Client {
+pub(crate) fn client(peer: Peer, headers: &HeaderMap, proxies: usize) -> ClientAddress {
     let added = match peer {
         Peer::Host(_) => proxies,
         Peer::Local => proxies.max(1),
@@ -46,7 +46,7 @@ pub(crate) fn client(peer: Peer, headers: &HeaderMap, proxies: usize) -> Client 
         }
         Peer::Local => (None, true),
     };
-    Client {
+    ClientAddress {
         address: forwarded
             .as_deref()
             .map(canonical)
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    fn found(peer: Peer, values: &[&[u8]], proxies: usize) -> Client {
+    fn found(peer: Peer, values: &[&[u8]], proxies: usize) -> ClientAddress {
         let mut headers = HeaderMap::new();
         for value in values {
             let value = HeaderValue::from_bytes(value).expect("a header");

@@ -6,4 +6,4 @@ pub(crate) mod question;
 pub(crate) mod received;
 pub(crate) mod refusal;
 pub(crate) mod reply;
-pub(crate) mod route;
+mod route;

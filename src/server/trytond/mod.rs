@@ -2,6 +2,7 @@
 //! users may read.
 mod backoff;
 mod checks;
+pub(crate) mod metrics;
 mod recent;
 pub(crate) mod rights;
 pub(crate) mod sessions;
@@ -42,25 +43,6 @@ pub enum Check {
     UnknownDatabase,
     /// trytond can't tell now, because the database can't be reached.
     Failed,
-}
-
-impl Check {
-    pub(crate) const ALL: [Self; 4] = [
-        Self::Valid,
-        Self::Invalid,
-        Self::UnknownDatabase,
-        Self::Failed,
-    ];
-
-    /// Its name in the metrics.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Valid => "valid",
-            Self::Invalid => "invalid",
-            Self::UnknownDatabase => "unknown database",
-            Self::Failed => "failed",
-        }
-    }
 }
 
 /// A question of access: which of these chats may the user follow?

@@ -21,8 +21,9 @@ pub(crate) use self::queue::Rank;
 use self::queue::{Pending, Queue};
 use self::state::State;
 use super::backoff::Backoff;
+use super::metrics::SessionMetrics;
 use super::{Check, Session, Trytond};
-use crate::server::metrics::{Counted, Metrics};
+use crate::server::metrics::Counted;
 use crate::sync::{Mutex, lock};
 
 /// The most sessions in one question.
@@ -39,16 +40,13 @@ const SUSPECTS: usize = 8;
 /// Asks trytond for sessions.
 pub(crate) struct Checks {
     trytond: Arc<dyn Trytond>,
-    metrics: Arc<Metrics>,
+    metrics: SessionMetrics,
     suspects: Semaphore,
     state: Mutex<State>,
 }
 
 impl Checks {
-    pub(crate) fn new(trytond: Arc<dyn Trytond>, metrics: Arc<Metrics>) -> Self {
-        for check in Check::ALL {
-            metrics.expect_session_check(check.label());
-        }
+    pub(crate) fn new(trytond: Arc<dyn Trytond>, metrics: SessionMetrics) -> Self {
         Self {
             trytond,
             metrics,
@@ -78,7 +76,7 @@ impl Checks {
             rank,
             answer,
             since: Instant::now(),
-            _counted: Counted::by(&self.metrics.checks_waiting),
+            _counted: Counted::by(&self.metrics.waiting),
         };
         match state.queues.entry(database.clone()) {
             Entry::Occupied(mut queue) => {
@@ -170,7 +168,7 @@ impl Checks {
             for (pending, check) in batch.into_iter().zip(results) {
                 match check {
                     Check::Failed => {
-                        self.metrics.session_checked(check.label());
+                        self.metrics.checked(check);
                         failed.push(pending);
                     }
                     Check::UnknownDatabase => {
@@ -226,9 +224,9 @@ impl Checks {
     }
 
     fn tell(&self, pending: Pending, check: Check) {
-        self.metrics.session_checked(check.label());
+        self.metrics.checked(check);
         let waited = pending.since.elapsed();
-        self.metrics.check_seconds.observe(waited.as_secs_f64());
+        self.metrics.seconds.observe(waited.as_secs_f64());
         // The client may have closed the connection.
         let _ = pending.answer.send(check);
     }

@@ -1,4 +1,5 @@
 //! Questions for sessions, which the test answers.
+use prometheus::Registry;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::state::{SWEEP_AT, UNKNOWN_TIME};
@@ -41,7 +42,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let (sender, questions) = unbounded_channel();
-        let metrics = Arc::new(Metrics::new());
+        let metrics = SessionMetrics::new(&Registry::new());
         let checks = Arc::new(Checks::new(Arc::new(Asker(sender)), metrics));
         Self { checks, questions }
     }

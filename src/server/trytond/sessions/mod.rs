@@ -16,9 +16,9 @@ pub(crate) use self::admission::Admission;
 use self::entries::Entries;
 use self::renewal::Round;
 use super::checks::{Checks, Rank};
+use super::metrics::SessionMetrics;
 use super::recent::Recent;
 use super::{Answered, Check, Session, Trytond};
-use crate::server::metrics::Metrics;
 use crate::sync::{Mutex, lock};
 
 /// How long a session that was refused is refused again without a check, and
@@ -42,7 +42,7 @@ pub(crate) struct SessionCache {
     /// How many polls of a user may wait.
     session_polls: usize,
     state: Mutex<State>,
-    metrics: Arc<Metrics>,
+    metrics: SessionMetrics,
 }
 
 struct State {
@@ -70,7 +70,7 @@ impl SessionCache {
         trytond: Arc<dyn Trytond>,
         session_cache: Duration,
         session_polls: usize,
-        metrics: Arc<Metrics>,
+        metrics: SessionMetrics,
     ) -> Self {
         Self {
             checks: Arc::new(Checks::new(trytond, metrics.clone())),
@@ -93,7 +93,7 @@ impl SessionCache {
             let mut state = lock(&self.state);
             let entry = state.entries.get_or_add(session);
             if entry.is_valid(Instant::now()) {
-                self.metrics.session_hits.inc();
+                self.metrics.hits.inc();
                 return Check::Valid;
             }
             entry.under_way().unwrap_or_else(|| {
@@ -176,7 +176,7 @@ impl SessionCache {
         let mut state = lock(&self.state);
         let entry = state.entries.get(session);
         if let Some(entry) = entry.filter(|entry| entry.is_valid(now)) {
-            self.metrics.session_hits.inc();
+            self.metrics.hits.inc();
             let admission = entry.polls.admit(self.session_polls);
             return admission.map_or(Cached::TooMany, Cached::Admitted);
         }

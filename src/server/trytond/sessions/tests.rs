@@ -2,6 +2,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 
+use prometheus::Registry;
 use tokio::time::sleep;
 
 use super::*;
@@ -61,7 +62,7 @@ fn cache(check: Check) -> (Arc<SessionCache>, Arc<Slow>) {
         asked: AtomicUsize::new(0),
         answered: Arc::default(),
     });
-    let metrics = Arc::new(Metrics::new());
+    let metrics = SessionMetrics::new(&Registry::new());
     let keep = Duration::from_secs(30);
     let cache = SessionCache::new(sessions.clone(), keep, 2, metrics);
     (Arc::new(cache), sessions)
