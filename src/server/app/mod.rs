@@ -16,7 +16,7 @@ use super::polls::database::Databases;
 use super::trytond::Trytond;
 use super::trytond::metrics::SessionMetrics;
 use super::trytond::rights::Rights;
-use super::trytond::sessions::SessionCache;
+use super::trytond::sessions::Sessions;
 use crate::registry::Process;
 
 /// The server, for all its connections.
@@ -24,7 +24,7 @@ use crate::registry::Process;
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) databases: Databases,
-    pub(crate) sessions: Arc<SessionCache>,
+    pub(crate) sessions: Arc<Sessions>,
     /// None if any chat may be followed.
     rights: Option<Rights>,
     pub(crate) metrics: Metrics,
@@ -55,7 +55,7 @@ impl App {
                 config.limits.session_polls,
                 trytond.clone(),
             ),
-            sessions: Arc::new(SessionCache::new(
+            sessions: Arc::new(Sessions::new(
                 trytond,
                 config.session_cache,
                 config.limits.session_polls,

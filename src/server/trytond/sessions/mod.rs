@@ -35,7 +35,7 @@ const LATELY_MAX: usize = 200_000;
 ///
 /// A token is never compared with another one here. A session is found only by
 /// exactly the words that trytond has confirmed.
-pub(crate) struct SessionCache {
+pub(crate) struct Sessions {
     checks: Arc<Checks>,
     /// How long a session is kept after a check.
     session_cache: Duration,
@@ -65,7 +65,7 @@ pub(crate) enum Cached {
     No,
 }
 
-impl SessionCache {
+impl Sessions {
     pub(crate) fn new(
         trytond: Arc<dyn Trytond>,
         session_cache: Duration,
@@ -169,7 +169,7 @@ impl SessionCache {
         polls.admit(self.session_polls)
     }
 
-    /// As [`SessionCache::check`] and [`SessionCache::admit`], without a wait
+    /// As [`Sessions::check`] and [`Sessions::admit`], without a wait
     /// where the session is known.
     pub(crate) fn cached(&self, session: &Session) -> Cached {
         let now = Instant::now();
@@ -193,9 +193,9 @@ impl SessionCache {
     }
 }
 
-impl fmt::Debug for SessionCache {
+impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionCache")
+        f.debug_struct("Sessions")
             .field("session_cache", &self.session_cache)
             .finish_non_exhaustive()
     }

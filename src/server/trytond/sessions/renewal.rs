@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{SessionCache, State};
+use super::{Sessions, State};
 use crate::server::trytond::checks::Rank;
 use crate::server::trytond::{Check, Session};
 use crate::sync::lock;
@@ -19,7 +19,7 @@ const YOUNG: f64 = 0.3;
 const ROUND_MIN: Duration = Duration::from_millis(500);
 const STEPS: u32 = 50;
 
-impl SessionCache {
+impl Sessions {
     /// Checks the sessions with a poll again, without an end: each once in a
     /// round, which consists of small steps.
     pub(crate) async fn renew(self: &Arc<Self>) {

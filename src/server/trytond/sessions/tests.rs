@@ -56,7 +56,7 @@ fn session(token: &str) -> Arc<Session> {
     })
 }
 
-fn cache(check: Check) -> (Arc<SessionCache>, Arc<Slow>) {
+fn cache(check: Check) -> (Arc<Sessions>, Arc<Slow>) {
     let sessions = Arc::new(Slow {
         check: Mutex::new(check),
         asked: AtomicUsize::new(0),
@@ -64,11 +64,11 @@ fn cache(check: Check) -> (Arc<SessionCache>, Arc<Slow>) {
     });
     let metrics = SessionMetrics::new(&Registry::new());
     let keep = Duration::from_secs(30);
-    let cache = SessionCache::new(sessions.clone(), keep, 2, metrics);
+    let cache = Sessions::new(sessions.clone(), keep, 2, metrics);
     (Arc::new(cache), sessions)
 }
 
-fn is_empty(cache: &SessionCache) -> bool {
+fn is_empty(cache: &Sessions) -> bool {
     lock(&cache.state).entries.is_empty()
 }
 
