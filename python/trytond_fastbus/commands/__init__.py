@@ -311,5 +311,6 @@ def _url(text):
         is_good = False
     if not is_good:
         raise argparse.ArgumentTypeError(
-            "'%s' does not begin with http:// or https:// and a host" % text)
+            "it must begin with http:// or https:// and a host, not '%s'"
+            % text)
     return text

@@ -135,8 +135,8 @@ def database(report, name):
         connection = connect(name)
     except Failure as error:
         report.failed(
-            'database', "%s. Check [database] uri (or path, on SQLite) and "
-            "the name of the database" % error)
+            'database', "%s: check [database] uri (or path, on SQLite) and "
+            "the name of the database" % str(error).rstrip('.?! '))
         return None
     seconds = time.monotonic() - started
     report.ok(
