@@ -57,7 +57,7 @@ def test_need_grows_with_the_clients_and_is_shared_by_the_servers():
     few, many = compute(10_000, 2), compute(20_000, 4)
     assert few['polls of a server'] == many['polls of a server']
     assert many['checks/s at rest'] == 2 * few['checks/s at rest']
-    assert many['connections to PostgreSQL'] == 20
+    assert many['connections to PostgreSQL'] == 12
 
 
 @pytest.mark.parametrize('text, options', [
