@@ -1,9 +1,15 @@
-"""One process that listens to many databases."""
+"""One process that listens to many databases.
+
+python -m benches.many [DATABASES] measures ours alone.
+"""
 import os
+import statistics
+import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from examples.client import TrytonClient
 from tests.support import wait_until
@@ -24,20 +30,11 @@ TRYTON = 'bench_many'
 
 
 def run(_, quick):
+    counts, seconds = (COUNTS[:2], 4) if quick else (COUNTS, IDLE)
     # Stock on trytond 8.0 and later takes two connections for each.
-    with PostgreSQL(max_connections=1000) as postgresql:
-        sections = {
-            'database': {'uri': postgresql.uri},
-            'bus': {'class': None, 'long_polling_timeout': 600},
-            }
-        postgresql.create_database(TRYTON)
-        create_tryton(sections, TRYTON)
-        names = [f'{TRYTON}_{number}' for number in range(1, max(COUNTS))]
-        counts, seconds = (COUNTS[:2], 4) if quick else (COUNTS, IDLE)
-        for name in names[:max(counts) - 1]:
-            postgresql.create_database(name)
+    with site(max(counts), 1000) as (postgresql, sections, names):
         for count in counts:
-            databases = [TRYTON, *names[:count - 1]]
+            databases = names[:count]
             stock, ours = (
                 measure_class(name, postgresql, databases, seconds)
                 for name in sides.SIDES)
@@ -51,6 +48,35 @@ def run(_, quick):
                         most=count + 10 if what == "connections" else
                         30 if what == "threads" else None,
                         statistic='median')
+
+
+def main(count=1000):
+    "Measure ours alone, because stock needs twice the connections"
+    with site(count, count + 100) as (postgresql, sections, names):
+        for text, figures in [
+                ("class", measure_class('ours', postgresql, names, IDLE)),
+                ("trytond-bus", measure_server(
+                        postgresql, sections, names, IDLE))]:
+            for (what, unit), samples in zip(FIGURES, figures, strict=True):
+                print("%d databases, %s, %s: %.1f %s" % (
+                        count, text, what, statistics.median(samples), unit),
+                    flush=True)
+
+
+@contextmanager
+def site(count, max_connections):
+    "A PostgreSQL, its configuration, and its databases, the first a Tryton"
+    with PostgreSQL(max_connections=max_connections) as postgresql:
+        sections = {
+            'database': {'uri': postgresql.uri},
+            'bus': {'class': None, 'long_polling_timeout': 600},
+            }
+        postgresql.create_database(TRYTON)
+        create_tryton(sections, TRYTON)
+        names = [TRYTON, *(f'{TRYTON}_{n}' for n in range(1, count))]
+        for name in names[1:]:
+            postgresql.create_database(name)
+        yield postgresql, sections, names
 
 
 def measure_class(name, postgresql, databases, seconds):
@@ -183,3 +209,7 @@ def connections(postgresql, pid):
     return sum(
         fields[9] in inodes and int(fields[1].split(':')[1], 16) in ports
         for fields in lines)
+
+
+if __name__ == '__main__':
+    main(*map(int, sys.argv[1:]))

@@ -25,18 +25,13 @@ def main():
         '--servers', type=int, help="default: as few as can hold them, or 2")
     parser.add_argument(
         '--sockets', choices=['share', 'held', 'own'], default='held')
-    parser.add_argument(
-        '--no-index', action='store_true',
-        help="check sessions without an index by user, as trytond has it")
     parser.add_argument('--json', metavar='FILE')
     options = parser.parse_args()
     build()
     rows = []
     for clients in options.clients:
         servers = options.servers or max(2, -(-clients // POLLS_MAX))
-        with Site(
-                clients, servers, not options.no_index, options.sockets,
-                session_cache=600) as site:
+        with Site(clients, servers, options.sockets) as site:
             recorded = record.Run('benches.scaling.measure', site.postgresql)
             print(recorded)
             title = "%s polls, %d servers" % (format(clients, ','), servers)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from .storm import Storm, run
 
 SERVERS = [4, 8, 16, 32, 64]
-# Each server has three connections to a database: to listen, to check sessions,
-# and to look for names.
+# Each server has three connections to a database: to listen, to check
+# sessions, and to look for names.
 CONNECTIONS = 3
 # The average age at which a session is checked again, as a part of
 # session_cache

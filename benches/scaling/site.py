@@ -36,8 +36,6 @@ INSERT INTO ir_session (key, create_uid, create_date, ip_address)
     SELECT lpad(to_hex(n), 64, '0'), n, now()::timestamp, %(address)s
     FROM generate_series(%(first)s::int, %(last)s::int) AS n
 """
-# trytond has no index for session checks.
-INDEX = "CREATE INDEX ir_session_check ON ir_session (create_uid)"
 
 
 class Site:
@@ -48,13 +46,12 @@ class Site:
     that the service manager has 'held', or on their 'own' ([bus] reuse_port).
     """
 
-    def __init__(
-            self, clients, servers, index=True, sockets='held', **options):
+    def __init__(self, clients, servers, sockets='held'):
         self.clients, self.number = clients, servers
-        self.index, self.sockets = index, sockets
+        self.sockets = sockets
         self.options = {
             'class': None, 'journal': True, 'max_polls': 19_000,
-            'max_connections': 19_800, **options}
+            'max_connections': 19_800}
         self.servers, self.loads = [], []
         self.published = 0
 
@@ -102,8 +99,6 @@ class Site:
                 'address': address, 'first': first, 'last': first + number - 1}
             self.connection.execute(USERS, values)
             self.connection.execute(SESSIONS, values)
-        if self.index:
-            self.connection.execute(INDEX)
         self.connection.execute('ANALYZE')
 
     def _socket(self):
