@@ -1,7 +1,7 @@
 //! A cache of trytond's answers about the chats that a user may follow.
 //!
-//! trytond publishes the chat of a record on `chat:<model>,<id>`, and a user
-//! who may not read the record may not follow it. trytond decides that.
+//! trytond publishes the chat of a record on `chat:<model>,<id>`. A user that
+//! may not read the record may not follow its chat. trytond decides that.
 use std::collections::{HashMap, HashSet};
 
 use smallvec::SmallVec;

@@ -1,8 +1,8 @@
-//! Holds long polls of a bus server that it starts, has it publish, and
-//! prints what that costs: `load SERVER [POLLS [ROUNDS [ARGUMENT…]]]`. The
-//! server is `bus-server`, another program that is told what to do in the same
-//! way (`benches/tryton.py`) with its arguments, or `nginx`, which then has to
-//! have nchan.
+//! Starts a bus server, holds long polls of it, lets it publish, and prints the
+//! costs: `load SERVER [POLLS [ROUNDS [ARGUMENT…]]]`. The server is
+//! `bus-server`, another program that takes the same commands
+//! (`benches/tryton.py`) with its arguments, or `nginx`, which then needs
+//! nchan.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -21,9 +21,9 @@ use server::Server;
 /// How many polls there are before the memory is looked at.
 const FEW: usize = 10;
 
-/// The silence before a message: longer than `session_cache`, the time for which
-/// trytond-bus keeps the result of a session check. It is measured from
-/// `SILENCE_FROM` polls on, since fewer do not show what a check costs.
+/// The silence before a message: longer than `session_cache`, the time for
+/// which trytond-bus keeps the result of a session check. It is measured from
+/// `SILENCE_FROM` polls on, because fewer do not show the cost of a check.
 const SILENCE: Duration = Duration::from_secs(35);
 const SILENCE_FROM: usize = 10_000;
 

@@ -37,7 +37,7 @@ struct Handover {
     flushed: AtomicBool,
 }
 
-/// The stream as hyper sees it: it notes what hyper has flushed.
+/// The stream as hyper sees it. It notes whether hyper has flushed its output.
 struct Tapped<S> {
     socket: Socket<S>,
     handover: Arc<Handover>,

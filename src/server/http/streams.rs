@@ -76,7 +76,7 @@ impl Stream {
         Self(streams)
     }
 
-    /// The body of the answer, with what follows once the client has it.
+    /// The body of the answer, and the delivery to note when the client has it.
     pub(crate) fn answer(
         &self,
         content: Content,

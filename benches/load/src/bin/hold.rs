@@ -1,9 +1,10 @@
-//! Clients that poll a bus server as the real ones do, through its restarts:
+//! Clients that poll a bus server like real clients, through its restarts:
 //! `hold SERVER SOURCE FIRST CLIENTS RATE`. They connect from the address
-//! SOURCE, so many a second; the number FIRST is that of the first one's user.
+//! SOURCE, RATE of them in a second. FIRST is the number of the first one's
+//! user.
 //!
-//! The line `stat` on standard input prints what they have seen as JSON, and
-//! `begin` has the counts begin anew.
+//! The line `stat` on standard input prints their counts as JSON, and `begin`
+//! resets the counts.
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
