@@ -1,8 +1,8 @@
 # Build, check and show trytond-fastbus; make help lists the targets.
 #
-# It needs Python >= 3.10 with venv, and Rust. Each series of trytond has an
-# environment of its own below .environments, which is made again when its file
-# in tests/requirements changes.
+# It needs Python >= 3.10 with venv, and Rust. Each series of trytond has its own
+# environment below .environments, which is made again when its file in
+# tests/requirements changes.
 
 PYTHON ?= python3
 # The series of trytond to test, and those that run every test
@@ -20,15 +20,15 @@ sources := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 
 # A Python without the GIL
 FREE_THREADED ?= python3.14t
-# Beside tests the compiler takes what they leave.
+# The compiler gives way to tests that run beside it.
 cargo := $(if $(MAKELEVEL:0=),nice -n 5 )cargo
 
-# On SQLite, or on a PostgreSQL that is thrown away
+# On SQLite, or on a throw-away PostgreSQL
 DB ?= sqlite
 plots := $(environments)/plots/bin
 demo := $(environments)/$(if $(filter postgresql,$(DB)),8.2,demo)
 
-# Run a command and show what it said only if it fails
+# Run a command, and show its output only if it fails
 quiet = output=$$($(1) 2>&1) || { echo "$$output"; exit 1; }
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -48,7 +48,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: $(demo)/.product ## See a message pass through trytond (DB=postgresql: and trytond-bus; KEEP=1: leave it running)
+demo: $(demo)/.product ## Show a message on its way through trytond and trytond-bus (DB=postgresql; KEEP=1: leave them running)
 	@$(demo)/bin/python examples/demo.py $(DB)
 
 check: lint ## Check form and lints, and run the unit tests in Rust: in a minute
@@ -68,9 +68,8 @@ try: $(tried)/.requirements ## Run the tests in Python whose name matches, in on
 	@$(tried)/bin/python -m pytest $(ARGS) -k '$(K)' tests
 
 # $(call part,NAME,NEEDS,AFTER) makes the target NAME a part of make test, which
-# begins the parts in the order in which they are here. What a part needs is
-# made before it, once. cargo has one lock: the wheel, which most tests wait
-# for, goes first.
+# starts the parts in the order of this file. The needs of a part are made before
+# it, once. cargo has one lock, so the wheel goes first: most tests wait for it.
 define part
 parts += part-$(1)
 $(1): $(2)
@@ -86,9 +85,9 @@ test: ## Run all checks and tests, JOBS=6 parts at a time
 	@$(MAKE) -k -j$(JOBS) $(parts); \
 		$(PYTHON) tests/part.py report $(parts:part-%=%)
 
-# In a container (root, and no init system) what some tests need is installed.
-# Elsewhere it is left to the administrator, and they are skipped where it is
-# missing.
+# In a container (root, and no init system) the programs that some tests need are
+# installed. Elsewhere the administrator installs them, and tests of missing
+# programs are skipped.
 real-clients:
 	@if [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] \
 		&& command -v apt-get > /dev/null \
@@ -106,9 +105,9 @@ $(foreach s,$(FULL) $(filter-out $(FULL),$(SERIES)),$(eval \
 	$(call part,test-python-$(s),$(environments)/$(s)/.product real-clients)))
 test-python: $(SERIES:%=test-python-%) ## Test the package in each series (test-python-8.2: in one)
 
-# In the first of FULL all tests are run, in the other those that may differ
-# there, in the others what compares with stock. Each worker has a PostgreSQL of
-# its own; tests mostly wait, and the two series run at the same time.
+# In the first of FULL all tests run, in the other those whose result may differ
+# there, and in the rest those that compare with stock. Each worker has its own
+# PostgreSQL. Tests mostly wait, so the two series run at the same time.
 WORKERS ?= $(if $(filter $*,$(all)),3,$(if $(filter $*,$(FULL)),2,0))
 EVERY ?=
 all := $(if $(EVERY),$(FULL),$(firstword $(FULL)))
@@ -128,7 +127,7 @@ test-rust: ## Test the engine and the server in Rust
 	@cargo test -q --locked --no-default-features --features server
 
 $(eval $(call part,test-loom,$(environments)/tools/.requirements))
-test-loom: ## Run the models of what threads share
+test-loom: ## Run the models of the state that threads share
 	@echo "models in loom"
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
 		$(cargo) test -q --locked --profile loom --no-default-features \
@@ -162,7 +161,7 @@ docs: ## Check the documentation, and make it as a site in target/docs
 	@$(environments)/docs/bin/sphinx-build -q -E -W --keep-going \
 		-d target/doctrees docs target/docs
 
-links: $(environments)/docs/.requirements ## Look whether the links of the documentation lead somewhere (network)
+links: $(environments)/docs/.requirements ## Check the links of the documentation (network)
 	@$(environments)/docs/bin/sphinx-build -q -b linkcheck \
 		-d target/doctrees docs target/links
 
@@ -177,7 +176,7 @@ test-compat: ## Run trytond's own tests of the bus on ours
 	@$(environments)/$(lastword $(SERIES))/bin/python \
 		tests/compat/upstream.py $(SERIES)
 
-# lxml, which trytond imports, would switch the GIL on.
+# Without PYTHON_GIL, lxml, which trytond imports, would switch the GIL on.
 test-free-threaded: $(environments)/free-threaded/.product ## Run both on a Python without the GIL (FREE_THREADED=python3.14t)
 	@echo "tests in Python, without the GIL"
 	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python -m pytest -q \
@@ -187,8 +186,8 @@ test-free-threaded: $(environments)/free-threaded/.product ## Run both on a Pyth
 	@PYTHON_GIL=0 $(environments)/free-threaded/bin/python \
 		tests/compat/upstream.py free-threaded
 
-# Nothing committed is lost, however often a process is killed. A run can be
-# made again by its seed; RUN holds other options (see python -m faults -h).
+# No committed message is lost, however often a process is killed. SEED repeats a
+# run, and RUN holds other options (see python -m faults -h).
 SECONDS ?= 600
 RUN ?=
 
@@ -196,12 +195,12 @@ soak: $(environments)/release/.product ## Look for lost messages under random fa
 	@cd tests && PYTHONPATH=.:.. ../$(environments)/release/bin/python -m faults \
 		--seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(RUN)
 
-# With cargo-fuzz and a nightly toolchain. What is found lands in
-# fuzz/artifacts, and belongs into fuzz/seeds once it is fixed.
+# It needs cargo-fuzz and a nightly toolchain. Findings are in fuzz/artifacts;
+# move them to fuzz/seeds when they are fixed.
 TARGETS ?= credential parts payload question request
 
 fuzz: SECONDS := $(if $(filter file,$(origin SECONDS)),60,$(SECONDS))
-fuzz: ## Look for bytes that break what reads them (SECONDS=60 TARGETS=request)
+fuzz: ## Look for bytes that break a parser (SECONDS=60 TARGETS=request)
 	@for target in $(TARGETS); do \
 		echo "fuzz $$target"; \
 		mkdir -p fuzz/corpus/$$target && \
@@ -212,7 +211,7 @@ fuzz: ## Look for bytes that break what reads them (SECONDS=60 TARGETS=request)
 	done
 
 # Without Python, whose interpreter would have to be built for it, and without
-# the tests that measure time: everything takes some ten times as long.
+# tests that measure time, because everything takes about ten times as long.
 tsan: ## Run the tests in Rust under ThreadSanitizer (nightly, with rust-src)
 	@RUSTFLAGS=-Zsanitizer=thread RUSTDOCFLAGS=-Zsanitizer=thread \
 		CARGO_TARGET_DIR=target/tsan PROPTEST_CASES=16 \
@@ -245,12 +244,12 @@ dist: $(environments)/dist/.requirements ## Build, check and try the files of a 
 audit: $(cargo-deny) $(environments)/audit/.requirements ## Check licences, sources and known vulnerabilities of dependencies
 	@$(environments)/audit/bin/python -m release.audit
 
-clean: ## Remove what was made
+clean: ## Remove all made files
 	rm -rf dist target $(environments)
 
-# The wheel that is tested, for this machine only and without optimisation: it
-# shares the build of the dependencies with the tests in Rust. What is measured
-# is the wheel of a release.
+# The wheel that is tested, for this machine only and without optimisation. It
+# shares the build of the dependencies with the tests in Rust. Benchmarks use the
+# wheel of a release.
 $(wheel): $(sources) | $(environments)/tools/.requirements
 	@$(call build,$(PYO3_PYTHON))
 
@@ -268,13 +267,13 @@ define build
 	@touch $@
 endef
 
-# It compiles for some minutes
+# This compiles for some minutes.
 $(cargo-deny):
 	@echo "cargo-deny"
 	@$(call quiet,cargo install -q --locked --root $(environments)/cargo \
 		cargo-deny@0.20.2)
 
-# The product in an environment
+# Install the product in an environment
 $(environments)/%/.product: $(wheel) $(environments)/%/.requirements
 	@$(call install)
 $(environments)/release/.product: target/wheels/release/.built $(environments)/release/.requirements
@@ -290,7 +289,7 @@ endef
 
 $(environments)/free-threaded/.requirements: PYTHON = $(FREE_THREADED)
 
-# What makes the other environments is in the first one.
+# The tools environment has the program that makes the others.
 $(environments)/tools/.requirements: tests/requirements/tools.txt
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/pip install -q -r $<
@@ -303,8 +302,8 @@ $(environments)/try-%/.requirements: tests/requirements/%.txt tests/requirements
 $(environments)/%/.requirements: tests/requirements/%.txt | $(environments)/tools/.requirements
 	@$(call make-environment,$<)
 
-# uv knows nothing of the configuration of pip: it gets the index from it, and
-# where it fails pip has a try.
+# uv does not read the configuration of pip. So it gets the index from there, and
+# if it fails, pip tries.
 define make-environment
 	echo "environment $(notdir $(@D))"; \
 	index=$$($(tools)/pip config list \
