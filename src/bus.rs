@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::alarm::Bell;
-use crate::history::{Bounds, History};
+use crate::history::{Bounds, History, SLICE};
 use crate::journal::Journal;
 pub use crate::journal::{Mark, Request};
 use crate::look::Looks;
@@ -300,8 +300,12 @@ impl Bus {
         let mut messages = messages.into_iter();
         while messages.len() > 0 {
             let mut state = self.lock();
+            let first = state.history.first();
             for message in messages.by_ref().take(APPENDED) {
                 state.append(message, now);
+                if state.history.first() - first > SLICE as u64 {
+                    break;
+                }
             }
             drop(state);
             loop {
@@ -311,6 +315,9 @@ impl Bus {
                 }
                 wakeups.into_iter().for_each(&mut wake);
             }
+            // Above the limit in bytes, older messages are evicted only now
+            // that the new ones are delivered.
+            self.expire(now);
         }
     }
 
@@ -426,7 +433,8 @@ impl Bus {
         }
     }
 
-    /// Drops the messages that have expired at `now`.
+    /// Drops the messages that have expired at `now`, or that exceed the limit
+    /// in bytes.
     pub fn expire(&self, now: f64) {
         while self.lock().history.expire(now) {}
     }

@@ -1,27 +1,32 @@
 //! The ids and journal numbers of messages that were evicted from the history
 //! and are still in the journal.
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 
+use crate::index::Index;
 use crate::message::Id;
 
-/// About how many bytes an entry takes: its place in the order and in the map.
-const ENTRY_SIZE: usize = 2 * (size_of::<Id>() + size_of::<u64>()) + 16;
+/// About how many bytes an entry takes, in the order and in the index.
+const ENTRY_SIZE: usize = size_of::<Left>() + 4 * size_of::<u64>();
 
 /// Evicted messages in their order: for each its id, and the journal number
 /// after which a client that has received it continues.
 #[derive(Debug, Default)]
 pub(crate) struct Gone {
     order: VecDeque<Left>,
-    /// By id: the place that the message had in the history. The last evicted
-    /// message has the place before the first retained one.
-    places: HashMap<Id, u64>,
-    /// The place of the first entry in the order.
-    first: u64,
+    /// How many entries were removed from the front of the order.
+    removed: u64,
+    /// By the hash of the id: how many entries were pushed before.
+    ids: Index<u64>,
+    hasher: RandomState,
     last: u64,
 }
 
 #[derive(Debug)]
 struct Left {
+    /// The place that the message had in the history. Places rise, but not all
+    /// evicted messages are here.
+    place: u64,
     time: f64,
     id: Id,
     number: u64,
@@ -31,25 +36,37 @@ impl Gone {
     /// Notes that the message with this place in the history was evicted. A
     /// message without a number gets the number of the one before it.
     pub(crate) fn push(&mut self, place: u64, time: f64, id: Id, number: u64) {
-        if self.order.is_empty() {
-            self.first = place;
-        }
         self.last = self.last.max(number);
-        let number = self.last;
-        self.places.insert(id.clone(), place);
-        self.order.push_back(Left { time, id, number });
+        let pushed = self.removed + self.order.len() as u64;
+        self.ids.insert(self.hasher.hash_one(&id), pushed);
+        self.order.push_back(Left {
+            place,
+            time,
+            id,
+            number: self.last,
+        });
     }
 
     /// The place that the message with this id had in the history.
     pub(crate) fn place(&self, id: &Id) -> Option<u64> {
-        self.places.get(id).copied()
+        self.find(id).map(|left| left.place)
     }
 
     /// The journal number after which a client that has received this message
     /// continues.
     pub(crate) fn number(&self, id: &Id) -> Option<u64> {
-        let index = usize::try_from(self.place(id)? - self.first).ok()?;
-        Some(self.order.get(index)?.number)
+        self.find(id).map(|left| left.number)
+    }
+
+    /// The last message with this id.
+    fn find(&self, id: &Id) -> Option<&Left> {
+        let pushed = self.ids.with_hash(self.hasher.hash_one(id));
+        let left = pushed.filter_map(|pushed| {
+            let index = usize::try_from(pushed - self.removed).ok()?;
+            self.order.get(index)
+        });
+        left.filter(|left| left.id == *id)
+            .max_by_key(|left| left.place)
     }
 
     /// The greatest number of an evicted message.
@@ -62,23 +79,20 @@ impl Gone {
         let Some(Left { id, .. }) = self.order.pop_front() else {
             return false;
         };
-        // A later one may have the same id.
-        if self.places.get(&id) == Some(&self.first) {
-            self.places.remove(&id);
-        }
-        self.first += 1;
+        let pushed = self.removed;
+        self.ids
+            .remove(self.hasher.hash_one(&id), |other| *other == pushed);
+        self.removed += 1;
         if self.order.is_empty() {
             self.order = VecDeque::new();
-            self.places = HashMap::new();
         }
         true
     }
 
-    /// Removes the entries that are older than `oldest`.
-    pub(crate) fn expire(&mut self, oldest: f64) {
-        while self.order.front().is_some_and(|left| left.time < oldest) {
-            self.pop();
-        }
+    /// Whether the oldest entry is older than `oldest`.
+    pub(crate) fn is_first_old(&self, oldest: f64) -> bool {
+        let first = self.order.front();
+        first.is_some_and(|left| left.time < oldest)
     }
 
     /// About how many bytes this takes.
@@ -107,7 +121,9 @@ mod tests {
         assert_eq!(number(&gone, 0), Some(10));
         assert_eq!((number(&gone, 12), gone.last()), (Some(12), 12));
         assert_eq!(gone.place(&id(0)), Some(6));
-        gone.expire(2.5);
+        while gone.is_first_old(2.5) {
+            assert!(gone.pop());
+        }
         assert_eq!((gone.place(&id(0)), gone.place(&id(12))), (None, Some(7)));
         assert_eq!((number(&gone, 10), number(&gone, 0)), (None, None));
         assert_eq!(number(&gone, 12), Some(12));

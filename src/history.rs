@@ -1,24 +1,23 @@
 //! The retained messages of one database: their order, its indexes by channel
 //! and by id, and the limits in time and bytes.
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-
 use crate::gone::Gone;
+use crate::index::Index;
 use crate::message::{Id, Message};
 
 /// How many bytes an entry of the order and its places in the two indexes take,
 /// without the message itself.
-const ENTRY_SIZE: usize = size_of::<Entry>() + 2 * size_of::<u64>() + 16;
+const ENTRY_SIZE: usize = size_of::<Entry>() + 3 * size_of::<u64>() + 16;
 
 /// The entries of evicted messages may take the limit in bytes divided by this.
 const GONE_PART: usize = 4;
 
 /// How many messages are dropped at a time, because all polls of the database
-/// wait for that. Expired messages that are not dropped yet are never returned.
-const SLICE: usize = 256;
+/// wait meanwhile. Expired messages that are not dropped yet are never returned.
+pub(crate) const SLICE: usize = 256;
 
 /// The messages of one database, in the order in which they arrived.
 ///
@@ -32,10 +31,10 @@ pub struct History {
     /// empty.
     first: u64,
     /// The numbers of each channel's messages, rising. No list is empty.
-    channels: HashMap<Arc<str>, VecDeque<u64>>,
+    channels: Index<Channel>,
     /// The numbers of the messages, by the hash of their ids. The ids
     /// themselves are in the messages. Several messages may have the same id.
-    ids: HashTable<u64>,
+    ids: Index<u64>,
     hasher: RandomState,
     bytes: usize,
     /// The evicted messages, where there is a journal.
@@ -49,6 +48,13 @@ pub struct History {
 struct Entry {
     time: f64,
     message: Arc<Message>,
+}
+
+/// The messages of one channel.
+#[derive(Debug)]
+struct Channel {
+    name: Arc<str>,
+    numbers: VecDeque<u64>,
 }
 
 /// How much is retained.
@@ -71,8 +77,8 @@ impl History {
         Self {
             entries: VecDeque::new(),
             first: 0,
-            channels: HashMap::new(),
-            ids: HashTable::new(),
+            channels: Index::default(),
+            ids: Index::default(),
             hasher: RandomState::new(),
             bytes: 0,
             gone: Gone::default(),
@@ -86,7 +92,8 @@ impl History {
         self.bounds = bounds;
     }
 
-    /// Appends a message that arrived at `now`, and makes room for it.
+    /// Appends a message that arrived at `now`, and drops up to two slices of
+    /// messages as [`History::expire`] does.
     pub fn append(&mut self, mut message: Message, now: f64) -> Arc<Message> {
         self.expire(now);
         let number = self.end();
@@ -95,27 +102,41 @@ impl History {
         // A message must not be older than those before it, even if the clock
         // is set back. Otherwise they would hide that it has expired.
         let time = self.entries.back().map_or(time, |last| last.time.max(time));
-        if let Some((name, _)) = self.channels.get_key_value(message.channel()) {
-            *message.shared_channel() = name.clone();
-        }
+        self.note(&mut message, number);
         message.set_arrived(now);
-        let name = message.shared_channel().clone();
-        self.channels.entry(name).or_default().push_back(number);
         self.bytes += size(&message);
         let message = Arc::new(message);
         self.entries.push_back(Entry {
             time,
             message: message.clone(),
         });
-        let (entries, first, hasher) = (&self.entries, self.first, &self.hasher);
-        self.ids
-            .insert_unique(hasher.hash_one(message.id()), number, |number| {
-                hasher.hash_one(id_of(entries, first, *number))
-            });
-        while self.bytes() > self.bounds.bytes && self.entries.len() > 1 {
-            self.evict_first();
-        }
+        self.ids.insert(self.hasher.hash_one(message.id()), number);
+        self.expire(now);
         message
+    }
+
+    /// Notes that the message with this number is in its channel, whose name
+    /// it shares with the other messages there.
+    fn note(&mut self, message: &mut Message, number: u64) {
+        let hash = self.hasher.hash_one(message.channel());
+        let is_it = |channel: &Channel| *channel.name == *message.channel();
+        if let Some(channel) = self.channels.find_mut(hash, is_it) {
+            *message.shared_channel() = channel.name.clone();
+            channel.numbers.push_back(number);
+            return;
+        }
+        let channel = Channel {
+            name: message.shared_channel().clone(),
+            numbers: VecDeque::from([number]),
+        };
+        self.channels.insert(hash, channel);
+    }
+
+    /// The numbers of the messages in a channel, if there are any.
+    fn numbers(&self, channel: &str) -> Option<&VecDeque<u64>> {
+        let hash = self.hasher.hash_one(channel);
+        let found = self.channels.find(hash, |other| *other.name == *channel);
+        found.map(|channel| &channel.numbers)
     }
 
     /// The message after `last` in any of `channels`, at `now`.
@@ -150,7 +171,7 @@ impl History {
             .into_iter()
             .filter_map(|(channel, from)| {
                 let from = from.max(young);
-                let numbers = self.channels.get(channel)?;
+                let numbers = self.numbers(channel)?;
                 // Most polls start at the end or at the very beginning.
                 if *numbers.back()? < from {
                     return None;
@@ -163,18 +184,29 @@ impl History {
         Some((next, self.message(next).clone()))
     }
 
-    /// Drops a slice of the messages that have expired at `now`; returns
-    /// whether there are more.
+    /// Drops a slice of the messages that have expired at `now`, or that exceed
+    /// the limit in bytes; returns whether there may be more.
     pub fn expire(&mut self, now: f64) -> bool {
         let oldest = self.oldest(now);
         for _ in 0..SLICE {
-            if !self.is_first_old(oldest) {
-                break;
+            // In the order of their age
+            if self.gone.is_first_old(oldest) {
+                self.gone.pop();
+            } else if self.is_first_old(oldest) {
+                self.remove_first();
+            } else if self.is_full() {
+                self.evict_first();
+            } else {
+                return false;
             }
-            self.remove_first();
         }
-        self.gone.expire(oldest);
-        self.is_first_old(oldest)
+        true
+    }
+
+    /// Whether the messages exceed the limit in bytes. The newest message is
+    /// retained in any case.
+    fn is_full(&self) -> bool {
+        self.bytes() > self.bounds.bytes && self.entries.len() > 1
     }
 
     /// Messages that arrived before this time have expired at `now`.
@@ -289,7 +321,7 @@ impl History {
     pub fn place<S: AsRef<str>>(&self, id: &Id, channels: &[S]) -> Option<u64> {
         let mut anywhere = None;
         let mut asked = None;
-        for &number in self.ids.iter_hash(self.hasher.hash_one(id)) {
+        for &number in self.ids.with_hash(self.hasher.hash_one(id)) {
             let message = self.message(number);
             if message.id() == id {
                 let place = if channels.iter().any(|c| c.as_ref() == message.channel())
@@ -305,7 +337,8 @@ impl History {
     }
 
     fn message(&self, number: u64) -> &Arc<Message> {
-        &entry(&self.entries, self.first, number).message
+        let index = usize::try_from(number - self.first);
+        &self.entries[index.expect("it was an index before")].message
     }
 
     /// Evicts the first message. Its id and journal number are kept if it is in
@@ -333,55 +366,27 @@ impl History {
         let number = self.first;
         self.first += 1;
         self.bytes -= size(&message);
-        if let Ok(place) = self
-            .ids
-            .find_entry(self.hasher.hash_one(message.id()), |other| *other == number)
-        {
-            place.remove();
-        }
-        if let Some(numbers) = self.channels.get_mut(message.channel()) {
+        self.ids
+            .remove(self.hasher.hash_one(message.id()), |other| *other == number);
+        let hash = self.hasher.hash_one(message.channel());
+        let is_it = |channel: &Channel| *channel.name == *message.channel();
+        if let Some(Channel { numbers, .. }) = self.channels.find_mut(hash, is_it) {
             numbers.pop_front();
-            shrink(numbers.len(), numbers.capacity(), |to| {
-                numbers.shrink_to(to);
-            });
+            shrink(numbers);
             if numbers.is_empty() {
-                self.channels.remove(message.channel());
+                self.channels.remove(hash, is_it);
             }
         }
-        self.shrink();
-    }
-
-    /// Frees the memory of a burst after it is over.
-    fn shrink(&mut self) {
-        let (entries, channels) = (&mut self.entries, &mut self.channels);
-        shrink(entries.len(), entries.capacity(), |to| {
-            entries.shrink_to(to);
-        });
-        shrink(channels.len(), channels.capacity(), |to| {
-            channels.shrink_to(to);
-        });
-        let (ids, first, hasher) = (&mut self.ids, self.first, &self.hasher);
-        shrink(ids.len(), ids.capacity(), |to| {
-            ids.shrink_to(to, |number| hasher.hash_one(id_of(entries, first, *number)));
-        });
+        shrink(&mut self.entries);
     }
 }
 
-/// Calls `shrink_to` when a collection of `capacity` is mostly empty; the
-/// removals before each such call outweigh its cost.
-fn shrink(len: usize, capacity: usize, shrink_to: impl FnOnce(usize)) {
-    if capacity > 64 && len < capacity / 8 {
-        shrink_to(len * 2);
+/// Frees the memory of a burst after it is over. The removals before each such
+/// call outweigh its cost.
+fn shrink<T>(list: &mut VecDeque<T>) {
+    if list.capacity() > 64 && list.len() < list.capacity() / 8 {
+        list.shrink_to(list.len() * 2);
     }
-}
-
-fn entry(entries: &VecDeque<Entry>, first: u64, number: u64) -> &Entry {
-    let index = usize::try_from(number - first).expect("it was an index before");
-    &entries[index]
-}
-
-fn id_of(entries: &VecDeque<Entry>, first: u64, number: u64) -> &Id {
-    entry(entries, first, number).message.id()
 }
 
 fn size(message: &Message) -> usize {
@@ -533,6 +538,36 @@ mod tests {
     }
 
     #[test]
+    fn room_for_a_large_message_is_made_in_slices() {
+        let one = size(&message("c", 1_000_000));
+        let count = 10 * SLICE;
+        let mut history = History::new(Bounds {
+            bytes: count * one,
+            ..WIDE
+        });
+        for number in 0..count as u64 {
+            history.append(message("c", 1_000_000 + number), 0.0);
+        }
+        let text = "x".repeat(count * one);
+        let large =
+            Message::new("c", &format!("{{\"message_id\":1,\"x\":\"{text}\"}}"));
+        history.append(large.expect("a good message"), 0.0);
+        let mut before = count + 1;
+        loop {
+            assert!(
+                history.len() + SLICE >= before,
+                "{} of {before}",
+                history.len()
+            );
+            before = history.len();
+            if !history.expire(0.0) {
+                break;
+            }
+        }
+        assert_eq!(history.len(), 1);
+    }
+
+    #[test]
     fn evicted_message_is_before_all_retained_ones() {
         let one = size(&message("c", 1));
         let bytes = 8 * one;
@@ -554,6 +589,65 @@ mod tests {
         assert_eq!(history.evicted() + known.count() as u64, last);
         history.expire(101.0);
         assert_eq!(history.bytes(), 0);
+    }
+
+    #[test]
+    fn evicted_messages_keep_their_numbers_over_a_time_without_the_journal() {
+        const COUNT: u64 = 200;
+        let bounds = |journal| Bounds {
+            seconds: 5.0,
+            journal,
+            bytes: 50 * size(&message("c", 1000)),
+        };
+        let mut history = History::new(bounds(Some(100.0)));
+        for (part, journal) in [(1, Some(100.0)), (2, None), (3, Some(100.0))] {
+            history.set_bounds(bounds(journal));
+            for number in part * 1000..part * 1000 + COUNT {
+                history.append(message("c", number).numbered(number), 0.0);
+            }
+        }
+        let known: Vec<_> = (1000..4000)
+            .filter_map(|number| Some((number, history.gone().number(&id(number))?)))
+            .collect();
+        assert!(known.iter().all(|(id, number)| id == number), "{known:?}");
+        assert!(known.iter().any(|(id, _)| *id < 2000), "{known:?}");
+        assert!(known.iter().any(|(id, _)| *id >= 3000), "{known:?}");
+    }
+
+    #[test]
+    fn messages_are_evicted_while_older_ones_expire() {
+        let journal = Bounds {
+            seconds: 5.0,
+            journal: Some(100.0),
+            bytes: 20 * SLICE * size(&message("c", 10_000)),
+        };
+        let mut history = History::new(journal);
+        let count = 30 * SLICE as u64;
+        for number in 10_000..10_000 + count {
+            let time = if number < 10_000 + count / 2 {
+                0.0
+            } else {
+                50.0
+            };
+            history.append(message("c", number).numbered(number), time);
+        }
+        assert!(history.gone().bytes() > 2 * SLICE * size_of::<Id>());
+        history.set_bounds(Bounds {
+            bytes: journal.bytes / 2,
+            ..journal
+        });
+        let mut before = history.end() - history.first();
+        while history.expire(101.0) {
+            let now = history.end() - history.first();
+            assert!(before - now <= SLICE as u64);
+            before = now;
+        }
+        assert!(history.bytes() <= journal.bytes / 2);
+        let last = history.gone().last();
+        assert_eq!(
+            next(&mut history, &["c"], Some(last), 101.0),
+            Some(last + 1)
+        );
     }
 
     #[test]
@@ -581,9 +675,7 @@ mod tests {
         }
         while history.expire(6.0) {}
         assert_eq!(history.channels.len(), 0);
-        assert!(history.channels.capacity() <= 64);
         assert!(history.entries.capacity() <= 64);
-        assert!(history.ids.capacity() <= 64);
     }
 
     #[test]

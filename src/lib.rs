@@ -12,6 +12,7 @@
 //! - [`poll`]: the channels of a poll, limited to those that its user may see
 //! - [`access`]: the cached answers about the chats that a user may follow
 //! - [`history`]: the retained messages of one database
+//! - `index`: a hash table that grows a little at a time
 //! - [`waiter`]: a subscriber that waits, and how to wake it
 //! - [`waitlist`]: the waiters by channel
 //! - `gone`: the ids and journal numbers of evicted messages
@@ -39,6 +40,7 @@ pub mod fuzz;
 pub mod gate;
 mod gone;
 pub mod history;
+mod index;
 mod journal;
 pub mod json;
 mod look;

@@ -3,11 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::index::Index;
 use crate::waiter::Waiter;
 
 /// The name of a channel. A name that is already shared is not copied.
@@ -26,7 +25,7 @@ pub struct Waitlist {
     waiters: Slab<Registered>,
     channels: Slab<Channel>,
     /// The keys of `channels`, by the hash of their names.
-    names: HashTable<u32>,
+    names: Index<u32>,
     hasher: RandomState,
     /// How many [`Taken`] there are.
     taken: usize,
@@ -82,22 +81,18 @@ impl Waitlist {
         for channel in channels {
             let name = channel.as_ref();
             let (slab, hasher) = (&mut self.channels, &self.hasher);
-            let found = self.names.entry(
-                hasher.hash_one(name),
-                |other| *slab[*other as usize].name == *name,
-                |other| hasher.hash_one(&*slab[*other as usize].name),
-            );
-            let index = match found {
-                Entry::Occupied(found) => *found.get() as usize,
-                Entry::Vacant(free) => {
-                    let index = slab.insert(Channel {
-                        name: channel.clone().into(),
-                        waiters: SmallVec::new(),
-                        is_taken: false,
-                    });
-                    free.insert(Place::new(index, 0).key);
-                    index
-                }
+            let hash = hasher.hash_one(name);
+            let is_it = |other: &u32| *slab[*other as usize].name == *name;
+            let index = if let Some(found) = self.names.find(hash, is_it) {
+                *found as usize
+            } else {
+                let index = slab.insert(Channel {
+                    name: channel.clone().into(),
+                    waiters: SmallVec::new(),
+                    is_taken: false,
+                });
+                self.names.insert(hash, Place::new(index, 0).key);
+                index
             };
             let list = &mut slab[index].waiters;
             // A channel that is named twice counts once.
@@ -125,11 +120,10 @@ impl Waitlist {
     /// Begins to take the waiters of `channel`, in constant time; none if there
     /// is no waiter. Waiters that register from now on are not included.
     pub fn take(&mut self, channel: &str) -> Option<Taken> {
-        let (channels, hash) = (&self.channels, self.hasher.hash_one(channel));
-        let found = self
-            .names
-            .find_entry(hash, |other| *channels[*other as usize].name == *channel);
-        let (key, _) = found.ok()?.remove();
+        let channels = &self.channels;
+        let key = self.names.remove(self.hasher.hash_one(channel), |other| {
+            *channels[*other as usize].name == *channel
+        })?;
         self.channels[key as usize].is_taken = true;
         self.taken += 1;
         Some(Taken(key))
@@ -207,10 +201,8 @@ impl Waitlist {
 
     fn forget(&mut self, channel: u32) {
         let name = self.channels.remove(channel as usize).name;
-        let hash = self.hasher.hash_one(&*name);
-        if let Ok(place) = self.names.find_entry(hash, |other| *other == channel) {
-            place.remove();
-        }
+        self.names
+            .remove(self.hasher.hash_one(&*name), |other| *other == channel);
     }
 
     /// Frees the memory of a crowd after its waits have ended.

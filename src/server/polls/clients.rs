@@ -1,15 +1,13 @@
 //! The clients of one database.
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::client::Client;
 use super::places::hash;
+use crate::index::Index;
 use crate::poll::Poll;
 
 /// How many clients are examined under one lock. All polls of the database wait
@@ -19,15 +17,22 @@ const SLICE: usize = 1000;
 /// The clients of one database, by user and channel.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    all: Slab<Named>,
+    /// In boxes, which are not moved when the list grows.
+    all: Slab<Box<Named>>,
     /// The keys of `all`, by the hash of user and name.
-    names: HashTable<u32>,
-    /// The keys of the clients of each user.
-    users: HashMap<u32, SmallVec<[u32; 2]>>,
+    names: Index<u32>,
+    users: Index<User>,
     hasher: RandomState,
     /// How many clients a user may have before those without a poll are
     /// forgotten, the one that polled least recently first.
     most: usize,
+}
+
+/// A user, with the keys of the clients.
+#[derive(Debug)]
+struct User {
+    id: u32,
+    clients: SmallVec<[u32; 2]>,
 }
 
 #[derive(Debug)]
@@ -43,8 +48,8 @@ impl Clients {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             all: Slab::new(),
-            names: HashTable::new(),
-            users: HashMap::new(),
+            names: Index::default(),
+            users: Index::default(),
             hasher: RandomState::new(),
             most,
         }
@@ -70,19 +75,20 @@ impl Clients {
             return key;
         }
         self.make_room(user);
-        let key = self.all.insert(Named {
+        let key = self.all.insert(Box::new(Named {
             user,
             name,
             client: Client::default(),
-        });
+        }));
         let key = u32::try_from(key).expect("fewer than 2^32 clients fit the memory");
-        let (clients, hasher) = (&self.all, &self.hasher);
-        self.names
-            .insert_unique(hasher.hash_one((user, name)), key, |key| {
-                let named = &clients[*key as usize];
-                hasher.hash_one((named.user, named.name))
-            });
-        self.users.entry(user).or_default().push(key);
+        self.names.insert(self.hasher.hash_one((user, name)), key);
+        let hash = self.hasher.hash_one(user);
+        if let Some(user) = self.users.find_mut(hash, |other| other.id == user) {
+            user.clients.push(key);
+        } else {
+            let clients = SmallVec::from_slice(&[key]);
+            self.users.insert(hash, User { id: user, clients });
+        }
         key
     }
 
@@ -121,11 +127,13 @@ impl Clients {
 
     /// Forgets a client without a poll, if the user has too many.
     fn make_room(&mut self, user: u32) {
-        let Some(keys) = self.users.get(&user).filter(|keys| keys.len() >= self.most)
-        else {
+        let hash = self.hasher.hash_one(user);
+        let Some(User { clients, .. }) = self.users.find(hash, |other| {
+            other.id == user && other.clients.len() >= self.most
+        }) else {
             return;
         };
-        let idle = keys.iter().filter_map(|key| {
+        let idle = clients.iter().filter_map(|key| {
             Some((self.all[*key as usize].client.idle_since()?, *key))
         });
         let oldest = idle.min_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -135,16 +143,15 @@ impl Clients {
     }
 
     fn remove(&mut self, key: usize) {
-        let Named { user, name, .. } = self.all.remove(key);
+        let Named { user, name, .. } = *self.all.remove(key);
         let hash = self.hasher.hash_one((user, name));
-        let found = self.names.find_entry(hash, |other| *other as usize == key);
-        if let Ok(found) = found {
-            found.remove();
-        }
-        if let Entry::Occupied(mut keys) = self.users.entry(user) {
-            keys.get_mut().retain(|other| *other as usize != key);
-            if keys.get().is_empty() {
-                keys.remove();
+        self.names.remove(hash, |other| *other as usize == key);
+        let hash = self.hasher.hash_one(user);
+        let is_it = |other: &User| other.id == user;
+        if let Some(User { clients, .. }) = self.users.find_mut(hash, is_it) {
+            clients.retain(|other| *other as usize != key);
+            if clients.is_empty() {
+                self.users.remove(hash, is_it);
             }
         }
     }
