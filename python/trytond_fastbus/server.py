@@ -8,6 +8,7 @@ import time
 from trytond import backend
 
 from . import Bus, _native, certificate, journal, listener, logs, settings
+from .allocator import Allocator
 from .questions import Questions
 
 logger = logging.getLogger('trytond.bus')
@@ -141,6 +142,7 @@ def _listen(bus, databases):
 
 def _wait(server, signals, bus, databases, options):
     draining = False
+    allocator = Allocator()
     listened = time.monotonic()
     while not server.wait(0):
         try:
@@ -149,6 +151,7 @@ def _wait(server, signals, bus, databases, options):
             if time.monotonic() - listened > LISTEN_EVERY:
                 listened = time.monotonic()
                 _listen(bus, databases)
+                allocator.give_back()
             continue
         if number == signal.SIGHUP:
             _reload(server, options['ssl'])
