@@ -1,19 +1,22 @@
 //! The channels of a poll, limited to those that its user may see.
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use crate::message::{Message, response};
 
 /// The channels of one poll.
 #[derive(Clone, Debug)]
 pub struct Poll {
-    /// Shared with the waitlist.
+    /// In the order of their hashes. Shared with the waitlist.
     channels: Box<[Arc<str>]>,
+    hashes: Box<[u64]>,
     /// The index of the one channel of the form `client:…`.
     client: Option<usize>,
 }
 
 impl Poll {
-    /// A poll for `channels`, without those that belong to another user.
+    /// A poll for `channels`, without those that belong to another user. A
+    /// channel that is named twice counts once.
     ///
     /// trytond's route drops any `user:<id>` channel that the client asked for,
     /// and adds the one of the session's user. If there is exactly one, only
@@ -21,21 +24,32 @@ impl Poll {
     /// unknown and nothing is dropped.
     #[must_use]
     pub fn new(channels: impl IntoIterator<Item = Arc<str>>) -> Self {
-        let mut channels: Vec<_> = channels.into_iter().collect();
-        if let Some(user) = only(&channels, "user:").map(|(_, id)| id.to_owned()) {
-            channels.retain(|channel| {
-                channel
-                    .strip_prefix("notification:")
-                    .is_none_or(|id| id == user)
-            });
+        let poll = Self::of(channels);
+        let Some(user) = poll.user().map(str::to_owned) else {
+            return poll;
+        };
+        let is_foreign = |channel: &Arc<str>| {
+            let owner = channel.strip_prefix("notification:");
+            owner.is_some_and(|owner| owner != user)
+        };
+        if poll.channels.iter().any(is_foreign) {
+            let channels = poll.channels.into_iter();
+            return Self::of(channels.filter(|channel| !is_foreign(channel)));
         }
-        Self::of(channels)
+        poll
     }
 
-    fn of(channels: Vec<Arc<str>>) -> Self {
+    fn of(channels: impl IntoIterator<Item = Arc<str>>) -> Self {
+        let channels = channels.into_iter();
+        let mut pairs: Vec<_> =
+            channels.map(|channel| (hash(&channel), channel)).collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        let (hashes, channels): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         let client = only(&channels, "client:").map(|(index, _)| index);
         Self {
             channels: channels.into(),
+            hashes: hashes.into(),
             client,
         }
     }
@@ -60,13 +74,26 @@ impl Poll {
             !is_chat(channel) || found.is_ok()
         };
         let channels = std::mem::take(&mut self.channels).into_iter();
-        *self = Self::of(channels.filter(is_kept).collect());
+        *self = Self::of(channels.filter(is_kept));
     }
 
-    /// The channels whose messages the client gets.
+    /// The channels whose messages the client gets, in no particular order.
     #[must_use]
     pub fn channels(&self) -> &[Arc<str>] {
         &self.channels
+    }
+
+    /// The [hashes](hash) of the channels, in the same order, which is the
+    /// rising order of the hashes.
+    #[must_use]
+    pub fn hashes(&self) -> &[u64] {
+        &self.hashes
+    }
+
+    /// Whether the poll asks for the channel with this [hash].
+    #[must_use]
+    pub fn asks(&self, channel: u64) -> bool {
+        self.hashes.binary_search(&channel).is_ok()
     }
 
     /// The channel of the form `client:…`, if there is exactly one.
@@ -103,6 +130,14 @@ impl Poll {
 /// The response that tells a client to poll again.
 pub const EMPTY_RESPONSE: &str = r#"{"message":null,"channel":null}"#;
 
+/// A number in place of the name of a channel. Its key is random, so that a
+/// client can't choose two names with the same number.
+#[must_use]
+pub fn hash(channel: &str) -> u64 {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    HASHER.hash_one(channel)
+}
+
 fn is_chat(channel: &str) -> bool {
     channel.starts_with("chat:")
 }
@@ -123,6 +158,26 @@ mod tests {
 
     fn poll(channels: &[&str]) -> Poll {
         Poll::new(channels.iter().map(|channel| (*channel).into()))
+    }
+
+    fn sorted<'a>(channels: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        let mut channels: Vec<_> = channels.into_iter().collect();
+        channels.sort_unstable();
+        channels
+    }
+
+    fn names(poll: &Poll) -> Vec<&str> {
+        sorted(poll.channels().iter().map(AsRef::as_ref))
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_channels() {
+        let poll = poll(&["c", "a", "client:x", "a", "b", "client:x"]);
+        assert_eq!(names(&poll), ["a", "b", "c", "client:x"]);
+        assert_eq!(poll.client(), Some("client:x"));
+        let hashes: Vec<_> = poll.channels().iter().map(|name| hash(name)).collect();
+        assert_eq!(poll.hashes(), hashes);
+        assert!(poll.asks(hash("b")) && !poll.asks(hash("d")));
     }
 
     #[test]
@@ -146,9 +201,8 @@ mod tests {
             ),
             (&[], &[]),
         ] {
-            let poll = poll(asked);
-            let channels: Vec<_> = poll.channels().iter().map(AsRef::as_ref).collect();
-            assert_eq!(channels, kept, "of {asked:?}");
+            let kept = sorted(kept.iter().copied());
+            assert_eq!(names(&poll(asked)), kept, "of {asked:?}");
         }
     }
 
@@ -156,12 +210,11 @@ mod tests {
     fn chats_but_some_are_dropped() {
         let mut poll = poll(&["chat:b,1", "chat:a,1", "user:1", "client:x", "chat:"]);
         assert_eq!(poll.user(), Some("1"));
-        assert!(poll.chats().eq(["chat:b,1", "chat:a,1", "chat:"]));
+        assert_eq!(sorted(poll.chats()), ["chat:", "chat:a,1", "chat:b,1"]);
 
         poll.keep_chats(vec!["chat:a,1".into(), "chat:a,2".into()]);
 
-        let channels: Vec<_> = poll.channels().iter().map(AsRef::as_ref).collect();
-        assert_eq!(channels, ["chat:a,1", "user:1", "client:x"]);
+        assert_eq!(names(&poll), ["chat:a,1", "client:x", "user:1"]);
         assert_eq!(poll.client(), Some("client:x"));
     }
 

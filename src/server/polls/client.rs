@@ -13,10 +13,10 @@ use std::task::Waker;
 use smallvec::SmallVec;
 
 use super::outcome::Outcome;
-use super::places::{Others, Places, asks};
+use super::places::{Others, Places};
 use crate::history::History;
 use crate::message::{Id, Message};
-use crate::poll::Poll;
+use crate::poll::{Poll, hash};
 
 /// For how many seconds a message is not sent again.
 pub(crate) const RESEND_AFTER: f64 = 5.0;
@@ -31,7 +31,8 @@ const END_AFTER: f64 = 5.0;
 
 /// How many polls a client may have in total, and after how many seconds the
 /// oldest poll beyond that ends. It does not end at once: if all of them were
-/// alive, they would return as fast as the network allows.
+/// alive, they would return as fast as the network allows. Until then it is sent
+/// no message, because a look at all polls would take too long.
 const POLLS_MAX: usize = 8;
 const END_SOON_AFTER: f64 = 1.0;
 
@@ -207,8 +208,9 @@ impl Client {
         poll: &'a Poll,
     ) -> impl Iterator<Item = (&'a str, u64)> + Clone {
         let same = self.places.same(poll);
-        poll.channels().iter().map(move |channel| {
-            (&**channel, same.unwrap_or_else(|| self.from(channel)))
+        let channels = poll.channels().iter().zip(poll.hashes());
+        channels.map(move |(name, channel)| {
+            (&**name, same.unwrap_or_else(|| self.from(*channel)))
         })
     }
 
@@ -264,14 +266,18 @@ impl Client {
         // Any other message says nothing about the channels that are known
         // already, because it may have been sent to a poll that did not ask for
         // them.
-        let is_covered = |channel: &str| {
+        let is_covered = |channel| {
             let covered = covered.as_ref();
             covered.is_some_and(|covered| covered.get(channel).is_some())
-                || (is_foreign && asks(poll, channel))
+                || (is_foreign && poll.asks(channel))
         };
-        let ended = std::mem::take(&mut self.ended);
+        let mut ended = std::mem::take(&mut self.ended);
+        let (oldest, newest) = self
+            .polls
+            .split_at(self.polls.len().saturating_sub(POLLS_MAX));
+        ended.extend(oldest.iter().map(|entry| entry.poll.clone()));
         let others = Others {
-            waiting: self.polls.iter().map(|entry| &entry.poll).collect(),
+            waiting: newest.iter().map(|entry| &entry.poll).collect(),
             ended: &ended,
             acknowledged: covered.as_ref(),
         };
@@ -284,7 +290,7 @@ impl Client {
             });
     }
 
-    fn from(&self, channel: &str) -> u64 {
+    fn from(&self, channel: u64) -> u64 {
         self.places.get(channel).unwrap_or(0)
     }
 
@@ -307,21 +313,22 @@ impl Client {
             let gone = history.place::<&str>(message.id(), &[]).is_none();
             let place = history.resume::<&str>(message.id(), &[]);
             let place = place.unwrap_or(history.first().saturating_sub(1));
-            let is_new = gone && place >= self.from(message.channel());
+            let is_new = gone && place >= self.from(hash(message.channel()));
             is_new.then(|| (place, message.clone()))
         });
         let next = left.or_else(|| {
-            let waiting = self.waiting();
-            waiting
+            let newest = self.waiting().rev().take(POLLS_MAX);
+            newest
                 .filter_map(|entry| history.next_from(self.asked(&entry.poll), now))
                 .min_by_key(|(number, _)| *number)
         });
         let Some((number, message)) = next else {
             return;
         };
+        let channel = hash(message.channel());
         let mut newest = self.polls.iter_mut().rev();
         let Some(entry) =
-            newest.find(|entry| entry.waits() && asks(&entry.poll, message.channel()))
+            newest.find(|entry| entry.waits() && entry.poll.asks(channel))
         else {
             return;
         };
@@ -379,7 +386,7 @@ impl Client {
         }
     }
 
-    fn waiting(&self) -> impl Iterator<Item = &Entry> {
+    fn waiting(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.polls.iter().filter(|entry| entry.waits())
     }
 

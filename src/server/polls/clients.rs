@@ -6,9 +6,8 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::client::Client;
-use super::places::hash;
 use crate::index::Index;
-use crate::poll::Poll;
+use crate::poll::{Poll, hash};
 
 /// How many clients are examined under one lock. All polls of the database wait
 /// meanwhile.

@@ -1,6 +1,5 @@
 //! From which message on a client wants each of its channels.
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -51,11 +50,14 @@ impl Default for Places {
 }
 
 impl Places {
-    /// The place of a channel, if the channel is known.
-    pub(crate) fn get(&self, channel: &str) -> Option<u64> {
+    /// The place of the channel with this hash, if the channel is known.
+    pub(crate) fn get(&self, channel: u64) -> Option<u64> {
         match self {
-            Self::Same(poll, from) => asks(poll, channel).then_some(*from),
-            Self::Each(_) => self.find(hash(channel)).map(|place| place.from),
+            Self::Same(poll, from) => poll.asks(channel).then_some(*from),
+            Self::Each(each) => {
+                let found = each.binary_search_by_key(&channel, |place| place.channel);
+                found.ok().map(|index| each[index].from)
+            }
         }
     }
 
@@ -63,9 +65,7 @@ impl Places {
     /// [`Places::Same`].
     pub(crate) fn same(&self, poll: &Poll) -> Option<u64> {
         match self {
-            Self::Same(known, from) if known.channels() == poll.channels() => {
-                Some(*from)
-            }
+            Self::Same(known, from) if known.hashes() == poll.hashes() => Some(*from),
             _ => None,
         }
     }
@@ -73,7 +73,7 @@ impl Places {
     /// The poll that asks for the same channels as `poll`, if one is kept.
     pub(crate) fn shared(&self, poll: &Poll) -> Option<&Arc<Poll>> {
         match self {
-            Self::Same(known, _) if known.channels() == poll.channels() => Some(known),
+            Self::Same(known, _) if known.hashes() == poll.hashes() => Some(known),
             _ => None,
         }
     }
@@ -86,22 +86,26 @@ impl Places {
         poll: &Arc<Poll>,
         others: &Others<'_>,
         now: f64,
-        place: impl Fn(&str, Option<u64>) -> u64,
+        place: impl Fn(u64, Option<u64>) -> u64,
     ) {
         let same = self.same(poll);
-        let old = |channel| same.or_else(|| self.get(channel));
-        let channels = poll.channels().iter();
-        let places: Vec<_> = channels
-            .map(|channel| (&**channel, place(channel, old(channel))))
+        let places: Vec<_> = poll
+            .hashes()
+            .iter()
+            .map(|&channel| Place {
+                channel,
+                from: place(channel, same.or_else(|| self.get(channel))),
+                asked: now,
+            })
             .collect();
-        let first = places.first().map_or(0, |(_, from)| *from);
-        let are_same = places.iter().all(|(_, from)| *from == first);
-        let is_other = |other: &Arc<Poll>| other.channels() != poll.channels();
+        let first = places.first().map_or(0, |place| place.from);
+        let are_same = places.iter().all(|place| place.from == first);
+        let is_other = |other: &Arc<Poll>| other.hashes() != poll.hashes();
         let is_alone = !others.waiting.iter().any(|other| is_other(other))
             && !others.ended.iter().any(is_other);
         if !are_same || !is_alone || same.is_none() {
-            let kept = self.kept(&places, others, now, place);
-            if !are_same || kept.len() > poll.channels().len() {
+            let kept = self.kept(places, others, now, place);
+            if !are_same || kept.len() > poll.hashes().len() {
                 *self = Self::Each(kept);
                 return;
             }
@@ -113,38 +117,31 @@ impl Places {
     /// client may still want.
     fn kept(
         &self,
-        places: &[(&str, u64)],
+        mut kept: Vec<Place>,
         others: &Others<'_>,
         now: f64,
-        place: impl Fn(&str, Option<u64>) -> u64,
+        place: impl Fn(u64, Option<u64>) -> u64,
     ) -> Box<[Place]> {
-        let known = |channel: &str, from| Place {
-            channel: hash(channel),
-            from,
+        let asked = |&channel: &u64| Place {
+            channel,
+            from: place(channel, self.get(channel)),
             asked: now,
         };
-        let is_closed = |channel: u64| {
+        let is_closed = |channel| {
             let acknowledged = others.acknowledged;
-            acknowledged.is_some_and(|places| places.find(channel).is_some())
+            acknowledged.is_some_and(|places| places.get(channel).is_some())
         };
-        let channels = |poll: &Arc<Poll>| -> Vec<Place> {
-            let channels = poll.channels().iter();
-            channels
-                .map(|channel| known(channel, place(channel, self.get(channel))))
-                .collect()
+        let waiting = others.waiting.iter();
+        kept.extend(waiting.flat_map(|poll| poll.hashes()).map(asked));
+        let ended = others.ended.iter().flat_map(|poll| poll.hashes());
+        let known = match self {
+            Self::Same(..) => &[][..],
+            Self::Each(each) => each,
         };
-        let mut kept: Vec<_> = places
-            .iter()
-            .map(|(channel, from)| known(channel, *from))
-            .collect();
-        kept.extend(others.waiting.iter().flat_map(|poll| channels(poll)));
-        let mut lingering: Vec<_> = others.ended.iter().flat_map(channels).collect();
-        if let Self::Each(each) = self {
-            lingering.extend(each.iter().filter(|place| now - place.asked < LINGER));
-        }
-        lingering.retain(|place| !is_closed(place.channel));
-        lingering.truncate(LINGERING);
-        kept.extend(lingering);
+        let known = known.iter().filter(|place| now - place.asked < LINGER);
+        let lingering = ended.map(asked).chain(known.copied());
+        let lingering = lingering.filter(|place| !is_closed(place.channel));
+        kept.extend(lingering.take(LINGERING));
         // Of several places of a channel the first stays.
         kept.sort_by_key(|place| place.channel);
         kept.dedup_by_key(|place| place.channel);
@@ -154,60 +151,31 @@ impl Places {
     /// Keeps numbers in place of names, for a client that may never return.
     pub(crate) fn forget_names(&mut self) {
         if let Self::Same(poll, from) = self {
-            let channels = poll.channels().iter();
-            let mut each: Vec<_> = channels
-                .map(|channel| Place {
-                    channel: hash(channel),
-                    from: *from,
-                    asked: f64::NEG_INFINITY,
-                })
-                .collect();
-            each.sort_by_key(|place| place.channel);
-            *self = Self::Each(each.into());
+            let channels = poll.hashes().iter();
+            let each = channels.map(|&channel| Place {
+                channel,
+                from: *from,
+                asked: f64::NEG_INFINITY,
+            });
+            *self = Self::Each(each.collect());
         }
     }
-
-    fn find(&self, channel: u64) -> Option<Place> {
-        match self {
-            Self::Same(poll, from) => {
-                let mut channels = poll.channels().iter();
-                let found = channels.any(|asked| hash(asked) == channel);
-                found.then_some(Place {
-                    channel,
-                    from: *from,
-                    asked: f64::NEG_INFINITY,
-                })
-            }
-            Self::Each(each) => {
-                let found = each.binary_search_by_key(&channel, |place| place.channel);
-                found.ok().map(|index| each[index])
-            }
-        }
-    }
-}
-
-/// Whether the poll asks for the channel.
-pub(crate) fn asks(poll: &Poll, channel: &str) -> bool {
-    poll.channels().iter().any(|asked| **asked == *channel)
-}
-
-/// A number in place of the name of a channel. Its key is random, so that a
-/// client can't choose two names with the same number.
-pub(crate) fn hash(channel: &str) -> u64 {
-    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    HASHER.hash_one(channel)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::poll::hash;
 
     fn poll(channels: &[&str]) -> Arc<Poll> {
         Arc::new(Poll::new(channels.iter().map(|channel| (*channel).into())))
     }
 
     fn known(places: &Places, channels: &[&str]) -> Vec<Option<u64>> {
-        channels.iter().map(|channel| places.get(channel)).collect()
+        let channels = channels.iter();
+        channels.map(|name| places.get(hash(name))).collect()
     }
 
     fn others<'a>(waiting: &'a [Arc<Poll>], ended: &'a [Arc<Poll>]) -> Others<'a> {
@@ -218,7 +186,7 @@ mod tests {
         }
     }
 
-    fn begin(from: u64) -> impl Fn(&str, Option<u64>) -> u64 {
+    fn begin(from: u64) -> impl Fn(u64, Option<u64>) -> u64 {
         move |_, old| old.unwrap_or(from)
     }
 
@@ -268,6 +236,52 @@ mod tests {
             };
             assert!(each.len() <= LINGERING + names.len(), "{}", each.len());
         }
+    }
+
+    #[test]
+    fn work_is_proportional_to_the_number_of_channels() {
+        /// The shortest time of an arrival that acknowledges a poll for this
+        /// number of channels, and asks for other channels, beside others that
+        /// linger.
+        fn time(channels: usize) -> Duration {
+            let names = |kind: &str, count: usize| -> Vec<_> {
+                let name = |number| format!("{kind}:{number:0250}");
+                (0..count).map(name).collect()
+            };
+            let poll = |names: &[String]| {
+                let names = names.iter().map(|name| name.as_str().into());
+                Arc::new(Poll::new(names))
+            };
+            let ended: Vec<_> = (0..4)
+                .map(|number| poll(&names(&format!("ended:{number}"), channels)))
+                .collect();
+            let (first, next) = (names("a", channels), names("b", channels));
+            let (first, next) = (poll(&first), poll(&next));
+            let acknowledged = Places::Same(first.clone(), 1);
+            let acknowledging = Others {
+                acknowledged: Some(&acknowledged),
+                ..others(&[], &ended)
+            };
+            let arrival = || {
+                let mut places = Places::default();
+                places.arrive(&first, &others(&[], &[]), 0.0, begin(1));
+                assert!(matches!(places, Places::Same(..)));
+                let begun = Instant::now();
+                places.arrive(&next, &acknowledging, 0.0, begin(2));
+                let time = begun.elapsed();
+                let Places::Each(each) = places else {
+                    panic!("ended polls linger");
+                };
+                assert_eq!(each.len(), 5 * channels);
+                time
+            };
+            (0..100).map(|_| arrival()).min().unwrap_or_default()
+        }
+
+        let (few, many) = (time(32), time(256));
+        // Eight times as many channels; if each were compared with each, it
+        // would take 64 times as long.
+        assert!(many < few * 24, "{few:?} {many:?}");
     }
 
     #[test]
