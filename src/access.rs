@@ -3,6 +3,7 @@
 //! trytond publishes the chat of a record on `chat:<model>,<id>`. A user that
 //! may not read the record may not follow its chat. trytond decides that.
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -25,13 +26,13 @@ struct Answers {
     /// By a key of database, user and channel, see [`words`].
     all: HashMap<Box<[u8]>, Answer>,
     /// When the expired answers are removed next.
-    tidy_at: f64,
+    tidy_at: Duration,
 }
 
 #[derive(Debug)]
 struct Answer {
     is_readable: bool,
-    until: f64,
+    until: Duration,
 }
 
 /// The cached answers about the chats of a poll. A chat that the user may not
@@ -48,7 +49,13 @@ impl Access {
     /// Looks up the answers that are valid at `now` for the chats in the poll
     /// of `user`.
     #[must_use]
-    pub fn known(&self, database: &str, user: u32, poll: &Poll, now: f64) -> Known {
+    pub fn known(
+        &self,
+        database: &str,
+        user: u32,
+        poll: &Poll,
+        now: Duration,
+    ) -> Known {
         let mut known = Known::default();
         let answers = lock(&self.0);
         for chat in poll.chats().filter(|chat| is_of_a_record(chat)) {
@@ -62,24 +69,23 @@ impl Access {
         known
     }
 
-    /// Caches the answer about the chats in `asked` for `seconds` from `now`
-    /// on.
+    /// Caches the answer about the chats in `asked` for this time from `now` on.
     pub fn remember(
         &self,
         database: &str,
         user: u32,
         asked: &[Box<str>],
         readable: &[Box<str>],
-        now: f64,
-        seconds: f64,
+        now: Duration,
+        time: Duration,
     ) {
         let readable: HashSet<_> = readable.iter().collect();
         let mut answers = lock(&self.0);
-        answers.make_room(asked.len(), now, seconds);
+        answers.make_room(asked.len(), now, time);
         for chat in asked {
             let answer = Answer {
                 is_readable: readable.contains(chat),
-                until: now + seconds,
+                until: now.saturating_add(time),
             };
             let words = words(database, user, chat);
             answers.all.insert((&*words).into(), answer);
@@ -90,12 +96,12 @@ impl Access {
 impl Answers {
     /// Removes the expired answers, or all answers where that does not make
     /// enough room.
-    fn make_room(&mut self, number: usize, now: f64, seconds: f64) {
+    fn make_room(&mut self, number: usize, now: Duration, time: Duration) {
         let is_full = self.all.len() + number > ANSWERS_MAX;
         if now < self.tidy_at && !is_full {
             return;
         }
-        self.tidy_at = now + seconds;
+        self.tidy_at = now.saturating_add(time);
         self.all.retain(|_, answer| now < answer.until);
         // Otherwise each further answer would scan for expired ones again.
         if self.all.len() + number > ANSWERS_MAX / 2 && is_full {
@@ -142,6 +148,10 @@ mod tests {
         Poll::new(chats.iter().map(|chat| (*chat).into()))
     }
 
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
     fn names(chats: &[&str]) -> Vec<Box<str>> {
         chats.iter().map(|chat| Box::from(*chat)).collect()
     }
@@ -155,18 +165,18 @@ mod tests {
             readable: vec![],
             unknown: asked.clone(),
         };
-        assert_eq!(access.known("db", 1, &poll, 0.0), nothing);
+        assert_eq!(access.known("db", 1, &poll, at(0)), nothing);
 
-        access.remember("db", 1, &asked, &asked[..1], 0.0, 30.0);
+        access.remember("db", 1, &asked, &asked[..1], at(0), at(30));
 
         let known = Known {
             readable: names(&["chat:a,1"]),
             unknown: vec![],
         };
-        assert_eq!(access.known("db", 1, &poll, 29.0), known);
-        assert_eq!(access.known("db", 1, &poll, 30.0), nothing);
-        assert_eq!(access.known("db", 2, &poll, 29.0), nothing);
-        assert_eq!(access.known("d", 1, &poll, 29.0), nothing);
+        assert_eq!(access.known("db", 1, &poll, at(29)), known);
+        assert_eq!(access.known("db", 1, &poll, at(30)), nothing);
+        assert_eq!(access.known("db", 2, &poll, at(29)), nothing);
+        assert_eq!(access.known("d", 1, &poll, at(29)), nothing);
     }
 
     #[test]
@@ -193,7 +203,7 @@ mod tests {
             ("chat:a\0,1", false),
             (&long, false),
         ] {
-            let known = Access::default().known("db", 1, &poll(&[chat]), 0.0);
+            let known = Access::default().known("db", 1, &poll(&[chat]), at(0));
             assert!(known.readable.is_empty());
             assert_eq!(!known.unknown.is_empty(), is_asked, "{chat:?}");
         }
@@ -207,12 +217,12 @@ mod tests {
         for user in 0..1000 {
             let asked = (1..=256).map(|id| format!("chat:a,{id}").into());
             let asked: Vec<Box<str>> = asked.collect();
-            access.remember("db", user, &asked, &asked, 0.0, 30.0);
+            access.remember("db", user, &asked, &asked, at(0), at(30));
             most = most.max(number());
         }
         assert!((50_000..=ANSWERS_MAX).contains(&most), "{most}");
 
-        access.remember("db", 0, &names(&["chat:a,1"]), &[], 30.0, 30.0);
+        access.remember("db", 0, &names(&["chat:a,1"]), &[], at(30), at(30));
         assert_eq!(number(), 1);
         assert!(lock(&access.0).all.capacity() < 100);
     }

@@ -1,6 +1,7 @@
 //! The bus of one database: its history and its waiters behind one lock.
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::alarm::Bell;
 use crate::history::{Bounds, History, SLICE};
@@ -137,8 +138,8 @@ impl Bus {
             shared: Arc::new(Mutex::new(State {
                 waitlist: Waitlist::default(),
                 taken: VecDeque::new(),
-                looks: bounds.journal.map(|_| Looks::default()),
-                journal: bounds.journal.map(|_| Journal::new(None, &history)),
+                looks: bounds.journal_timeout.map(|_| Looks::default()),
+                journal: bounds.journal_timeout.map(|_| Journal::new(None, &history)),
                 mark: None,
                 history,
                 closed: false,
@@ -167,7 +168,7 @@ impl Bus {
         channels: &[S],
         last: Option<&Id>,
         settling: &mut Settling,
-        now: f64,
+        now: Duration,
         signal: impl Fn() -> Signal,
     ) -> Subscription {
         let mut state = self.lock();
@@ -242,7 +243,7 @@ impl Bus {
         &self,
         channels: &[S],
         last: Option<&Id>,
-        now: f64,
+        now: Duration,
     ) -> Option<Arc<Message>> {
         let mut state = self.lock();
         if !state.is_settled(last) {
@@ -281,7 +282,7 @@ impl Bus {
     /// Appends messages to the history, in this order, except those of the
     /// journal that it already has. Returns their waiters, still to be woken.
     #[must_use = "the waiters are no longer registered, and must be woken"]
-    pub fn publish(&self, messages: Vec<Message>, now: f64) -> Vec<Wakeup> {
+    pub fn publish(&self, messages: Vec<Message>, now: Duration) -> Vec<Wakeup> {
         let mut wakeups = Vec::new();
         self.publish_to(messages, now, |wakeup| wakeups.push(wakeup));
         wakeups
@@ -294,7 +295,7 @@ impl Bus {
     pub fn publish_to(
         &self,
         messages: Vec<Message>,
-        now: f64,
+        now: Duration,
         mut wake: impl FnMut(Wakeup),
     ) {
         let mut messages = messages.into_iter();
@@ -328,7 +329,7 @@ impl Bus {
         let mut state = self.lock();
         state.history.set_bounds(bounds);
         let mut waiters = Vec::new();
-        if bounds.journal.is_some() {
+        if bounds.journal_timeout.is_some() {
             if state.journal.is_none() {
                 state.journal = Some(Journal::new(state.mark, &state.history));
             }
@@ -435,7 +436,7 @@ impl Bus {
 
     /// Drops the messages that have expired at `now`, or that exceed the limit
     /// in bytes.
-    pub fn expire(&self, now: f64) {
+    pub fn expire(&self, now: Duration) {
         while self.lock().history.expire(now) {}
     }
 
@@ -569,7 +570,7 @@ impl Bus {
 
 impl State {
     /// Appends a message, and begins to take the waiters for it.
-    fn append(&mut self, message: Message, now: f64) {
+    fn append(&mut self, message: Message, now: Duration) {
         if let Some(journal) = &mut self.journal {
             if !journal.admits(&message, &self.history) {
                 return;
@@ -689,10 +690,11 @@ mod tests {
 
     use super::*;
 
+    const NOW: Duration = Duration::ZERO;
     const BOUNDS: Bounds = Bounds {
-        seconds: 5.0,
-        journal: None,
-        bytes: usize::MAX,
+        cache_timeout: Duration::from_secs(5),
+        journal_timeout: None,
+        cache_size: usize::MAX,
     };
 
     fn message(channel: &str, id: u64) -> Message {
@@ -706,7 +708,7 @@ mod tests {
             channels,
             last.as_ref(),
             &mut Settling::default(),
-            0.0,
+            NOW,
             Signal::thread,
         )
     }
@@ -727,7 +729,7 @@ mod tests {
             .collect();
         let mut left = CROWD;
         let messages = vec![message("b", 1), message("a", 2)];
-        bus.publish_to(messages, 0.0, |wakeup| {
+        bus.publish_to(messages, NOW, |wakeup| {
             // The lock is not held during the call.
             let waiting = bus.statistics().waiting;
             assert!(left - waiting <= TAKEN, "{left} {waiting}");
@@ -747,8 +749,8 @@ mod tests {
     fn waiter_gets_the_first_message_of_its_channels() {
         let bus = Bus::new(BOUNDS);
         let ticket = waiting(subscribe(&bus, &["a", "b"], None));
-        assert!(bus.publish(vec![message("c", 1)], 0.0).is_empty());
-        for wakeup in bus.publish(vec![message("b", 2), message("a", 3)], 0.0) {
+        assert!(bus.publish(vec![message("c", 1)], NOW).is_empty());
+        for wakeup in bus.publish(vec![message("b", 2), message("a", 3)], NOW) {
             wakeup.run();
         }
         let wake = ticket.waiter().wait(Duration::MAX);
@@ -768,7 +770,7 @@ mod tests {
         assert_eq!(bus.statistics().waiting, 1);
         drop(ticket);
         assert_eq!(bus.statistics().waiting, 0);
-        assert!(bus.publish(vec![message("a", 1)], 0.0).is_empty());
+        assert!(bus.publish(vec![message("a", 1)], NOW).is_empty());
     }
 
     #[test]
@@ -787,7 +789,7 @@ mod tests {
     #[test]
     fn cleared_history_is_empty_and_waiters_stay() {
         let bus = Bus::new(BOUNDS);
-        let _ = bus.publish(vec![message("a", 1)], 0.0);
+        let _ = bus.publish(vec![message("a", 1)], NOW);
         let ticket = waiting(subscribe(&bus, &["b"], None));
         bus.clear();
         assert_eq!(
@@ -855,7 +857,7 @@ mod tests {
                         let id = |index: usize| (first + index) as u64;
                         let messages = channels.iter().enumerate();
                         let messages = messages.map(|(index, c)| message(names[*c as usize], id(index)));
-                        bus.publish(messages.collect(), 0.0).iter().for_each(Wakeup::run);
+                        bus.publish(messages.collect(), NOW).iter().for_each(Wakeup::run);
                         published.extend(&channels);
                         let mut still = Vec::new();
                         for (ticket, asked) in waiting {

@@ -2,6 +2,7 @@
 //! and are still in the journal.
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 use crate::index::Index;
 use crate::message::Id;
@@ -27,7 +28,7 @@ struct Left {
     /// The place that the message had in the history. Places rise, but not all
     /// evicted messages are here.
     place: u64,
-    time: f64,
+    time: Duration,
     id: Id,
     number: u64,
 }
@@ -35,7 +36,7 @@ struct Left {
 impl Gone {
     /// Notes that the message with this place in the history was evicted. A
     /// message without a number gets the number of the one before it.
-    pub(crate) fn push(&mut self, place: u64, time: f64, id: Id, number: u64) {
+    pub(crate) fn push(&mut self, place: u64, time: Duration, id: Id, number: u64) {
         self.last = self.last.max(number);
         let pushed = self.removed + self.order.len() as u64;
         self.ids.insert(self.hasher.hash_one(&id), pushed);
@@ -90,7 +91,7 @@ impl Gone {
     }
 
     /// Whether the oldest entry is older than `oldest`.
-    pub(crate) fn is_first_old(&self, oldest: f64) -> bool {
+    pub(crate) fn is_first_old(&self, oldest: Duration) -> bool {
         let first = self.order.front();
         first.is_some_and(|left| left.time < oldest)
     }
@@ -105,6 +106,10 @@ impl Gone {
 mod tests {
     use super::*;
 
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
     fn id(id: u64) -> Id {
         Id::from_json(&id.to_string())
     }
@@ -112,7 +117,7 @@ mod tests {
     #[test]
     fn evicted_id_is_known_until_it_expires() {
         let mut gone = Gone::default();
-        for (place, time, number) in [(5, 1.0, 10), (6, 2.0, 0), (7, 3.0, 12)] {
+        for (place, time, number) in [(5, at(1), 10), (6, at(2), 0), (7, at(3), 12)] {
             gone.push(place, time, id(number), number);
         }
         let number = |gone: &Gone, number| gone.number(&id(number));
@@ -121,7 +126,7 @@ mod tests {
         assert_eq!(number(&gone, 0), Some(10));
         assert_eq!((number(&gone, 12), gone.last()), (Some(12), 12));
         assert_eq!(gone.place(&id(0)), Some(6));
-        while gone.is_first_old(2.5) {
+        while gone.is_first_old(at(2) + at(1) / 2) {
             assert!(gone.pop());
         }
         assert_eq!((gone.place(&id(0)), gone.place(&id(12))), (None, Some(7)));
@@ -134,8 +139,8 @@ mod tests {
     #[test]
     fn the_later_of_two_with_one_id_counts() {
         let mut gone = Gone::default();
-        gone.push(0, 1.0, id(1), 10);
-        gone.push(1, 1.0, id(1), 11);
+        gone.push(0, at(1), id(1), 10);
+        gone.push(1, at(1), id(1), 11);
         gone.pop();
         assert_eq!(gone.number(&id(1)), Some(11));
         gone.pop();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::gone::Gone;
 use crate::index::Index;
@@ -22,8 +23,8 @@ pub(crate) const SLICE: usize = 256;
 /// The messages of one database, in the order in which they arrived.
 ///
 /// Each has a number, one more than that of the message before. The history
-/// reads no clock and no configuration. Times are seconds on the caller's
-/// clock.
+/// reads no clock and no configuration. Times are those of the caller's clock,
+/// which began so long ago that the age of any message can be subtracted.
 #[derive(Debug)]
 pub struct History {
     entries: VecDeque<Entry>,
@@ -46,7 +47,7 @@ pub struct History {
 
 #[derive(Debug)]
 struct Entry {
-    time: f64,
+    time: Duration,
     message: Arc<Message>,
 }
 
@@ -60,14 +61,14 @@ struct Channel {
 /// How much is retained.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
-    /// Seconds for which a message is retained.
-    pub seconds: f64,
-    /// With a journal: seconds for which a message is retained for polls that
-    /// resume after a known message.
-    pub journal: Option<f64>,
+    /// How long a message is retained.
+    pub cache_timeout: Duration,
+    /// With a journal: how long a message is retained for polls that resume
+    /// after a known message.
+    pub journal_timeout: Option<Duration>,
     /// The limit of bytes for the messages. The newest message is retained even
     /// if it is larger.
-    pub bytes: usize,
+    pub cache_size: usize,
 }
 
 impl History {
@@ -94,11 +95,10 @@ impl History {
 
     /// Appends a message that arrived at `now`, and drops up to two slices of
     /// messages as [`History::expire`] does.
-    pub fn append(&mut self, mut message: Message, now: f64) -> Arc<Message> {
+    pub fn append(&mut self, mut message: Message, now: Duration) -> Arc<Message> {
         self.expire(now);
         let number = self.end();
-        // Before this, `arrived` is minus the age of the message.
-        let time = now + message.arrived();
+        let time = now.saturating_sub(message.age());
         // A message must not be older than those before it, even if the clock
         // is set back. Otherwise they would hide that it has expired.
         let time = self.entries.back().map_or(time, |last| last.time.max(time));
@@ -148,7 +148,7 @@ impl History {
         &mut self,
         channels: &[S],
         last: Option<&Id>,
-        now: f64,
+        now: Duration,
     ) -> Option<Arc<Message>> {
         self.expire(now);
         let from = last
@@ -163,7 +163,7 @@ impl History {
     pub fn next_from<'a>(
         &mut self,
         asked: impl IntoIterator<Item = (&'a str, u64)>,
-        now: f64,
+        now: Duration,
     ) -> Option<(u64, Arc<Message>)> {
         self.expire(now);
         let young = self.young(now);
@@ -186,7 +186,7 @@ impl History {
 
     /// Drops a slice of the messages that have expired at `now`, or that exceed
     /// the limit in bytes; returns whether there may be more.
-    pub fn expire(&mut self, now: f64) -> bool {
+    pub fn expire(&mut self, now: Duration) -> bool {
         let oldest = self.oldest(now);
         for _ in 0..SLICE {
             // In the order of their age
@@ -206,24 +206,26 @@ impl History {
     /// Whether the messages exceed the limit in bytes. The newest message is
     /// retained in any case.
     fn is_full(&self) -> bool {
-        self.bytes() > self.bounds.bytes && self.entries.len() > 1
+        self.bytes() > self.bounds.cache_size && self.entries.len() > 1
     }
 
     /// Messages that arrived before this time have expired at `now`.
-    fn oldest(&self, now: f64) -> f64 {
+    fn oldest(&self, now: Duration) -> Duration {
         let Bounds {
-            seconds, journal, ..
+            cache_timeout,
+            journal_timeout,
+            ..
         } = self.bounds;
-        now - seconds.max(journal.unwrap_or(0.0))
+        now.saturating_sub(cache_timeout.max(journal_timeout.unwrap_or_default()))
     }
 
-    fn is_first_old(&self, oldest: f64) -> bool {
+    fn is_first_old(&self, oldest: Duration) -> bool {
         let first = self.entries.front();
         first.is_some_and(|entry| entry.time < oldest)
     }
 
     /// The number of the first message that has not expired at `now`.
-    fn young(&self, now: f64) -> u64 {
+    fn young(&self, now: Duration) -> u64 {
         let oldest = self.oldest(now);
         if !self.is_first_old(oldest) {
             return self.first;
@@ -267,11 +269,11 @@ impl History {
     /// The number of the oldest message at `now` for polls without a last
     /// message, or of the next message if there is none.
     #[must_use]
-    pub fn recent(&self, now: f64) -> u64 {
-        if self.bounds.journal.is_none() {
+    pub fn recent(&self, now: Duration) -> u64 {
+        if self.bounds.journal_timeout.is_none() {
             return self.first;
         }
-        let oldest = now - self.bounds.seconds;
+        let oldest = now.saturating_sub(self.bounds.cache_timeout);
         let old = self.entries.partition_point(|entry| entry.time < oldest);
         self.first + old as u64
     }
@@ -346,11 +348,12 @@ impl History {
     fn evict_first(&mut self) {
         let first = self.entries.front();
         if let Some(Entry { time, message }) =
-            first.filter(|_| self.bounds.journal.is_some())
+            first.filter(|_| self.bounds.journal_timeout.is_some())
         {
             let (id, number) = (message.id().clone(), message.number());
             self.gone.push(self.first, *time, id, number);
-            if self.gone.bytes() > self.bounds.bytes / GONE_PART && self.gone.pop() {
+            if self.gone.bytes() > self.bounds.cache_size / GONE_PART && self.gone.pop()
+            {
                 self.evicted += 1;
             }
         } else {
@@ -400,14 +403,18 @@ mod tests {
     use super::*;
 
     const WIDE: Bounds = Bounds {
-        seconds: 5.0,
-        journal: None,
-        bytes: usize::MAX,
+        cache_timeout: Duration::from_secs(5),
+        journal_timeout: None,
+        cache_size: usize::MAX,
     };
 
     fn message(channel: &str, id: u64) -> Message {
         Message::new(channel, &format!("{{\"message_id\":{id}}}"))
             .expect("a good message")
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
     }
 
     fn id(id: u64) -> Id {
@@ -419,7 +426,7 @@ mod tests {
         history: &mut History,
         channels: &[&str],
         last: Option<u64>,
-        now: f64,
+        now: Duration,
     ) -> Option<u64> {
         let next = history.next(channels, last.map(id).as_ref(), now)?;
         let json = next.json();
@@ -435,7 +442,7 @@ mod tests {
         for number in 0..count {
             history.append(
                 message(if number % 2 == 0 { "even" } else { "odd" }, number),
-                0.0,
+                at(0),
             );
         }
         history
@@ -461,7 +468,7 @@ mod tests {
             (&[], Some(3), None),
         ] {
             assert_eq!(
-                next(&mut history, channels, last, 0.0),
+                next(&mut history, channels, last, at(0)),
                 expected,
                 "{channels:?} after {last:?}"
             );
@@ -471,13 +478,13 @@ mod tests {
     #[test]
     fn expired_message_is_not_returned_and_its_id_is_unknown() {
         let mut history = History::new(WIDE);
-        for number in 0..15_u8 {
-            history.append(message("c", number.into()), number.into());
+        for number in 0..15 {
+            history.append(message("c", number), at(number));
         }
-        assert_eq!(next(&mut history, &["c"], None, 15.0), Some(10));
-        assert_eq!(next(&mut history, &["c"], Some(0), 15.0), Some(10));
-        assert_eq!(next(&mut history, &["c"], Some(11), 15.0), Some(12));
-        assert_eq!(next(&mut history, &["c"], None, 100.0), None);
+        assert_eq!(next(&mut history, &["c"], None, at(15)), Some(10));
+        assert_eq!(next(&mut history, &["c"], Some(0), at(15)), Some(10));
+        assert_eq!(next(&mut history, &["c"], Some(11), at(15)), Some(12));
+        assert_eq!(next(&mut history, &["c"], None, at(100)), None);
         assert!(history.is_empty());
         assert_eq!(history.bytes(), 0);
     }
@@ -485,25 +492,25 @@ mod tests {
     #[test]
     fn old_message_is_for_polls_that_resume_only() {
         let mut history = History::new(Bounds {
-            journal: Some(100.0),
+            journal_timeout: Some(Duration::from_secs(100)),
             ..WIDE
         });
-        for number in 0..15_u8 {
-            history.append(message("c", number.into()), number.into());
+        for number in 0..15 {
+            history.append(message("c", number), at(number));
         }
         for (last, now, expected) in [
-            (None, 15.0, Some(10)),
-            (Some(99), 15.0, Some(10)),
-            (Some(0), 15.0, Some(1)),
-            (Some(12), 15.0, Some(13)),
-            (None, 50.0, None),
-            (Some(13), 50.0, Some(14)),
-            (Some(13), 150.0, None),
+            (None, at(15), Some(10)),
+            (Some(99), at(15), Some(10)),
+            (Some(0), at(15), Some(1)),
+            (Some(12), at(15), Some(13)),
+            (None, at(50), None),
+            (Some(13), at(50), Some(14)),
+            (Some(13), at(150), None),
         ] {
             assert_eq!(
                 next(&mut history, &["c"], last, now),
                 expected,
-                "after {last:?} at {now}"
+                "after {last:?} at {now:?}"
             );
         }
     }
@@ -511,10 +518,10 @@ mod tests {
     #[test]
     fn a_clock_set_back_does_not_keep_messages_for_ever() {
         let mut history = History::new(WIDE);
-        history.append(message("c", 1), 1000.0);
-        history.append(message("c", 2), 10.0);
-        assert_eq!(next(&mut history, &["c"], Some(1), 10.0), Some(2));
-        history.expire(1006.0);
+        history.append(message("c", 1), at(1000));
+        history.append(message("c", 2), at(10));
+        assert_eq!(next(&mut history, &["c"], Some(1), at(10)), Some(2));
+        history.expire(at(1006));
         assert!(history.is_empty());
     }
 
@@ -522,19 +529,19 @@ mod tests {
     fn bytes_bound_drops_the_oldest_but_never_the_newest() {
         let one = size(&message("c", 1));
         let mut history = History::new(Bounds {
-            bytes: 3 * one,
+            cache_size: 3 * one,
             ..WIDE
         });
         for number in 0..9 {
-            history.append(message("c", number), 0.0);
+            history.append(message("c", number), at(0));
         }
         assert_eq!(history.len(), 3);
         assert_eq!(history.evicted(), 6);
-        assert_eq!(next(&mut history, &["c"], None, 0.0), Some(6));
+        assert_eq!(next(&mut history, &["c"], None, at(0)), Some(6));
         let large = format!("{{\"message_id\":9,\"x\":\"{}\"}}", "x".repeat(9 * one));
-        history.append(Message::new("c", &large).expect("a good message"), 0.0);
+        history.append(Message::new("c", &large).expect("a good message"), at(0));
         assert_eq!(history.len(), 1);
-        assert!(history.next(&["c"], None, 0.0).is_some());
+        assert!(history.next(&["c"], None, at(0)).is_some());
     }
 
     #[test]
@@ -542,16 +549,16 @@ mod tests {
         let one = size(&message("c", 1_000_000));
         let count = 10 * SLICE;
         let mut history = History::new(Bounds {
-            bytes: count * one,
+            cache_size: count * one,
             ..WIDE
         });
         for number in 0..count as u64 {
-            history.append(message("c", 1_000_000 + number), 0.0);
+            history.append(message("c", 1_000_000 + number), at(0));
         }
         let text = "x".repeat(count * one);
         let large =
             Message::new("c", &format!("{{\"message_id\":1,\"x\":\"{text}\"}}"));
-        history.append(large.expect("a good message"), 0.0);
+        history.append(large.expect("a good message"), at(0));
         let mut before = count + 1;
         loop {
             assert!(
@@ -560,7 +567,7 @@ mod tests {
                 history.len()
             );
             before = history.len();
-            if !history.expire(0.0) {
+            if !history.expire(at(0)) {
                 break;
             }
         }
@@ -572,80 +579,86 @@ mod tests {
         let one = size(&message("c", 1));
         let bytes = 8 * one;
         let mut history = History::new(Bounds {
-            seconds: 5.0,
-            journal: Some(100.0),
-            bytes,
+            cache_timeout: Duration::from_secs(5),
+            journal_timeout: Some(Duration::from_secs(100)),
+            cache_size: bytes,
         });
         for number in 1..=20 {
-            history.append(message("c", number).numbered(number), 0.0);
+            history.append(message("c", number).numbered(number), at(0));
             assert!(history.bytes() <= bytes);
         }
         let last = history.gone().last();
-        assert_eq!(next(&mut history, &["c"], Some(last), 0.0), Some(last + 1));
+        assert_eq!(
+            next(&mut history, &["c"], Some(last), at(0)),
+            Some(last + 1)
+        );
         assert_eq!(history.gone().number(&id(last)), Some(last));
         assert!(history.gone().bytes() <= bytes / GONE_PART);
         let known =
             (1..=last).filter(|known| history.gone().number(&id(*known)).is_some());
         assert_eq!(history.evicted() + known.count() as u64, last);
-        history.expire(101.0);
+        history.expire(at(101));
         assert_eq!(history.bytes(), 0);
     }
 
     #[test]
     fn evicted_messages_keep_their_numbers_over_a_time_without_the_journal() {
-        const COUNT: u64 = 200;
-        let bounds = |journal| Bounds {
-            seconds: 5.0,
-            journal,
-            bytes: 50 * size(&message("c", 1000)),
+        let bounds = |journal_timeout| Bounds {
+            cache_timeout: Duration::from_secs(5),
+            journal_timeout,
+            cache_size: 50 * size(&message("c", 1000)),
         };
-        let mut history = History::new(bounds(Some(100.0)));
-        for (part, journal) in [(1, Some(100.0)), (2, None), (3, Some(100.0))] {
+        let mut history = History::new(bounds(Some(at(100))));
+        for (numbers, journal) in [
+            (1000..1100, Some(at(100))),
+            (1100..1120, None),
+            (1120..1140, Some(at(100))),
+        ] {
             history.set_bounds(bounds(journal));
-            for number in part * 1000..part * 1000 + COUNT {
-                history.append(message("c", number).numbered(number), 0.0);
+            for number in numbers {
+                history.append(message("c", number).numbered(number), at(0));
             }
         }
-        let known: Vec<_> = (1000..4000)
+        let known: Vec<_> = (1000..1140)
             .filter_map(|number| Some((number, history.gone().number(&id(number))?)))
             .collect();
         assert!(known.iter().all(|(id, number)| id == number), "{known:?}");
-        assert!(known.iter().any(|(id, _)| *id < 2000), "{known:?}");
-        assert!(known.iter().any(|(id, _)| *id >= 3000), "{known:?}");
+        let gaps = known.windows(2).filter(|pair| pair[1].0 != pair[0].0 + 1);
+        assert_eq!(gaps.count(), 1, "{known:?}");
     }
 
     #[test]
     fn messages_are_evicted_while_older_ones_expire() {
         let journal = Bounds {
-            seconds: 5.0,
-            journal: Some(100.0),
-            bytes: 20 * SLICE * size(&message("c", 10_000)),
+            cache_timeout: Duration::from_secs(5),
+            journal_timeout: Some(Duration::from_secs(100)),
+            cache_size: 20 * SLICE * size(&message("c", 10_000)),
         };
         let mut history = History::new(journal);
         let count = 30 * SLICE as u64;
         for number in 10_000..10_000 + count {
             let time = if number < 10_000 + count / 2 {
-                0.0
+                at(0)
             } else {
-                50.0
+                at(50)
             };
             history.append(message("c", number).numbered(number), time);
         }
         assert!(history.gone().bytes() > 2 * SLICE * size_of::<Id>());
         history.set_bounds(Bounds {
-            bytes: journal.bytes / 2,
+            cache_size: journal.cache_size / 2,
             ..journal
         });
         let mut before = history.end() - history.first();
-        while history.expire(101.0) {
+        while history.expire(at(101)) {
             let now = history.end() - history.first();
             assert!(before - now <= SLICE as u64);
             before = now;
         }
-        assert!(history.bytes() <= journal.bytes / 2);
+        assert!(history.bytes() <= journal.cache_size / 2);
         let last = history.gone().last();
         assert_eq!(
-            next(&mut history, &["c"], Some(last), 101.0),
+            next(&mut history, &["c"], Some(last), at(101)),
             Some(last + 1)
         );
     }
@@ -655,15 +668,15 @@ mod tests {
         let mut history = History::new(WIDE);
         for number in 0..10 * SLICE {
             let message = Message::new("a", &format!("{{\"message_id\":{number}}}"));
-            history.append(message.expect("good"), 0.0);
+            history.append(message.expect("good"), at(0));
         }
-        assert!(history.next(&["a"], None, 6.0).is_none());
+        assert!(history.next(&["a"], None, at(6)).is_none());
         assert!(history.len() >= 8 * SLICE, "{}", history.len());
         let message = Message::new("a", r#"{"message_id":"young"}"#).expect("good");
-        let young = history.append(message, 6.0);
-        let next = history.next(&["a"], None, 6.0).expect("the young one");
+        let young = history.append(message, at(6));
+        let next = history.next(&["a"], None, at(6)).expect("the young one");
         assert_eq!(next.id(), young.id());
-        while history.expire(6.0) {}
+        while history.expire(at(6)) {}
         assert_eq!(history.len(), 1);
     }
 
@@ -671,9 +684,9 @@ mod tests {
     fn channels_without_messages_cost_nothing() {
         let mut history = History::new(WIDE);
         for number in 0..10_000 {
-            history.append(message(&format!("c{number}"), number), 0.0);
+            history.append(message(&format!("c{number}"), number), at(0));
         }
-        while history.expire(6.0) {}
+        while history.expire(at(6)) {}
         assert_eq!(history.channels.len(), 0);
         assert!(history.entries.capacity() <= 64);
     }
@@ -682,25 +695,25 @@ mod tests {
     fn clear_forgets_all() {
         let mut history = filled(10);
         drop(history.clear());
-        assert_eq!(next(&mut history, &["even"], Some(3), 0.0), None);
-        history.append(message("even", 20), 0.0);
-        assert_eq!(next(&mut history, &["even"], Some(3), 0.0), Some(20));
+        assert_eq!(next(&mut history, &["even"], Some(3), at(0)), None);
+        history.append(message("even", 20), at(0));
+        assert_eq!(next(&mut history, &["even"], Some(3), at(0)), Some(20));
     }
 
     /// The rule in its simplest form, which examines every retained message.
     fn slow_next(
-        all: &[(u8, u64, f64)],
+        all: &[(u8, u64, Duration)],
         channels: &[u8],
         last: Option<u64>,
-        now: f64,
+        now: Duration,
     ) -> Option<u64> {
-        let fresh = all.iter().filter(|(_, _, time)| *time >= now - 5.0);
+        let fresh = all.iter().filter(|(_, _, time)| *time + at(5) >= now);
         let fresh: Vec<_> = fresh.collect();
         let place = last.and_then(|last| {
-            let asked = |(channel, id, _): &&(u8, u64, f64)| {
+            let asked = |(channel, id, _): &&(u8, u64, Duration)| {
                 *id == last && channels.contains(channel)
             };
-            let anywhere = |(_, id, _): &&(u8, u64, f64)| *id == last;
+            let anywhere = |(_, id, _): &&(u8, u64, Duration)| *id == last;
             fresh
                 .iter()
                 .position(asked)
@@ -715,16 +728,16 @@ mod tests {
     proptest! {
         #[test]
         fn next_agrees_with_a_scan(
-            steps in prop::collection::vec((0_u8..4, 0_u64..30, 0.0..2.0_f64), 1..80),
+            steps in prop::collection::vec((0_u8..4, 0_u64..30, 0_u64..2000), 1..80),
             polls in prop::collection::vec(
                 (prop::collection::vec(0_u8..4, 0..4), prop::option::of(0_u64..30)), 1..20),
         ) {
             let names = ["a", "b", "c", "d"];
             let mut history = History::new(WIDE);
             let mut all = Vec::new();
-            let mut now = 0.0;
+            let mut now = Duration::ZERO;
             for (channel, id, passed) in steps {
-                now += passed;
+                now += Duration::from_millis(passed);
                 history.append(message(names[channel as usize], id), now);
                 all.push((channel, id, now));
                 for (channels, last) in &polls {
@@ -735,7 +748,7 @@ mod tests {
                     );
                 }
             }
-            history.expire(now + 6.0);
+            history.expire(now + at(6));
             prop_assert!(history.is_empty());
             prop_assert_eq!(history.bytes(), 0);
             prop_assert!(history.channels.is_empty() && history.ids.is_empty());

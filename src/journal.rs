@@ -199,6 +199,7 @@ impl Journal {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::ops::Range;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -209,10 +210,11 @@ mod tests {
     use crate::message::Id;
     use crate::waiter::{Signal, Wake};
 
+    const NOW: Duration = Duration::ZERO;
     const BOUNDS: Bounds = Bounds {
-        seconds: 5.0,
-        journal: Some(100.0),
-        bytes: usize::MAX,
+        cache_timeout: Duration::from_secs(5),
+        journal_timeout: Some(Duration::from_secs(100)),
+        cache_size: usize::MAX,
     };
 
     fn message(channel: &str, number: u64) -> Message {
@@ -227,7 +229,7 @@ mod tests {
 
     fn publish(bus: &Bus, messages: impl IntoIterator<Item = Message>) {
         let messages = messages.into_iter().collect();
-        bus.publish(messages, 0.0).iter().for_each(Wakeup::run);
+        bus.publish(messages, NOW).iter().for_each(Wakeup::run);
     }
 
     /// Makes a look that finds these rows.
@@ -262,7 +264,7 @@ mod tests {
     }
 
     fn next(bus: &Bus, last: Option<u64>) -> Option<Id> {
-        let next = bus.next(&["c"], last.map(id).as_ref(), 0.0)?;
+        let next = bus.next(&["c"], last.map(id).as_ref(), NOW)?;
         Some(next.id().clone())
     }
 
@@ -367,7 +369,7 @@ mod tests {
         let bus = Bus::new(BOUNDS);
         look(&bus, [message("c", 1)]);
         bus.set_bounds(Bounds {
-            journal: None,
+            journal_timeout: None,
             ..BOUNDS
         })
         .run();
@@ -385,7 +387,7 @@ mod tests {
     #[test]
     fn after_a_rewind_old_numbers_of_evicted_messages_are_forgotten() {
         let bus = Bus::new(Bounds {
-            bytes: 100_000,
+            cache_size: 100_000,
             ..BOUNDS
         });
         let log = [2; 20];
@@ -429,7 +431,7 @@ mod tests {
         for end in [
             |bus: &Bus| {
                 bus.set_bounds(Bounds {
-                    journal: None,
+                    journal_timeout: None,
                     ..BOUNDS
                 })
             },
@@ -546,7 +548,7 @@ mod tests {
                 &asked,
                 last.as_ref(),
                 &mut settling,
-                0.0,
+                NOW,
                 Signal::thread,
             );
             let ticket = match subscription {
@@ -689,7 +691,7 @@ mod tests {
                         table.snapshot.retain(|row| row.0 > last);
                     }
                     Change::Suspend(count) => {
-                        bus.set_bounds(Bounds { journal: None, ..BOUNDS }).run();
+                        bus.set_bounds(Bounds { journal_timeout: None, ..BOUNDS }).run();
                         for _ in 0..count {
                             id += 1;
                             table.commit(time, id);
@@ -720,7 +722,7 @@ mod tests {
         let mut ids = Vec::new();
         bus.look(|history| {
             let mut from = 0;
-            while let Some((place, message)) = history.next_from([("c", from)], 0.0) {
+            while let Some((place, message)) = history.next_from([("c", from)], NOW) {
                 let json = message.json();
                 let id = &json["{\"message_id\":".len()..json.len() - 1];
                 ids.push(id.parse().expect("a number"));
@@ -737,7 +739,7 @@ mod tests {
         #[test]
         fn client_may_poll_any_process(
             room in 3_usize..30,steps in prop::collection::vec(step(), 1..80)) {
-            let bounds = Bounds { bytes: room * 10_500, ..BOUNDS };
+            let bounds = Bounds { cache_size: room * 10_500, ..BOUNDS };
             let new = || Process { bus: Bus::new(bounds), notified: 0, connected: false };
             let mut processes = [new(), new(), new()];
             let mut log: Vec<u8> = Vec::new();

@@ -101,6 +101,8 @@ impl Looks {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use crate::alarm::Alarm;
@@ -109,10 +111,11 @@ mod tests {
     use crate::message::{Id, Message};
     use crate::waiter::{Signal, Wake};
 
+    const NOW: Duration = Duration::ZERO;
     const BOUNDS: Bounds = Bounds {
-        seconds: 5.0,
-        journal: None,
-        bytes: usize::MAX,
+        cache_timeout: Duration::from_secs(5),
+        journal_timeout: None,
+        cache_size: usize::MAX,
     };
     const ASKED: [&str; 2] = ["a", "c"];
 
@@ -143,7 +146,7 @@ mod tests {
         fn receive(&mut self, log: &[bool], until: usize) {
             let messages = (self.received..until).map(|number| message(log, number));
             let messages = messages.collect();
-            self.bus.publish(messages, 0.0).iter().for_each(Wakeup::run);
+            self.bus.publish(messages, NOW).iter().for_each(Wakeup::run);
             self.received = self.received.max(until);
         }
 
@@ -160,7 +163,7 @@ mod tests {
         ) -> Subscription {
             let last = last.map(id);
             self.bus
-                .subscribe(&ASKED, last.as_ref(), settling, 0.0, Signal::thread)
+                .subscribe(&ASKED, last.as_ref(), settling, NOW, Signal::thread)
         }
 
         /// Polls, and gives up after `looks` looks.
@@ -238,11 +241,11 @@ mod tests {
     #[test]
     fn without_a_listener_an_id_is_unknown_at_once() {
         let bus = Bus::new(BOUNDS);
-        let _ = bus.publish(vec![message(&[true], 0)], 0.0);
+        let _ = bus.publish(vec![message(&[true], 0)], NOW);
         let mut settling = Settling::default();
         let last = id(9);
         let found =
-            bus.subscribe(&ASKED, Some(&last), &mut settling, 0.0, Signal::thread);
+            bus.subscribe(&ASKED, Some(&last), &mut settling, NOW, Signal::thread);
         assert!(matches!(found, Subscription::Message(_)));
     }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -146,9 +147,10 @@ pub struct Message {
     is_notification: bool,
     /// Its journal number; zero if it is not in the journal.
     number: u64,
-    /// The time at which it was appended to the history; before that, minus its
-    /// age.
-    arrived: f64,
+    /// How long ago it was published when it arrived.
+    age: Duration,
+    /// The time at which it was appended to the history.
+    arrived: Duration,
 }
 
 #[derive(Deserialize)]
@@ -218,7 +220,8 @@ impl Message {
             response: response.into(),
             is_notification,
             number: 0,
-            arrived: 0.0,
+            age: Duration::ZERO,
+            arrived: Duration::ZERO,
         }
     }
 
@@ -229,10 +232,10 @@ impl Message {
         self
     }
 
-    /// The same message, published `seconds` seconds ago.
+    /// The same message, published this long ago.
     #[must_use]
-    pub fn aged(mut self, seconds: f64) -> Self {
-        self.arrived = -seconds;
+    pub fn aged(mut self, age: Duration) -> Self {
+        self.age = age;
         self
     }
 
@@ -285,15 +288,21 @@ impl Message {
         self.number
     }
 
-    /// The time at which the message was appended to the history, on the
-    /// history's clock; before that, minus its age.
+    /// How long ago the message was published when it arrived.
     #[must_use]
-    pub fn arrived(&self) -> f64 {
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// The time at which the message was appended to the history, on the
+    /// history's clock; zero before that.
+    #[must_use]
+    pub fn arrived(&self) -> Duration {
         self.arrived
     }
 
     /// Sets the time at which the message is appended to the history.
-    pub(crate) fn set_arrived(&mut self, now: f64) {
+    pub(crate) fn set_arrived(&mut self, now: Duration) {
         self.arrived = now;
     }
 

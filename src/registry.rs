@@ -23,6 +23,10 @@ const WORKERS_MAX: usize = 4;
 /// How many woken threads request Python's lock at a time. One holds it, and
 /// the others keep it from being idle in between.
 const GATE_PLACES: usize = 4;
+/// The time on the clock of the histories when the process starts. It is longer
+/// than any message is retained, so that the age of a message from the journal
+/// can be subtracted from any time.
+const START: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// How long the exit waits for running calls.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,7 +57,7 @@ pub struct Process {
 struct Place {
     bus: Bus,
     /// The time of the last poll; none while the database has no listener.
-    asked: Option<f64>,
+    asked: Option<Duration>,
 }
 
 /// A call into the engine, which runs until this is dropped.
@@ -100,10 +104,10 @@ impl Process {
         }
     }
 
-    /// Seconds on a monotonic clock, which the histories use.
+    /// The time on a monotonic clock, which the histories use.
     #[must_use]
-    pub fn now(&self) -> f64 {
-        self.started.elapsed().as_secs_f64()
+    pub fn now(&self) -> Duration {
+        START + self.started.elapsed()
     }
 
     /// The cached answers about the chats that users may follow.
@@ -163,22 +167,22 @@ impl Process {
         Some(place.bus.clone())
     }
 
-    /// Whether the bus of `database` has no waiter, and no poll arrived in the
-    /// last `seconds` seconds.
+    /// Whether the bus of `database` has no waiter, and no poll arrived for this
+    /// time.
     #[must_use]
-    pub fn is_idle(&self, database: &str, seconds: f64) -> bool {
+    pub fn is_idle(&self, database: &str, time: Duration) -> bool {
         let mut buses = lock(&self.buses);
         let place = buses.get_mut(database);
-        place.is_none_or(|place| place.is_idle(seconds, self.now()))
+        place.is_none_or(|place| place.is_idle(time, self.now()))
     }
 
-    /// Removes the bus of `database` if it is idle for `seconds` seconds;
-    /// returns whether it was. A poll that has just got this bus and is about
-    /// to wait finds it closed.
-    pub fn remove(&self, database: &str, seconds: f64) -> bool {
+    /// Removes the bus of `database` if it is idle for this time; returns
+    /// whether it was. A poll that has just got this bus and is about to wait
+    /// finds it closed.
+    pub fn remove(&self, database: &str, time: Duration) -> bool {
         let mut buses = lock(&self.buses);
         let place = buses.get_mut(database);
-        if place.is_some_and(|place| !place.is_idle(seconds, self.now())) {
+        if place.is_some_and(|place| !place.is_idle(time, self.now())) {
             return false;
         }
         let removed = buses.remove(database);
@@ -312,14 +316,14 @@ impl Process {
 }
 
 impl Place {
-    /// Whether there is no waiter, and no poll arrived or waited in the last
-    /// `seconds` seconds. A wait that has ended since the last call counts as
-    /// one that ends now.
-    fn is_idle(&mut self, seconds: f64, now: f64) -> bool {
+    /// Whether there is no waiter, and no poll arrived or waited for this time.
+    /// A wait that has ended since the last call counts as one that ends now.
+    fn is_idle(&mut self, time: Duration, now: Duration) -> bool {
         if self.bus.has_waited() {
             self.asked = self.asked.map(|_| now);
         }
-        self.asked.is_none_or(|asked| now - asked >= seconds) && !self.bus.is_waiting()
+        let is_old = |asked| now.saturating_sub(asked) >= time;
+        self.asked.is_none_or(is_old) && !self.bus.is_waiting()
     }
 }
 
@@ -339,16 +343,14 @@ impl Drop for Visit {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::bus::{Settling, Subscription};
     use crate::waiter::{Signal, Wake};
 
     const BOUNDS: Bounds = Bounds {
-        seconds: 5.0,
-        journal: None,
-        bytes: usize::MAX,
+        cache_timeout: Duration::from_secs(5),
+        journal_timeout: None,
+        cache_size: usize::MAX,
     };
 
     fn wait(process: &Process, bus: &Bus) -> Subscription {
@@ -378,7 +380,7 @@ mod tests {
     fn forgotten_bus_ends_waits_that_begin_later() {
         let process = Process::new();
         let bus = process.open("db", BOUNDS);
-        assert!(process.remove("db", 0.0));
+        assert!(process.remove("db", Duration::ZERO));
         let Subscription::Waiting(ticket) = wait(&process, &bus) else {
             panic!("nothing was published");
         };
@@ -391,10 +393,10 @@ mod tests {
         let process = Process::new();
         let bus = process.open("db", BOUNDS);
         let ticket = wait(&process, &bus);
-        assert!(!process.remove("db", 0.0));
+        assert!(!process.remove("db", Duration::ZERO));
         assert!(process.bus("db").is_some());
         drop(ticket);
-        assert!(process.remove("db", 0.0));
+        assert!(process.remove("db", Duration::ZERO));
         assert!(process.bus("db").is_none());
     }
 
@@ -404,10 +406,10 @@ mod tests {
         let _bus = process.open("db", BOUNDS);
         process.listen("db");
         assert!(process.ask("db").is_some());
-        assert!(!process.is_idle("db", 60.0));
-        assert!(!process.remove("db", 60.0));
-        assert!(process.is_idle("db", 0.0));
-        assert!(process.remove("db", 0.0));
+        assert!(!process.is_idle("db", Duration::from_secs(60)));
+        assert!(!process.remove("db", Duration::from_secs(60)));
+        assert!(process.is_idle("db", Duration::ZERO));
+        assert!(process.remove("db", Duration::ZERO));
         assert!(process.ask("db").is_none());
     }
 
@@ -424,7 +426,7 @@ mod tests {
         assert!(process.ask("db").is_none());
         assert!(process.bus("db").is_some());
         drop(ticket);
-        assert!(process.is_idle("db", 60.0));
+        assert!(process.is_idle("db", Duration::from_secs(60)));
     }
 
     #[test]

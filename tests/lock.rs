@@ -10,13 +10,16 @@
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use trytond_fastbus::bus::{Bus, Settling, Subscription, Ticket};
 use trytond_fastbus::history::Bounds;
 use trytond_fastbus::message::Message;
 use trytond_fastbus::waiter::Signal;
 
+const NOW: Duration = Duration::ZERO;
+/// All messages have expired.
+const LATER: Duration = Duration::from_secs(1000);
 const RUNS: usize = 5;
 const WAITERS: usize = 100_000;
 const MESSAGES: usize = 250_000;
@@ -48,7 +51,7 @@ fn lock_is_held_for_two_milliseconds_at_most() {
         let _tickets: Vec<_> =
             (0..WAITERS).map(|number| subscribe(&bus, number)).collect();
         let mut begun = Instant::now();
-        bus.publish_to(vec![message("all", 0)], 0.0, |wakeup| {
+        bus.publish_to(vec![message("all", 0)], NOW, |wakeup| {
             times.push(begun.elapsed().as_secs_f64());
             drop(wakeup);
             begun = Instant::now();
@@ -63,32 +66,32 @@ fn lock_is_held_for_two_milliseconds_at_most() {
             let (bus, mut times) = (bus(), Vec::new());
             for number in 0..MESSAGES {
                 let message = numbered(number, is_same);
-                timed(&mut times, || bus.publish(vec![message], 0.0));
+                timed(&mut times, || bus.publish(vec![message], NOW));
             }
             times
         });
         report(&format!("{name} expire, each slice"), || {
             let (bus, mut times) = (bus(), Vec::new());
             for number in 0..MESSAGES {
-                drop(bus.publish(vec![numbered(number, is_same)], 0.0));
+                drop(bus.publish(vec![numbered(number, is_same)], NOW));
             }
-            while timed(&mut times, || bus.look(|history| history.expire(1000.0))) {}
+            while timed(&mut times, || bus.look(|history| history.expire(LATER))) {}
             times
         });
     }
     report("a message of 1 MB makes room in a full history", || {
         let (bus, mut times) = (bus(), Vec::new());
         for number in 0..MESSAGES {
-            drop(bus.publish(vec![numbered(number, false)], 0.0));
+            drop(bus.publish(vec![numbered(number, false)], NOW));
         }
         let text = "x".repeat(1 << 20);
         for number in 0..20 {
             let json = format!("{{\"message_id\":\"{number}\",\"text\":\"{text}\"}}");
             let message = Message::new("large", &json).expect("a message");
             timed(&mut times, || {
-                bus.look(|history| drop(history.append(message, 0.0)));
+                bus.look(|history| drop(history.append(message, NOW)));
             });
-            while timed(&mut times, || bus.look(|history| history.expire(0.0))) {}
+            while timed(&mut times, || bus.look(|history| history.expire(NOW))) {}
         }
         times
     });
@@ -96,9 +99,9 @@ fn lock_is_held_for_two_milliseconds_at_most() {
 
 fn bus() -> Bus {
     Bus::new(Bounds {
-        seconds: 300.0,
-        journal: None,
-        bytes: 64 << 20,
+        cache_timeout: Duration::from_secs(300),
+        journal_timeout: None,
+        cache_size: 64 << 20,
     })
 }
 
@@ -121,7 +124,7 @@ fn subscribe(bus: &Bus, number: usize) -> Ticket {
         &channels,
         None,
         &mut Settling::default(),
-        0.0,
+        NOW,
         Signal::thread,
     );
     match subscription {

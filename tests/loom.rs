@@ -19,16 +19,17 @@ use trytond_fastbus::history::Bounds;
 use trytond_fastbus::message::{Id, Message};
 use trytond_fastbus::waiter::{Signal, Waiter, Wake, WokenQueue, WokenTasks};
 
+const NOW: Duration = Duration::ZERO;
 const BOUNDS: Bounds = Bounds {
-    seconds: 5.0,
-    journal: None,
-    bytes: usize::MAX,
+    cache_timeout: Duration::from_secs(5),
+    journal_timeout: None,
+    cache_size: usize::MAX,
 };
 
 fn publish(bus: &Bus, channel: &str, id: u8) {
     let message = format!("{{\"message_id\":{id}}}");
     let message = Message::new(channel, &message).expect("a good message");
-    for wakeup in bus.publish(vec![message], 0.0) {
+    for wakeup in bus.publish(vec![message], NOW) {
         wakeup.run();
     }
 }
@@ -39,7 +40,7 @@ fn subscribe(bus: &Bus, last: Option<&Id>) -> Option<Id> {
         &["a", "b"],
         last,
         &mut Settling::default(),
-        0.0,
+        NOW,
         Signal::thread,
     ) {
         Subscription::Message(message) => Some(message.id().clone()),
@@ -79,7 +80,7 @@ fn both_messages_of_two_publishers_arrive_in_the_order_of_the_history() {
         for publisher in publishers {
             publisher.join().expect("no panic");
         }
-        let oldest = bus.next(&["a", "b"], None, 0.0).expect("two messages");
+        let oldest = bus.next(&["a", "b"], None, NOW).expect("two messages");
         assert_eq!(*oldest.id(), first);
     });
 }
@@ -123,7 +124,7 @@ fn ticket_dropped_while_it_is_woken_leaves_nothing() {
             &["a", "b"],
             None,
             &mut Settling::default(),
-            0.0,
+            NOW,
             Signal::thread,
         ));
         publisher.join().expect("no panic");
@@ -141,7 +142,7 @@ fn look(bus: &Bus, table: &Mutex<Vec<u64>>) {
         let message = Message::new("a", &json).expect("a good message");
         message.numbered(number)
     });
-    for wakeup in bus.publish(messages.collect(), 0.0) {
+    for wakeup in bus.publish(messages.collect(), NOW) {
         wakeup.run();
     }
     bus.end_look().run();
@@ -152,7 +153,7 @@ fn look(bus: &Bus, table: &Mutex<Vec<u64>>) {
 fn poll_waits_for_a_look_that_begins_after_it_came() {
     loom::model(|| {
         let bus = Bus::new(Bounds {
-            journal: Some(5.0),
+            journal_timeout: Some(Duration::from_secs(5)),
             ..BOUNDS
         });
         let table = Arc::new(Mutex::new(vec![1]));
@@ -171,7 +172,7 @@ fn poll_waits_for_a_look_that_begins_after_it_came() {
         let mut settling = Settling::default();
         let next = loop {
             let found =
-                bus.subscribe(&["a"], Some(&last), &mut settling, 0.0, Signal::thread);
+                bus.subscribe(&["a"], Some(&last), &mut settling, NOW, Signal::thread);
             bell.notify();
             match found {
                 Subscription::Message(message) => break message,

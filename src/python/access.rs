@@ -2,6 +2,7 @@
 use pyo3::prelude::*;
 
 use super::imports::{ACCESS_TIMEOUT, READABLE};
+use super::process::seconds;
 use crate::poll::Poll;
 use crate::registry::Process;
 
@@ -19,7 +20,8 @@ pub(super) fn restrict(
     let Some(user) = poll.user() else {
         return Ok(());
     };
-    let Some(seconds) = ACCESS_TIMEOUT.get(py)?.call0()?.extract()? else {
+    let time: Option<f64> = ACCESS_TIMEOUT.get(py)?.call0()?.extract()?;
+    let Some(time) = time.map(seconds) else {
         return Ok(());
     };
     let mut readable = Vec::new();
@@ -30,7 +32,7 @@ pub(super) fn restrict(
         readable = known.readable;
         if let Some(answer) = ask(py, database, user, &known.unknown)? {
             let now = process.now();
-            access.remember(database, user, &known.unknown, &answer, now, seconds);
+            access.remember(database, user, &known.unknown, &answer, now, time);
             readable.extend(answer);
         }
     }

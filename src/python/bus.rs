@@ -1,7 +1,6 @@
 //! The class `Bus`, in the place of trytond's `LongPollingBus`.
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -16,6 +15,7 @@ use super::imports::{
     SEND, TRANSACTION,
 };
 use super::logging::{DEBUG, INFO, is_logged, log};
+use super::process::seconds;
 use super::state::{PyLocks, PyMessages};
 use super::wait::next_message;
 use super::wire;
@@ -254,12 +254,6 @@ fn response<'py>(
     response.set_item(pyo3::intern!(py, "message"), message)?;
     response.set_item(pyo3::intern!(py, "channel"), channel)?;
     Ok(response)
-}
-
-/// A timeout in seconds. A negative one is zero, and one that a `Duration`
-/// can't represent has no end.
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
 fn relay_user(py: Python<'_>) -> PyResult<bool> {

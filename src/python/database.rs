@@ -1,10 +1,11 @@
 //! The bus of one database, for its listener.
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::process::py_error;
+use super::process::{self, py_error, seconds};
 use super::wire;
 use crate::alarm::{Alarm, Bell};
 use crate::bus::{Bus, Mark, Row};
@@ -88,9 +89,9 @@ impl PyDatabase {
         journal_timeout: Option<f64>,
     ) -> Self {
         let bounds = Bounds {
-            seconds: cache_timeout,
-            journal: journal_timeout,
-            bytes: cache_size,
+            cache_timeout: seconds(cache_timeout),
+            journal_timeout: journal_timeout.map(seconds),
+            cache_size,
         };
         let bus = registry::current().open(&name, bounds);
         Self {
@@ -180,12 +181,12 @@ impl PyDatabase {
         });
         // The clock of the database may have been set. No row counts as younger
         // than the next one, or as younger than now.
-        let mut youngest = 0.0;
-        let mut ages: Vec<f64> = rows
+        let mut youngest = Duration::ZERO;
+        let mut ages: Vec<_> = rows
             .iter()
             .rev()
             .map(|(_, _, age, _)| {
-                youngest = age.max(youngest);
+                youngest = seconds(*age).max(youngest);
                 youngest
             })
             .collect();
@@ -298,7 +299,7 @@ impl PyDatabase {
             None => (Row::None, None),
             Some((number, age, payload)) => match wire::payload(py, &payload) {
                 Ok(message) => {
-                    let message = message.numbered(number).aged(age.max(0.0));
+                    let message = message.numbered(number).aged(seconds(age));
                     (Row::Message(message), None)
                 }
                 Err(error) => (Row::Skipped(number), Some(error.to_string())),
@@ -312,9 +313,8 @@ impl PyDatabase {
     /// Set whether there is a journal that can be read. It has no effect if the
     /// journal is off.
     fn use_journal(&self, usable: bool) {
-        let journal = self.bounds.journal.filter(|_| usable);
         let bounds = Bounds {
-            journal,
+            journal_timeout: self.bounds.journal_timeout.filter(|_| usable),
             ..self.bounds
         };
         self.bus.set_bounds(bounds).run();
@@ -363,7 +363,7 @@ impl PyDatabase {
     /// Whether there is no waiter, and no poll arrived in the last `seconds`
     /// seconds.
     fn is_idle(&self, seconds: f64) -> bool {
-        registry::current().is_idle(&self.name, seconds)
+        registry::current().is_idle(&self.name, process::seconds(seconds))
     }
 
     /// Remove the bus and end its waits, because the database does not exist
@@ -375,7 +375,7 @@ impl PyDatabase {
     /// Remove the bus if it is idle for `seconds` seconds; returns whether it
     /// was.
     fn remove(&self, seconds: f64) -> bool {
-        registry::current().remove(&self.name, seconds)
+        registry::current().remove(&self.name, process::seconds(seconds))
     }
 }
 

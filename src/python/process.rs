@@ -97,3 +97,9 @@ pub(super) fn watch(fd: RawFd, seconds: f64) -> PyResult<PyDeadline> {
         guard: Mutex::new(Some(watchdog.watch(fd, limit))),
     })
 }
+
+/// A time in seconds, as Python has it. A negative one is zero, and one that a
+/// `Duration` can't represent has no end.
+pub(super) fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}

@@ -1,9 +1,12 @@
 //! `_MessageQueue`: the history under the name that trytond gives it.
+use std::time::Duration;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::decode::decode;
 use super::encode::encode;
+use super::process::seconds;
 use super::wire;
 use crate::bus::Bus;
 use crate::history::Bounds;
@@ -32,9 +35,9 @@ impl PyMessageQueue {
     fn new(timeout: f64) -> Self {
         Self {
             bus: Bus::new(Bounds {
-                seconds: timeout,
-                journal: None,
-                bytes: usize::MAX,
+                cache_timeout: seconds(timeout),
+                journal_timeout: None,
+                cache_size: usize::MAX,
             }),
             clock: Clock::Wall,
         }
@@ -89,11 +92,12 @@ impl PyMessageQueue {
         }
     }
 
-    fn now(&self, py: Python<'_>) -> PyResult<f64> {
+    fn now(&self, py: Python<'_>) -> PyResult<Duration> {
         match self.clock {
             Clock::Wall => {
                 let time = py.import(pyo3::intern!(py, "time"))?;
-                time.call_method0(pyo3::intern!(py, "time"))?.extract()
+                let now = time.call_method0(pyo3::intern!(py, "time"))?;
+                now.extract().map(seconds)
             }
             Clock::Process => Ok(registry::current().now()),
         }

@@ -410,9 +410,12 @@ impl Options {
                 self.long_polling_timeout,
             )?,
             history: Bounds {
-                seconds: self.cache_timeout,
-                journal: self.journal_timeout,
-                bytes: self.cache_size,
+                cache_timeout: seconds("cache_timeout", self.cache_timeout)?,
+                journal_timeout: self
+                    .journal_timeout
+                    .map(|time| seconds("journal_timeout", time))
+                    .transpose()?,
+                cache_size: self.cache_size,
             },
             cors: self.cors.iter().map(|origin| (**origin).into()).collect(),
             num_proxies: self.num_proxies,

@@ -79,9 +79,9 @@ impl Default for Config {
             relay_user: true,
             long_polling_timeout: Duration::from_secs(300),
             history: Bounds {
-                seconds: 300.0,
-                journal: None,
-                bytes: 64 * 1024 * 1024,
+                cache_timeout: Duration::from_secs(300),
+                journal_timeout: None,
+                cache_size: 64 * 1024 * 1024,
             },
             cors: Vec::new(),
             num_proxies: 0,

@@ -345,11 +345,11 @@ fn administrators_see_the_state() {
     }
     assert_eq!(site.metric(&published), Some(3.0));
     // A counter does not decrease when its bus is made anew between two looks.
-    assert!(registry::current().remove(&site.database, 0.0));
+    assert!(registry::current().remove(&site.database, Duration::ZERO));
     site.publish("a", "3");
     assert_eq!(site.metric(&published), Some(4.0));
     // Nothing is shown of a database that is forgotten.
-    assert!(registry::current().remove(&site.database, 0.0));
+    assert!(registry::current().remove(&site.database, Duration::ZERO));
     assert_eq!(site.metric(&published), None);
     for (path, status) in [
         ("/metrics", 200),

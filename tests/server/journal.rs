@@ -12,7 +12,7 @@ use crate::support::{EMPTY, Site, start};
 
 fn site() -> (Site, Bus) {
     let history = Bounds {
-        journal: Some(3600.0),
+        journal_timeout: Some(Duration::from_secs(3600)),
         ..Config::default().history
     };
     let site = start(Config {

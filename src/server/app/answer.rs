@@ -1,4 +1,6 @@
 //! The answer to a request, until its client has it.
+use std::time::Duration;
+
 use hyper::StatusCode;
 
 use super::App;
@@ -34,7 +36,7 @@ enum Delivered {
     /// A message that was there before the poll.
     Replayed,
     /// A message that arrived at this time, while the poll waited.
-    Awaited(f64),
+    Awaited(Duration),
 }
 
 impl Answer {
@@ -49,7 +51,7 @@ impl Answer {
         poll: Registration,
         browser: Browser,
         outcome: Outcome,
-        begun: f64,
+        begun: Duration,
         relayed: bool,
     ) -> Self {
         let (body, delivered) = match outcome {
@@ -102,8 +104,8 @@ impl Delivery {
             }
             Delivered::Awaited(arrived) => {
                 metrics.delivered.inc();
-                let latency = app.databases.now() - arrived;
-                metrics.latency.observe(latency.max(0.0));
+                let latency = app.databases.now().saturating_sub(arrived);
+                metrics.latency.observe(latency.as_secs_f64());
             }
         }
         metrics.answered(self.status);

@@ -1,6 +1,5 @@
 //! A poll that waits for its answer.
 use std::task::{Context, Poll as Progress};
-use std::time::Duration;
 
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
@@ -40,13 +39,17 @@ impl App {
                 }
                 let now = self.databases.now();
                 let progress = registration.poll(context, now).map(Some);
-                let again = registration.until().map(|until| instant(until - now));
+                let again = registration
+                    .until()
+                    .map(|until| Instant::now() + until.saturating_sub(now));
                 (progress, again)
             };
             let waited = caller.wait(time, look).await;
             drop((admission, permit));
             self.metrics.ended(match &waited {
-                Waited::Gone => Ended::ClientGone(self.databases.now() - begun),
+                Waited::Gone => {
+                    Ended::ClientGone(self.databases.now().saturating_sub(begun))
+                }
                 Waited::Timeout if self.drain.has_begun() => Ended::Drain,
                 Waited::Timeout => Ended::Timeout,
                 Waited::Done(None) => Ended::Session,
@@ -69,9 +72,4 @@ impl App {
             Some(Box::new(Answer::new(browser, body)))
         }
     }
-}
-
-/// The moment `seconds` from now.
-fn instant(seconds: f64) -> Instant {
-    Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

@@ -165,20 +165,22 @@ fn escaped(label: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::history::Bounds;
     use crate::message::Message;
 
     fn bus(messages: usize) -> Bus {
         let bus = Bus::new(Bounds {
-            seconds: 300.0,
-            journal: None,
-            bytes: 1_000_000,
+            cache_timeout: Duration::from_secs(300),
+            journal_timeout: None,
+            cache_size: 1_000_000,
         });
         for number in 0..messages {
             let json = format!("{{\"message_id\":{number}}}");
             let message = Message::new("a", &json).expect("a message");
-            let _nobody_waits = bus.publish(vec![message], 0.0);
+            let _nobody_waits = bus.publish(vec![message], Duration::ZERO);
         }
         bus
     }

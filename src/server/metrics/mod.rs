@@ -2,6 +2,8 @@
 pub(crate) mod exposition;
 pub(crate) mod registered;
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use prometheus::{
     Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
@@ -87,8 +89,8 @@ pub(crate) enum Ended {
     Superseded,
     /// Its session is no longer valid.
     Session,
-    /// The client has closed the connection after this number of seconds.
-    ClientGone(f64),
+    /// The client has closed the connection after this time.
+    ClientGone(Duration),
 }
 
 impl Metrics {
@@ -199,8 +201,8 @@ impl Metrics {
             Ended::Drain => "drain",
             Ended::Superseded => "superseded",
             Ended::Session => "session",
-            Ended::ClientGone(seconds) => {
-                self.client_gone.observe(seconds);
+            Ended::ClientGone(time) => {
+                self.client_gone.observe(time.as_secs_f64());
                 "client_gone"
             }
         };
@@ -225,7 +227,7 @@ fn show(registry: &Registry, config: &Config) {
         (
             "history_limit_bytes",
             "Most bytes of the retained messages of a database: [bus] cache_size",
-            config.history.bytes,
+            config.history.cache_size,
         ),
     ] {
         let value = i64::try_from(value).unwrap_or(i64::MAX);

@@ -9,6 +9,7 @@
 //! message at a time. This file knows no clock and no socket.
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -18,23 +19,23 @@ use crate::history::History;
 use crate::message::{Id, Message};
 use crate::poll::{Poll, hash};
 
-/// For how many seconds a message is not sent again.
-pub(crate) const RESEND_AFTER: f64 = 5.0;
+/// How long a message is not sent again.
+pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(5);
 
 /// How many polls a client may have without a time limit. The desktop has a
 /// living and an abandoned one, the web client two loops.
 const POLLS_FOR_LONG: usize = 2;
 
-/// After how many seconds the oldest of more polls than that is ended. If it
-/// were at once, two loops that are alive would end each other's.
-const END_AFTER: f64 = 5.0;
+/// After what time the oldest of more polls than that is ended. If it were at
+/// once, two loops that are alive would end each other's.
+const END_AFTER: Duration = Duration::from_secs(5);
 
-/// How many polls a client may have in total, and after how many seconds the
-/// oldest poll beyond that ends. It does not end at once: if all of them were
+/// How many polls a client may have in total, and after what time the oldest
+/// poll beyond that ends. It does not end at once: if all of them were
 /// alive, they would return as fast as the network allows. Until then it is sent
 /// no message, because a look at all polls would take too long.
 const POLLS_MAX: usize = 8;
-const END_SOON_AFTER: f64 = 1.0;
+const END_SOON_AFTER: Duration = Duration::from_secs(1);
 
 /// The polls that have something to do now, to be woken without any lock.
 pub(crate) type Woken = SmallVec<[Waker; 2]>;
@@ -55,7 +56,7 @@ pub(crate) struct Client {
     /// The number after the greatest one that was ever acknowledged.
     acknowledged: u64,
     /// The time of the last poll.
-    seen: f64,
+    seen: Duration,
     /// The key of the next poll.
     next: u32,
 }
@@ -63,7 +64,7 @@ pub(crate) struct Client {
 #[derive(Debug)]
 struct Entry {
     key: u32,
-    since: f64,
+    since: Duration,
     poll: Arc<Poll>,
     state: State,
     waker: Option<Waker>,
@@ -91,7 +92,7 @@ struct Sent {
     covered: Places,
     /// Until when nothing else is sent; none once the answer could not be
     /// written.
-    until: Option<f64>,
+    until: Option<Duration>,
 }
 
 /// The next step of a poll after the client's messages were given out.
@@ -100,9 +101,9 @@ pub(crate) enum Next {
     /// Answer.
     Answer(Outcome),
     /// Wait for a message, at most until then.
-    Wait(Option<f64>),
+    Wait(Option<Duration>),
     /// Wait until it is told to look again, at most until the given time.
-    Blocked(f64),
+    Blocked(Duration),
 }
 
 impl Client {
@@ -120,7 +121,7 @@ impl Client {
         poll: Arc<Poll>,
         last: Option<&Id>,
         history: &History,
-        now: f64,
+        now: Duration,
         woken: &mut Woken,
     ) -> u32 {
         self.seen = now;
@@ -148,7 +149,7 @@ impl Client {
         key: u32,
         woken_by: Option<&Arc<Message>>,
         history: &mut History,
-        now: f64,
+        now: Duration,
         woken: &mut Woken,
     ) -> Next {
         self.end_oldest(now, woken);
@@ -229,7 +230,7 @@ impl Client {
     }
 
     /// Since when the client has no poll.
-    pub(crate) fn idle_since(&self) -> Option<f64> {
+    pub(crate) fn idle_since(&self) -> Option<Duration> {
         self.polls.is_empty().then_some(self.seen)
     }
 
@@ -238,7 +239,7 @@ impl Client {
         poll: &Arc<Poll>,
         last: Option<&Id>,
         history: &History,
-        now: f64,
+        now: Duration,
         woken: &mut Woken,
     ) {
         let mut place = last.and_then(|last| history.resume(last, poll.channels()));
@@ -295,7 +296,7 @@ impl Client {
     }
 
     /// Until when nothing is sent, if something is in flight.
-    fn in_flight(&self) -> Option<f64> {
+    fn in_flight(&self) -> Option<Duration> {
         self.sent.as_ref().and_then(|sent| sent.until)
     }
 
@@ -305,7 +306,7 @@ impl Client {
         &mut self,
         woken_by: Option<&Arc<Message>>,
         history: &mut History,
-        now: f64,
+        now: Duration,
         woken: &mut Woken,
     ) {
         // It may have been evicted before the poll came to look.
@@ -358,7 +359,7 @@ impl Client {
 
     /// Ends the oldest polls of too many, once they have waited for long
     /// enough.
-    fn end_oldest(&mut self, now: f64, woken: &mut Woken) {
+    fn end_oldest(&mut self, now: Duration, woken: &mut Woken) {
         while self.end_of_oldest().is_some_and(|(_, end)| end <= now) {
             if let Some(oldest) = self.oldest() {
                 oldest.give(Outcome::Empty, woken);
@@ -368,7 +369,7 @@ impl Client {
     }
 
     /// The key of the oldest of too many polls, and when it is to end.
-    fn end_of_oldest(&mut self) -> Option<(u32, f64)> {
+    fn end_of_oldest(&mut self) -> Option<(u32, Duration)> {
         let after = match self.waiting().count() {
             polls if polls <= POLLS_FOR_LONG => return None,
             polls if polls <= POLLS_MAX => END_AFTER,

@@ -3,6 +3,7 @@
 //! abandoned.
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -44,7 +45,7 @@ enum Step {
     /// The session is renewed.
     Renew,
     /// Everything under way arrives, and this amount of time passes.
-    Pass(f64),
+    Pass(Duration),
 }
 
 /// A loop or thread of the client that polls.
@@ -84,7 +85,7 @@ struct World {
     kind: Kind,
     client: Client,
     history: History,
-    now: f64,
+    now: Duration,
     next_id: u32,
     loops: Vec<Loop>,
     /// How many of the channels the client wants.
@@ -107,11 +108,11 @@ impl World {
             kind,
             client: Client::default(),
             history: History::new(Bounds {
-                seconds: f64::INFINITY,
-                journal: None,
-                bytes: usize::MAX,
+                cache_timeout: Duration::MAX,
+                journal_timeout: None,
+                cache_size: usize::MAX,
             }),
-            now: 0.0,
+            now: Duration::ZERO,
             next_id: 0,
             loops: Vec::new(),
             channels: 2,
@@ -187,9 +188,9 @@ impl World {
                     self.begin(self.page_last.clone());
                 }
             }
-            Step::Pass(seconds) => {
+            Step::Pass(time) => {
                 self.settle();
-                self.now += seconds;
+                self.now += time;
             }
         }
         self.look();
@@ -386,7 +387,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Register),
         1 => Just(Step::Close),
         1 => Just(Step::Renew),
-        1 => prop_oneof![Just(0.1), Just(1.0), Just(5.0), Just(60.0)].prop_map(Step::Pass),
+        1 => prop_oneof![Just(100), Just(1000), Just(5000), Just(60_000)]
+            .prop_map(|time| Step::Pass(Duration::from_millis(time))),
     ]
 }
 
@@ -445,7 +447,7 @@ proptest! {
 struct Player {
     client: Client,
     history: History,
-    now: f64,
+    now: Duration,
 }
 
 impl Player {
@@ -456,7 +458,7 @@ impl Player {
         Self {
             client,
             history,
-            now: 0.0,
+            now: Duration::ZERO,
         }
     }
 
@@ -467,7 +469,7 @@ impl Player {
     }
 
     fn poll(&mut self, channels: &[&str], last: Option<&Id>) -> Option<Id> {
-        self.now += 1.0;
+        self.now += Duration::from_secs(1);
         let poll = Poll::new(channels.iter().map(|name| (*name).into()));
         let (history, woken) = (&mut self.history, &mut Woken::new());
         let key = self

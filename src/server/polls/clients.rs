@@ -1,6 +1,7 @@
 //! The clients of one database.
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -100,7 +101,7 @@ impl Clients {
     /// names of other clients without a poll. It looks at one slice of them
     /// from an index on, and returns the index from which to continue, until
     /// all were looked at.
-    pub(crate) fn forget(&mut self, then: f64, from: usize) -> Option<usize> {
+    pub(crate) fn forget(&mut self, then: Duration, from: usize) -> Option<usize> {
         let end = self.all.capacity().min(from + SLICE);
         for key in from..end {
             let Some(named) = self.all.get_mut(key) else {
@@ -135,7 +136,7 @@ impl Clients {
         let idle = clients.iter().filter_map(|key| {
             Some((self.all[*key as usize].client.idle_since()?, *key))
         });
-        let oldest = idle.min_by(|(a, _), (b, _)| a.total_cmp(b));
+        let oldest = idle.min();
         if let Some((_, key)) = oldest {
             self.remove(key as usize);
         }
@@ -162,13 +163,17 @@ mod tests {
     use super::*;
     use crate::history::{Bounds, History};
 
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
     #[test]
     fn client_is_known_until_it_has_been_idle_for_long() {
         let mut clients = Clients::new(100);
         let history = History::new(Bounds {
-            seconds: 5.0,
-            journal: None,
-            bytes: 0,
+            cache_timeout: Duration::from_secs(5),
+            journal_timeout: None,
+            cache_size: 0,
         });
         let poll = |channel: &str| Arc::new(Poll::new([channel.into()]));
         let key = |clients: &mut Clients, user, channel| {
@@ -186,16 +191,16 @@ mod tests {
                 .get(key)
                 .arrive(poll, None, &history, now, &mut woken)
         };
-        let waiting = arrive(&mut clients, a, 1.0);
-        let left = arrive(&mut clients, b, 1.0);
+        let waiting = arrive(&mut clients, a, at(1));
+        let left = arrive(&mut clients, b, at(1));
         clients.get(b).leave(left, true, &mut Woken::new());
-        assert_eq!(clients.forget(1.0, 0), None);
+        assert_eq!(clients.forget(at(1), 0), None);
         assert_eq!(clients.len(), 2);
-        assert_eq!(clients.forget(2.0, 0), None);
+        assert_eq!(clients.forget(at(2), 0), None);
         assert_eq!(clients.len(), 1);
         assert_eq!(key(&mut clients, 1, "client:a"), a);
         clients.get(a).leave(waiting, true, &mut Woken::new());
-        assert_eq!(clients.forget(2.0, 0), None);
+        assert_eq!(clients.forget(at(2), 0), None);
         assert_eq!(clients.len(), 0);
     }
 
@@ -208,9 +213,13 @@ mod tests {
         };
         let mut first = poll(&["a", "client:x"]);
         let key = clients.key(1, &mut first);
-        clients
-            .get(key)
-            .arrive(first.clone(), None, &history, 1.0, &mut Woken::new());
+        clients.get(key).arrive(
+            first.clone(),
+            None,
+            &history,
+            at(1),
+            &mut Woken::new(),
+        );
         for (channels, same) in [(["a", "client:x"], true), (["b", "client:x"], false)]
         {
             let mut poll = poll(&channels);
@@ -228,8 +237,7 @@ mod tests {
             let channel = format!("client:{number}");
             let mut poll = Arc::new(Poll::new([channel.as_str().into()]));
             let key = clients.key(user, &mut poll);
-            #[expect(clippy::cast_precision_loss, reason = "it is small")]
-            let now = number as f64;
+            let now = at(number as u64);
             let woken = &mut Woken::new();
             (
                 key,
@@ -263,13 +271,13 @@ mod tests {
             let key = clients.key(1, &mut poll);
             let woken = &mut Woken::new();
             let client = clients.get(key);
-            let entry = client.arrive(poll, None, &history, 1.0, woken);
+            let entry = client.arrive(poll, None, &history, at(1), woken);
             client.leave(entry, true, woken);
         }
         let (mut from, mut slices) = (Some(0), 0);
         while let Some(index) = from {
             let before = clients.len();
-            from = clients.forget(2.0, index);
+            from = clients.forget(at(2), index);
             assert!(before - clients.len() <= SLICE);
             slices += 1;
         }
@@ -279,9 +287,9 @@ mod tests {
 
     fn history() -> History {
         History::new(Bounds {
-            seconds: 5.0,
-            journal: None,
-            bytes: 0,
+            cache_timeout: Duration::from_secs(5),
+            journal_timeout: None,
+            cache_size: 0,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::task::Poll as Progress;
+use std::time::Duration;
 
 use super::client::Woken;
 use super::clients::Clients;
@@ -63,7 +64,7 @@ impl Databases {
     }
 
     /// The clock of the histories.
-    pub(crate) fn now(&self) -> f64 {
+    pub(crate) fn now(&self) -> Duration {
         self.process.now()
     }
 
@@ -104,7 +105,7 @@ impl Databases {
 
     /// Forgets clients that no longer poll, and databases without a bus.
     pub(crate) fn tidy(&self) {
-        let then = self.now() - self.bounds.seconds;
+        let then = self.now().saturating_sub(self.bounds.cache_timeout);
         let databases: Vec<_> = lock(&self.known).values().cloned().collect();
         for database in databases {
             let mut from = Some(0);

@@ -1,13 +1,14 @@
 //! From which message on a client wants each of its channels.
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::poll::Poll;
 
-/// How many seconds a channel is kept after the last poll that asked for it,
+/// How long a channel is kept after the last poll that asked for it,
 /// because requests of a client may overtake each other.
-const LINGER: f64 = 5.0;
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The most channels that are kept in this way.
 const LINGERING: usize = 1024;
@@ -27,8 +28,8 @@ pub(crate) struct Place {
     /// The hash of the name.
     channel: u64,
     from: u64,
-    /// When a poll asked for it last.
-    asked: f64,
+    /// The time until which it is kept though no poll asks for it.
+    until: Duration,
 }
 
 /// The polls of a client, beside the one that arrives.
@@ -85,7 +86,7 @@ impl Places {
         &mut self,
         poll: &Arc<Poll>,
         others: &Others<'_>,
-        now: f64,
+        now: Duration,
         place: impl Fn(u64, Option<u64>) -> u64,
     ) {
         let same = self.same(poll);
@@ -95,7 +96,7 @@ impl Places {
             .map(|&channel| Place {
                 channel,
                 from: place(channel, same.or_else(|| self.get(channel))),
-                asked: now,
+                until: now + LINGER,
             })
             .collect();
         let first = places.first().map_or(0, |place| place.from);
@@ -119,13 +120,13 @@ impl Places {
         &self,
         mut kept: Vec<Place>,
         others: &Others<'_>,
-        now: f64,
+        now: Duration,
         place: impl Fn(u64, Option<u64>) -> u64,
     ) -> Box<[Place]> {
         let asked = |&channel: &u64| Place {
             channel,
             from: place(channel, self.get(channel)),
-            asked: now,
+            until: now + LINGER,
         };
         let is_closed = |channel| {
             let acknowledged = others.acknowledged;
@@ -138,7 +139,7 @@ impl Places {
             Self::Same(..) => &[][..],
             Self::Each(each) => each,
         };
-        let known = known.iter().filter(|place| now - place.asked < LINGER);
+        let known = known.iter().filter(|place| now < place.until);
         let lingering = ended.map(asked).chain(known.copied());
         let lingering = lingering.filter(|place| !is_closed(place.channel));
         kept.extend(lingering.take(LINGERING));
@@ -155,7 +156,7 @@ impl Places {
             let each = channels.map(|&channel| Place {
                 channel,
                 from: *from,
-                asked: f64::NEG_INFINITY,
+                until: Duration::ZERO,
             });
             *self = Self::Each(each.collect());
         }
@@ -164,7 +165,7 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::poll::hash;
@@ -186,6 +187,10 @@ mod tests {
         }
     }
 
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
     fn begin(from: u64) -> impl Fn(u64, Option<u64>) -> u64 {
         move |_, old| old.unwrap_or(from)
     }
@@ -195,15 +200,15 @@ mod tests {
         const ALL: [&str; 3] = ["a", "b", "c"];
         let (ab, ac, c) = ([poll(&["a", "b"])], poll(&["a", "c"]), poll(&["c"]));
         let mut places = Places::default();
-        places.arrive(&ab[0], &others(&[], &[]), 0.0, begin(1));
+        places.arrive(&ab[0], &others(&[], &[]), at(0), begin(1));
         assert_eq!(known(&places, &ALL), [Some(1), Some(1), None]);
-        places.arrive(&ac, &others(&ab, &[]), 100.0, begin(2));
+        places.arrive(&ac, &others(&ab, &[]), at(100), begin(2));
         assert_eq!(known(&places, &ALL), [Some(1), Some(1), Some(2)]);
-        places.arrive(&c, &others(&[], &ab), 200.0, begin(3));
+        places.arrive(&c, &others(&[], &ab), at(200), begin(3));
         assert_eq!(known(&places, &ALL), [Some(1), Some(1), Some(2)]);
-        places.arrive(&c, &others(&[], &[]), 200.0 + LINGER / 2.0, begin(3));
+        places.arrive(&c, &others(&[], &[]), at(200) + LINGER / 2, begin(3));
         assert_eq!(known(&places, &ALL), [Some(1), Some(1), Some(2)]);
-        places.arrive(&c, &others(&[], &[]), 200.0 + LINGER, begin(3));
+        places.arrive(&c, &others(&[], &[]), at(200) + LINGER, begin(3));
         assert_eq!(known(&places, &ALL), [None, None, Some(2)]);
     }
 
@@ -211,13 +216,13 @@ mod tests {
     fn channel_that_is_closed_with_an_acknowledgement_is_forgotten_at_once() {
         let ab = [poll(&["a", "b"])];
         let mut places = Places::default();
-        places.arrive(&ab[0], &others(&[], &[]), 0.0, begin(1));
+        places.arrive(&ab[0], &others(&[], &[]), at(0), begin(1));
         let acknowledged = Places::Same(ab[0].clone(), 1);
         let closing = Others {
             acknowledged: Some(&acknowledged),
             ..others(&[], &ab)
         };
-        places.arrive(&poll(&["b"]), &closing, 0.0, begin(2));
+        places.arrive(&poll(&["b"]), &closing, at(0), begin(2));
         assert_eq!(known(&places, &["a", "b"]), [None, Some(1)]);
     }
 
@@ -230,7 +235,7 @@ mod tests {
                 .collect();
             let names: Vec<_> = names.iter().map(String::as_str).collect();
             let last = [poll(&names)];
-            places.arrive(&last[0], &others(&[], &last), 0.0, begin(1));
+            places.arrive(&last[0], &others(&[], &last), at(0), begin(1));
             let Places::Each(each) = &places else {
                 continue;
             };
@@ -264,10 +269,10 @@ mod tests {
             };
             let arrival = || {
                 let mut places = Places::default();
-                places.arrive(&first, &others(&[], &[]), 0.0, begin(1));
+                places.arrive(&first, &others(&[], &[]), at(0), begin(1));
                 assert!(matches!(places, Places::Same(..)));
                 let begun = Instant::now();
-                places.arrive(&next, &acknowledging, 0.0, begin(2));
+                places.arrive(&next, &acknowledging, at(0), begin(2));
                 let time = begun.elapsed();
                 let Places::Each(each) = places else {
                     panic!("ended polls linger");
@@ -287,7 +292,7 @@ mod tests {
     #[test]
     fn places_are_kept_without_the_names() {
         let mut places = Places::default();
-        places.arrive(&poll(&["a", "b"]), &others(&[], &[]), 0.0, |_, _| 7);
+        places.arrive(&poll(&["a", "b"]), &others(&[], &[]), at(0), |_, _| 7);
         assert!(places.shared(&poll(&["a", "b"])).is_some());
         places.forget_names();
         assert!(places.shared(&poll(&["a", "b"])).is_none());

@@ -1,6 +1,7 @@
 //! A poll that is registered at its database.
 use std::sync::Arc;
 use std::task::{Context, Poll as Progress, ready};
+use std::time::Duration;
 
 use super::client::{Next, Woken};
 use super::database::{Database, wake_all};
@@ -21,7 +22,7 @@ pub(crate) struct Registration {
     /// Its ticket of the bus, while it waits for a message there.
     ticket: Option<Ticket>,
     /// The time at which the poll has to look again, even if nothing wakes it.
-    until: Option<f64>,
+    until: Option<Duration>,
     written: bool,
 }
 
@@ -61,7 +62,7 @@ impl Registration {
         database: Arc<Database>,
         user: u32,
         question: Question,
-        now: f64,
+        now: Duration,
     ) -> Self {
         let Question { poll, last } = question;
         let mut poll = Arc::new(poll);
@@ -94,7 +95,7 @@ impl Registration {
     pub(crate) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        now: f64,
+        now: Duration,
     ) -> Progress<Outcome> {
         loop {
             let woken = self.poll_bus(context);
@@ -127,7 +128,7 @@ impl Registration {
     pub(crate) fn glance(
         &mut self,
         context: &mut Context<'_>,
-        now: f64,
+        now: Duration,
     ) -> Progress<Option<Outcome>> {
         match self.poll(context, now) {
             Progress::Ready(outcome) => Progress::Ready(Some(outcome)),
@@ -143,7 +144,7 @@ impl Registration {
     }
 
     /// When [`Registration::poll`] is to be called again if nothing woke it.
-    pub(crate) fn until(&self) -> Option<f64> {
+    pub(crate) fn until(&self) -> Option<Duration> {
         self.until
     }
 
@@ -170,7 +171,7 @@ impl Registration {
     }
 
     /// Continues after the last message, once the history has it.
-    fn resume(&mut self, woken: Option<&Wake>, now: f64) -> Step {
+    fn resume(&mut self, woken: Option<&Wake>, now: Duration) -> Step {
         let database = &self.database;
         let signal = || Signal::task(&database.woken);
         let channels = self.poll.channels();
@@ -217,7 +218,7 @@ impl Registration {
         (client, entry): (u32, u32),
         woken: &Progress<Option<Wake>>,
         context: &Context<'_>,
-        now: f64,
+        now: Duration,
     ) -> Step {
         let message: Option<&Arc<Message>> = match woken {
             Progress::Ready(Some(Wake::Message(message))) => Some(message),
@@ -260,7 +261,7 @@ fn arrive(
     user: u32,
     poll: &mut Arc<Poll>,
     last: Option<&Id>,
-    now: f64,
+    now: Duration,
 ) -> State {
     let mut woken = Woken::new();
     let mut clients = lock(&database.clients);

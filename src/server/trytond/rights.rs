@@ -98,7 +98,7 @@ impl Rights {
                     &asked.chats,
                     &readable,
                     self.process.now(),
-                    self.session_cache.as_secs_f64(),
+                    self.session_cache,
                 );
                 return readable;
             }
