@@ -28,7 +28,9 @@ fn questions(site: &Site) -> Vec<(u32, Vec<Box<str>>)> {
     let questions = site.sessions.questions.lock().expect("no panic");
     let words = questions.iter().map(|asked| {
         assert_eq!(*asked.database, *site.database);
-        (asked.user, asked.chats.clone())
+        let mut chats = asked.chats.clone();
+        chats.sort_unstable();
+        (asked.user, chats)
     });
     words.collect()
 }
