@@ -36,7 +36,7 @@ const TIME: Duration = Duration::from_secs(30);
 const PAGE: &str = include_str!("page.html");
 /// It may run its own script, named by its hash, and ask this server.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-RvCNYaw8AwoBLBqQ67t9SVcSwCxLcu9+KQRnCoC9K7M='; \
+    script-src 'sha256-u6rcHZI+vtMBT7/5uhd7ej9T0GtptSVTrZvc4n+4L0U='; \
     style-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
