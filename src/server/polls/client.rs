@@ -26,14 +26,14 @@ pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(5);
 /// living and an abandoned one, the web client two loops.
 const POLLS_FOR_LONG: usize = 2;
 
-/// After what time the oldest of more polls than that is ended. If it were at
-/// once, two loops that are alive would end each other's.
+/// The time after which the oldest of more polls than that is ended. If it were
+/// ended at once, two living loops would end each other's polls.
 const END_AFTER: Duration = Duration::from_secs(5);
 
-/// How many polls a client may have in total, and after what time the oldest
-/// poll beyond that ends. It does not end at once: if all of them were
-/// alive, they would return as fast as the network allows. Until then it is sent
-/// no message, because a look at all polls would take too long.
+/// The polls that a client may have in total, and the time after which the
+/// oldest poll beyond that ends. It does not end at once, because living loops
+/// would return as fast as the network allows. Until then it gets no message,
+/// because a search over all polls would take too long.
 const POLLS_MAX: usize = 8;
 const END_SOON_AFTER: Duration = Duration::from_secs(1);
 
