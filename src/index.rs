@@ -139,7 +139,7 @@ impl<T> Index<T> {
     fn join(&mut self) {
         let origin = self.origin_of_last();
         let last = self.tables.pop().unwrap_or_default();
-        // The origin is made anew, because it may be mostly empty.
+        // The origin is rebuilt, because it may be mostly empty.
         self.distribute(origin);
         for (hash, value) in last {
             self.put(hash, value);
@@ -181,7 +181,7 @@ mod tests {
         let mut index = Index::default();
         let mut tables = 0;
         let mut check = |index: &Index<u64>, value| {
-            // Only the last step makes the index anew.
+            // Only the last step rebuilds the index.
             assert!(index.tables.len().abs_diff(tables) <= 1, "{value}");
             tables = index.tables.len();
             if value % 1000 == 0 {

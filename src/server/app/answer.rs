@@ -18,8 +18,8 @@ pub(crate) struct Answer {
     pub(crate) closes: bool,
 }
 
-/// The consequences of an answer, which follow once it is written. If that
-/// fails, this is just dropped, and the message is given to another poll.
+/// The work that follows when an answer is written. If writing fails, this is
+/// dropped, and another poll gets the message.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     status: StatusCode,

@@ -1,4 +1,4 @@
-//! The way of a request to a poll that may wait.
+//! Turns a request into a poll that may wait.
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,13 +24,13 @@ pub(crate) struct OpenPoll<'a> {
     pub(super) browser: Browser,
     pub(super) registration: Registration,
     pub(super) admission: Admission,
-    /// Counts it as one that waits.
+    /// Counts the poll as waiting.
     pub(super) permit: SemaphorePermit<'a>,
 }
 
-/// The end of a request that does not come to wait.
+/// The end of a request without a wait.
 enum End {
-    /// It is answered so.
+    /// The request gets this answer.
     Answered(Body),
     /// The client has closed the connection.
     Gone,
@@ -150,8 +150,8 @@ impl App {
 }
 
 impl End {
-    /// trytond can't tell now. It is no error, because an error would make the
-    /// client back off for longer each time.
+    /// trytond can't tell now. The answer is no error, because an error would
+    /// make the client back off for longer each time.
     const UNDECIDED: Self = Self::Answered(Body::Empty);
 
     fn answer(self, browser: Browser) -> Option<Box<Answer>> {

@@ -11,29 +11,29 @@ use crate::server::drain::Drain;
 /// A time that never comes.
 const NEVER: Duration = Duration::from_secs(1 << 30);
 
-/// How long a connection may stay as it is.
+/// The limits of the time that a connection stays open.
 #[derive(Debug)]
 pub(super) struct Lifetime<'a> {
     limits: &'a Limits,
     drain: &'a Drain,
     idle: Idle,
-    /// Since when the client knows that no other request is taken.
+    /// When the client was told that no other request is taken.
     told: Option<Instant>,
 }
 
 /// A connection without a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Idle {
-    /// It has had no request yet.
+    /// The connection has had no request yet.
     New,
-    /// It has had requests.
+    /// The connection has had requests.
     Kept,
     /// Another connection wants its place.
     Crowded,
 }
 
 impl<'a> Lifetime<'a> {
-    /// A connection that begins.
+    /// The lifetime of a new connection.
     pub(super) fn new(limits: &'a Limits, drain: &'a Drain) -> Self {
         Self {
             limits,
@@ -43,7 +43,7 @@ impl<'a> Lifetime<'a> {
         }
     }
 
-    /// Until when the connection may stay as it is.
+    /// The time until which the connection may stay open without a change.
     pub(super) fn deadline(&mut self, activity: Activity) -> Instant {
         if !matches!(activity, Activity::Idle(_)) {
             self.idle = Idle::Kept;
@@ -63,12 +63,12 @@ impl<'a> Lifetime<'a> {
         matches!(activity, Activity::Idle(_)) && self.idle != Idle::Crowded
     }
 
-    /// Another connection asks for the place.
+    /// Notes that another connection asks for the place.
     pub(super) fn ask(&mut self) {
         self.idle = Idle::Crowded;
     }
 
-    /// The client has been told that no other request is taken.
+    /// Notes that the client has been told that no other request is taken.
     pub(super) fn tell(&mut self) {
         self.told = Some(Instant::now());
     }
@@ -87,8 +87,8 @@ impl<'a> Lifetime<'a> {
         }
     }
 
-    /// Until when a request may arrive that was sent before the client was
-    /// told.
+    /// The time until which a request may arrive that was sent before the
+    /// client was told.
     fn last_request(&self, since: Instant, told: Instant) -> Instant {
         let until = since.max(told) + self.limits.header_timeout;
         match self.idle {

@@ -37,7 +37,7 @@ enum State {
     Anonymous(Box<Unsettled>),
 }
 
-/// A poll that itself knows after which message it continues.
+/// A poll that continues after a last message of its own.
 #[derive(Debug)]
 struct Unsettled {
     user: u32,
@@ -48,11 +48,11 @@ struct Unsettled {
 /// The next step of a poll.
 #[derive(Debug)]
 enum Step {
-    /// It is answered.
+    /// The poll is answered.
     Answer(Outcome),
-    /// It waits to be woken.
+    /// The poll waits to be woken.
     Wait,
-    /// It looks again, because its place at the bus has no waker yet.
+    /// The poll looks again, because its ticket at the bus has no waker yet.
     Again,
 }
 
@@ -153,8 +153,8 @@ impl Registration {
         &self.poll
     }
 
-    /// Ends, once the answer was written. Where that fails it is just dropped,
-    /// and the message given to another poll.
+    /// Ends the registration after the answer was written. If writing fails, it
+    /// is dropped instead, and another poll gets the message.
     pub(crate) fn written(mut self) {
         self.written = true;
     }

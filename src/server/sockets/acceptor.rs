@@ -16,14 +16,14 @@ pub(crate) enum Acceptor {
 /// A connection that was accepted.
 #[derive(Debug)]
 pub(crate) enum Accepted {
-    /// One of the network, and the address of its peer.
+    /// A TCP connection, and the address of its peer.
     Tcp(TcpStream, IpAddr),
-    /// A unix socket.
+    /// A connection over a unix socket.
     Unix(UnixStream),
 }
 
 impl Acceptor {
-    /// Has the runtime take over a socket.
+    /// Lets the runtime take over a socket.
     ///
     /// # Errors
     ///

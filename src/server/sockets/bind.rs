@@ -106,8 +106,8 @@ fn is_missing(error: &io::Error) -> bool {
 
 fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // As the standard library does, so that a port is free once its server has
-    // ended.
+    // The standard library does the same, so that a port is free once its
+    // server has ended.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;

@@ -21,7 +21,7 @@ const PROBES: u32 = 6;
 pub enum Listener {
     /// A TCP socket.
     Tcp(TcpListener),
-    /// One of the file system.
+    /// A unix socket.
     Unix(UnixListener),
 }
 

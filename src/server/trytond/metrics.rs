@@ -16,13 +16,13 @@ pub(crate) struct SessionMetrics {
     checks: IntCounterVec,
     /// How long sessions wait for the answer of trytond.
     pub(super) seconds: Histogram,
-    /// How many sessions wait for one.
+    /// How many sessions wait for an answer.
     pub(super) waiting: IntGauge,
     pub(super) renewals: IntCounter,
 }
 
 impl SessionMetrics {
-    /// All at zero, shown by `registry`.
+    /// Metrics at zero, shown by `registry`.
     pub(crate) fn new(registry: &Registry) -> Self {
         let metrics = Self {
             hits: counter(

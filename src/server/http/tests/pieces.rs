@@ -12,7 +12,7 @@ async fn continue_that_is_not_written_yet_is_not_lost() {
         settle().await;
         wire.send(body).await;
         settle().await;
-        // It can't wait yet, because hyper still has output to write.
+        // The poll can't wait yet, because hyper still has output to write.
         assert_eq!(wire.polls(), 0);
         if is_there_before {
             wire.publish_name("a");

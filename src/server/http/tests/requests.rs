@@ -8,7 +8,7 @@ async fn bytes_beyond_the_length_begin_the_next_request() {
         wire.publish_name(channel);
     }
     let first = wire.poll("", "\"a\"");
-    // Whole, it is garbage; behind the next poll it is that.
+    // The bytes after the second poll begin a third request.
     let second = wire.poll("", "\"b\"");
     wire.send(&format!("{first}{second}XX")).await;
     assert_eq!(wire.answer().await, good(message("a")));

@@ -37,7 +37,7 @@ pub(super) struct Pending {
     /// Closed when the answer is no longer wanted.
     pub(super) answer: oneshot::Sender<Check>,
     pub(super) since: Instant,
-    /// Counts it as one that waits.
+    /// Counts the session as waiting.
     pub(super) _counted: Counted,
 }
 

@@ -28,8 +28,8 @@ pub(super) struct State {
     /// Whether a look-up of `names` is under way.
     pub(super) is_looking: bool,
     pub(super) unknown: Recent,
-    /// How many sessions were added since the last sweep, and how many lead to
-    /// the next one.
+    /// The sessions that were added since the last sweep, and the number that
+    /// leads to the next one.
     added: usize,
     sweep_at: usize,
 }

@@ -21,8 +21,8 @@ use super::recent::Recent;
 use super::{Answered, Check, Session, Trytond};
 use crate::sync::{Mutex, lock};
 
-/// How long a session that was refused is refused again without a check, and
-/// how many of them.
+/// The time for which a refused session is refused again without a check, and
+/// the most such sessions.
 const REFUSED_TIME: Duration = Duration::from_secs(5);
 const REFUSED_MAX: usize = 20_000;
 
@@ -61,7 +61,7 @@ pub(crate) enum Cached {
     TooMany,
     /// The session was refused a short while ago.
     Refused,
-    /// Nothing.
+    /// Neither is known.
     No,
 }
 

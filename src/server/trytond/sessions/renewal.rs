@@ -49,7 +49,7 @@ impl Sessions {
         }
     }
 
-    /// The sessions with a poll that the next step comes to.
+    /// The sessions with a poll that the next step checks.
     fn due(&self) -> Vec<Arc<Session>> {
         let mut state = lock(&self.state);
         let State { entries, round, .. } = &mut *state;
@@ -72,13 +72,13 @@ impl Sessions {
 /// The round that checks sessions again.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    /// The place that comes next, and the part of a place that is due.
+    /// The next place, and the part of a place that is due.
     hand: usize,
     part: f64,
 }
 
 impl Round {
-    /// How many of `all` places the next step comes to.
+    /// How many of `all` places belong to the next step.
     fn step(&mut self, all: usize) -> usize {
         #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^32")]
         let more = all as f64 / f64::from(STEPS);
