@@ -4,12 +4,11 @@ support.peer calls the same functions in another process.
 """
 import json
 import os
+import select
 import threading
 import time
 import uuid
 from contextlib import contextmanager
-
-from . import wait_until
 
 MARK = 'mark'
 
@@ -263,17 +262,24 @@ class Wire:
 
     def receive(self, count, deadline=60):
         "Return the next notifications as pairs of channel and payload"
-        def enough():
-            if callable(self._connection.notifies):
-                self._received += self._connection.notifies(timeout=0)
-            else:
-                self._connection.poll()
-                self._received += self._connection.notifies
-                del self._connection.notifies[:]
-            return len(self._received) >= count
-
-        if count:
-            wait_until(enough, deadline)
+        end = time.monotonic() + deadline
+        self._take()
+        while len(self._received) < count:
+            left = max(end - time.monotonic(), 0)
+            if not select.select([self._connection], [], [], left)[0]:
+                raise TimeoutError(
+                    f"{len(self._received)} of {count} notifications "
+                    f"after {deadline} s")
+            self._take()
         received, self._received = (
             self._received[:count], self._received[count:])
         return [(n.channel, n.payload) for n in received]
+
+    def _take(self):
+        "Keep the notifications that have arrived, a read of the socket each"
+        if callable(self._connection.notifies):
+            self._received += self._connection.notifies(timeout=0)
+        else:
+            self._connection.poll()
+            self._received += self._connection.notifies
+            del self._connection.notifies[:]
