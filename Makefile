@@ -108,7 +108,7 @@ test-python: $(SERIES:%=test-python-%) ## Test the package in each series (test-
 # In the first of FULL all tests run, in the other those whose result may differ
 # there, and in the rest those that compare with stock. Each worker has its own
 # PostgreSQL. Tests mostly wait, so the two series run at the same time.
-WORKERS ?= $(if $(filter $*,$(all)),3,$(if $(filter $*,$(FULL)),2,0))
+WORKERS ?= $(if $(filter $*,$(all)),4,$(if $(filter $*,$(FULL)),2,0))
 EVERY ?=
 all := $(if $(EVERY),$(FULL),$(firstword $(FULL)))
 

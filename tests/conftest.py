@@ -43,11 +43,13 @@ os.environ['TRYTOND_DATABASE_URI'] = _server.uri
 # The files whose tests take longest. They begin first, because the other
 # workers would wait for a long test that begins last.
 SLOW = [
-    'test_faults', 'test_demo', 'test_check', 'test_chat', 'test_journal',
-    'test_fork', 'test_gevent', 'test_route', 'test_journal_sqlite',
-    'test_sqlite', 'test_server', 'test_server_tls', 'test_commands',
-    'test_retention', 'test_preforking_servers', 'test_threads',
-    'test_getting_started', 'test_user_notification', 'test_names']
+    'test_check', 'test_faults', 'test_journal', 'test_fork', 'test_demo',
+    'test_chat', 'test_gevent', 'test_server', 'test_commands',
+    'test_journal_sqlite', 'test_sqlite', 'test_preforking_servers',
+    'test_names', 'test_route', 'test_journal_table', 'test_listener',
+    'test_journal_numbers', 'test_page', 'test_reconnection',
+    'test_server_tls', 'test_retention', 'test_cli', 'test_threads',
+    'test_user_notification', 'test_getting_started']
 
 SERIES = '.'.join(importlib.metadata.version('trytond').split('.')[:2])
 
