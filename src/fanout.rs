@@ -4,7 +4,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
 
-use crate::bus::Wakeup;
+use crate::bus::Crowd;
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, lock};
 
@@ -22,7 +22,7 @@ pub struct Fanout {
 
 #[derive(Debug)]
 enum Job {
-    Wake(Wakeup),
+    Wake(Crowd),
     /// Ends the worker that takes this job.
     Stop,
 }
@@ -51,13 +51,13 @@ impl Fanout {
     }
 
     /// Passes waiters to the pool to be woken, in this order.
-    pub fn deliver(&self, wakeups: impl IntoIterator<Item = Wakeup>) {
-        for Wakeup { wake, waiters } in wakeups {
+    pub fn deliver(&self, crowds: impl IntoIterator<Item = Crowd>) {
+        for Crowd { wake, waiters } in crowds {
             let mut waiters = waiters.into_iter();
             while waiters.len() > 0 {
                 // In a list of its own, because `split_off` keeps the whole
                 // capacity for each part.
-                self.send(Job::Wake(Wakeup {
+                self.send(Job::Wake(Crowd {
                     wake: wake.clone(),
                     waiters: waiters.by_ref().take(SLICE).collect(),
                 }));
@@ -78,16 +78,16 @@ impl Fanout {
     }
 
     fn send(&self, job: Job) {
-        if let Err(SendError(Job::Wake(wakeup))) = self.jobs.send(job) {
+        if let Err(SendError(Job::Wake(crowd))) = self.jobs.send(job) {
             // All workers have ended.
-            wakeup.run();
+            crowd.wake();
         }
     }
 }
 
 fn work(jobs: &Receiver<Job>) {
-    while let Ok(Job::Wake(wakeup)) = jobs.recv() {
-        wakeup.run();
+    while let Ok(Job::Wake(crowd)) = jobs.recv() {
+        crowd.wake();
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
             .map(|_| Arc::new(Waiter::new(Signal::thread())))
             .collect();
         let wake = Wake::Closed;
-        fanout.deliver([Wakeup {
+        fanout.deliver([Crowd {
             wake,
             waiters: waiters.clone(),
         }]);

@@ -16,6 +16,22 @@
 //! The engine knows neither Python nor a clock nor a configuration. The Python
 //! package around it ties it to trytond.
 //!
+//! # The way of a message
+//!
+//! ```text
+//! NOTIFY, or a row of the journal
+//!   │ the listener, in Python
+//! python/database.rs   reads the payload: a message::Message, or one of its parts
+//! registry.rs          Process::publish
+//! bus/                 under one lock: appends it to the History, and takes its
+//!   │                  waiters out of the Waitlist
+//! fanout.rs            worker threads wake each waiter
+//!   ├── python/wait.rs        a thread or a greenlet returns from Bus.subscribe
+//!   └── server/polls/         a task gets the answer to its poll
+//!       server/app/           makes the reply
+//!       server/http/          writes it to the socket
+//! ```
+//!
 //! # Layout
 //!
 //! - [`error`]: the errors of the engine
@@ -24,11 +40,11 @@
 //! - [`parts`]: payloads larger than a NOTIFY allows
 //! - [`poll`]: the channels of a poll, limited to those that its user may see
 //! - [`access`]: the cached answers about the chats that a user may follow
-//! - [`history`]: the retained messages of one database
 //! - `index`: a hash table that grows a little at a time
+//! - [`history`]: the retained messages of one database, and the ids of those
+//!   that were evicted
 //! - [`waiter`]: a subscriber that waits, and how to wake it
 //! - [`waitlist`]: the waiters by channel
-//! - `gone`: the ids and journal numbers of evicted messages
 //! - `look`: looks into the database, and the polls that wait for one
 //! - `journal`: how far the journal of a database was read
 //! - `settle`: decides whether a poll needs a look or a row before the history
@@ -51,12 +67,15 @@ pub mod fanout;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod gate;
-mod gone;
 pub mod history;
 mod index;
 mod journal;
+#[cfg(all(test, not(loom)))]
+mod journal_model;
 pub mod json;
 mod look;
+#[cfg(all(test, not(loom)))]
+mod look_model;
 pub mod message;
 pub mod parts;
 pub mod poll;

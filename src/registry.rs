@@ -1,15 +1,15 @@
 //! The buses of this process, and the threads that they share.
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::{available_parallelism, sleep};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use once_cell::sync::{Lazy, OnceCell};
+use once_cell::sync::OnceCell;
 
 use crate::access::Access;
-use crate::bus::{Bus, Row, Wakeup};
+use crate::bus::{Bus, Crowd, Row};
 use crate::error::Result;
 use crate::fanout::Fanout;
 use crate::gate::Gate;
@@ -32,8 +32,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of this process. A forked child has its own, because the parent's
 /// threads do not exist there and may have held the locks.
-static PROCESS: Lazy<ArcSwap<Process>> =
-    Lazy::new(|| ArcSwap::from_pointee(Process::new()));
+static PROCESS: LazyLock<ArcSwap<Process>> =
+    LazyLock::new(|| ArcSwap::from_pointee(Process::new()));
 
 /// The buses of one process, by database, with the threads they share.
 /// Nothing is started before it is needed.
@@ -136,9 +136,9 @@ impl Process {
             })
             .bus
             .clone();
-        bus.set_bounds(bounds).run();
+        bus.set_bounds(bounds).wake();
         if self.closed.load(Ordering::SeqCst) {
-            bus.close().run();
+            bus.close().wake();
         }
         bus
     }
@@ -188,7 +188,7 @@ impl Process {
         let removed = buses.remove(database);
         drop(buses);
         if let Some(Place { bus, .. }) = removed {
-            bus.close().run();
+            bus.close().wake();
         }
         true
     }
@@ -198,7 +198,7 @@ impl Process {
     pub fn forget(&self, database: &str) {
         let removed = lock(&self.buses).remove(database);
         if let Some(Place { bus, .. }) = removed {
-            bus.close().run();
+            bus.close().wake();
         }
     }
 
@@ -216,8 +216,8 @@ impl Process {
     /// nevertheless, and this thread wakes the waiters.
     pub fn publish(&self, bus: &Bus, messages: Vec<Message>) -> Result<()> {
         let mut result = Ok(());
-        bus.publish_to(messages, self.now(), |wakeup| {
-            if let Err(error) = self.deliver(vec![wakeup]) {
+        bus.publish_to(messages, self.now(), |crowd| {
+            if let Err(error) = self.deliver(vec![crowd]) {
                 result = Err(error);
             }
         });
@@ -239,22 +239,25 @@ impl Process {
     ///
     /// As [`Process::publish`].
     pub fn answer(&self, bus: &Bus, key: u64, row: Row) -> Result<()> {
-        self.deliver(vec![bus.answer(key, row)])
+        match bus.journal() {
+            Some(journal) => self.deliver(vec![journal.answer(key, row)]),
+            None => Ok(()),
+        }
     }
 
-    fn deliver(&self, wakeups: Vec<Wakeup>) -> Result<()> {
-        if wakeups.iter().all(|wakeup| wakeup.waiters.is_empty()) {
+    fn deliver(&self, crowds: Vec<Crowd>) -> Result<()> {
+        if crowds.iter().all(|crowd| crowd.waiters.is_empty()) {
             return Ok(());
         }
         let workers =
             available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX));
         match self.fanout.get_or_try_init(|| Fanout::start(workers)) {
             Ok(fanout) => {
-                fanout.deliver(wakeups);
+                fanout.deliver(crowds);
                 Ok(())
             }
             Err(error) => {
-                wakeups.iter().for_each(Wakeup::run);
+                crowds.iter().for_each(Crowd::wake);
                 Err(error)
             }
         }
@@ -297,7 +300,7 @@ impl Process {
             .map(|place| place.bus.clone())
             .collect();
         for bus in buses {
-            bus.close().run();
+            bus.close().wake();
         }
         if let Some(fanout) = self.fanout.get() {
             fanout.stop();

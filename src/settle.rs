@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::history::History;
-use crate::journal::Journal;
+use crate::journal::Reading;
 use crate::look::Looks;
 use crate::message::Id;
 use crate::waiter::{Signal, Waiter, Wake};
@@ -51,7 +51,7 @@ enum Want {
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
     pub(crate) looks: &'a mut Looks,
-    pub(crate) journal: Option<&'a mut Journal>,
+    pub(crate) journal: Option<&'a mut Reading>,
     pub(crate) history: &'a History,
 }
 
@@ -68,10 +68,10 @@ impl Sources<'_> {
             return Want::Nothing;
         }
         if self.journal.is_some() {
-            let gone = self.history.gone();
-            match settling.read.or_else(|| gone.number(id)) {
-                Some(after) if after < gone.last() => {
-                    let until = gone.last();
+            let evicted = self.history.evicted();
+            match settling.read.or_else(|| evicted.number(id)) {
+                Some(after) if after < evicted.last() => {
+                    let until = evicted.last();
                     return Want::Row { after, until };
                 }
                 Some(_) => return Want::Nothing,

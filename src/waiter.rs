@@ -39,10 +39,10 @@ pub enum Signal {
     Thread(Condvar),
     /// The waiter is a task that calls [`Waiter::poll`]: its waker, and the
     /// queue that the waker is put into.
-    Task(Mutex<Option<Waker>>, Arc<WokenTasks>),
+    Task(Mutex<Option<Waker>>, Arc<TaskQueue>),
     /// The waiter's token is put into a queue, from which an event loop takes
     /// it.
-    Queue(Arc<WokenQueue>, u64),
+    Queue(Arc<TokenQueue>, u64),
 }
 
 impl Signal {
@@ -54,7 +54,7 @@ impl Signal {
 
     /// The signal for a task.
     #[must_use]
-    pub fn task(woken: &Arc<WokenTasks>) -> Self {
+    pub fn task(woken: &Arc<TaskQueue>) -> Self {
         Self::Task(Mutex::new(None), woken.clone())
     }
 }
@@ -156,14 +156,14 @@ fn wait<'a, T>(
 }
 
 /// The woken waiters of one event loop that the loop has not taken yet.
-pub struct WokenQueue {
+pub struct TokenQueue {
     tokens: Mutex<Vec<u64>>,
     /// Whether the loop was signalled and has not taken the tokens yet.
     signalled: AtomicBool,
     signal: Box<dyn Fn() + Send + Sync>,
 }
 
-impl WokenQueue {
+impl TokenQueue {
     /// A queue that calls `signal`, from any thread, when there are tokens to
     /// take.
     pub fn new(signal: impl Fn() + Send + Sync + 'static) -> Self {
@@ -190,7 +190,7 @@ impl WokenQueue {
     }
 }
 
-impl fmt::Debug for WokenQueue {
+impl fmt::Debug for TokenQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WokenQueue")
             .field("tokens", &self.tokens)
@@ -205,11 +205,11 @@ impl fmt::Debug for WokenQueue {
 /// than all the rest. Therefore the wakers are put here, and only one task of
 /// the runtime is woken from outside. This task wakes the others.
 #[derive(Debug, Default)]
-pub struct WokenTasks {
+pub struct TaskQueue {
     state: Mutex<(Vec<Waker>, Option<Waker>)>,
 }
 
-impl WokenTasks {
+impl TaskQueue {
     fn push(&self, task: Waker) {
         let mut state = lock(&self.state);
         state.0.push(task);
@@ -267,7 +267,7 @@ mod tests {
         let count = Arc::new(Count(AtomicUsize::new(0)));
         let waker = Waker::from(count.clone());
         let mut context = Context::from_waker(&waker);
-        let tasks = Arc::new(WokenTasks::default());
+        let tasks = Arc::new(TaskQueue::default());
         let relayed = Arc::new(Count(AtomicUsize::new(0)));
         let relay = Waker::from(relayed.clone());
         tasks.poll(&mut Context::from_waker(&relay));
@@ -285,7 +285,7 @@ mod tests {
     fn queue_signals_once_until_it_is_taken() {
         let signals = Arc::new(AtomicUsize::new(0));
         let counter = signals.clone();
-        let queue = Arc::new(WokenQueue::new(move || {
+        let queue = Arc::new(TokenQueue::new(move || {
             counter.fetch_add(1, Ordering::SeqCst);
         }));
         for token in 0..3 {

@@ -13,13 +13,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use trytond_fastbus::bus::{Bus, Settling, Subscription, Ticket};
-use trytond_fastbus::history::Bounds;
+use trytond_fastbus::history::{Bounds, History};
 use trytond_fastbus::message::Message;
 use trytond_fastbus::waiter::Signal;
 
 const NOW: Duration = Duration::ZERO;
 /// All messages have expired.
 const LATER: Duration = Duration::from_secs(1000);
+const BOUNDS: Bounds = Bounds {
+    cache_timeout: Duration::from_secs(300),
+    journal_timeout: None,
+    cache_size: 64 << 20,
+};
 const RUNS: usize = 5;
 const WAITERS: usize = 100_000;
 const MESSAGES: usize = 250_000;
@@ -51,9 +56,9 @@ fn lock_is_held_for_two_milliseconds_at_most() {
         let _tickets: Vec<_> =
             (0..WAITERS).map(|number| subscribe(&bus, number)).collect();
         let mut begun = Instant::now();
-        bus.publish_to(vec![message("all", 0)], NOW, |wakeup| {
+        bus.publish_to(vec![message("all", 0)], NOW, |crowd| {
             times.push(begun.elapsed().as_secs_f64());
-            drop(wakeup);
+            drop(crowd);
             begun = Instant::now();
         });
         times
@@ -71,38 +76,32 @@ fn lock_is_held_for_two_milliseconds_at_most() {
             times
         });
         report(&format!("{name} expire, each slice"), || {
-            let (bus, mut times) = (bus(), Vec::new());
+            let (mut history, mut times) = (History::new(BOUNDS), Vec::new());
             for number in 0..MESSAGES {
-                drop(bus.publish(vec![numbered(number, is_same)], NOW));
+                drop(history.append(numbered(number, is_same), NOW));
             }
-            while timed(&mut times, || bus.look(|history| history.expire(LATER))) {}
+            while timed(&mut times, || history.expire(LATER)) {}
             times
         });
     }
     report("a message of 1 MB makes room in a full history", || {
-        let (bus, mut times) = (bus(), Vec::new());
+        let (mut history, mut times) = (History::new(BOUNDS), Vec::new());
         for number in 0..MESSAGES {
-            drop(bus.publish(vec![numbered(number, false)], NOW));
+            drop(history.append(numbered(number, false), NOW));
         }
         let text = "x".repeat(1 << 20);
         for number in 0..20 {
             let json = format!("{{\"message_id\":\"{number}\",\"text\":\"{text}\"}}");
             let message = Message::new("large", &json).expect("a message");
-            timed(&mut times, || {
-                bus.look(|history| drop(history.append(message, NOW)));
-            });
-            while timed(&mut times, || bus.look(|history| history.expire(NOW))) {}
+            timed(&mut times, || drop(history.append(message, NOW)));
+            while timed(&mut times, || history.expire(NOW)) {}
         }
         times
     });
 }
 
 fn bus() -> Bus {
-    Bus::new(Bounds {
-        cache_timeout: Duration::from_secs(300),
-        journal_timeout: None,
-        cache_size: 64 << 20,
-    })
+    Bus::new(BOUNDS)
 }
 
 fn numbered(number: usize, is_same: bool) -> Message {

@@ -17,7 +17,7 @@ use trytond_fastbus::bus::{Bus, Settling, Subscription};
 use trytond_fastbus::gate::Gate;
 use trytond_fastbus::history::Bounds;
 use trytond_fastbus::message::{Id, Message};
-use trytond_fastbus::waiter::{Signal, Waiter, Wake, WokenQueue, WokenTasks};
+use trytond_fastbus::waiter::{Signal, TaskQueue, TokenQueue, Waiter, Wake};
 
 const NOW: Duration = Duration::ZERO;
 const BOUNDS: Bounds = Bounds {
@@ -29,8 +29,8 @@ const BOUNDS: Bounds = Bounds {
 fn publish(bus: &Bus, channel: &str, id: u8) {
     let message = format!("{{\"message_id\":{id}}}");
     let message = Message::new(channel, &message).expect("a good message");
-    for wakeup in bus.publish(vec![message], NOW) {
-        wakeup.run();
+    for crowd in bus.publish(vec![message], NOW) {
+        crowd.wake();
     }
 }
 
@@ -105,7 +105,7 @@ fn close_ends_a_wait_that_begins() {
         let bus = Bus::new(BOUNDS);
         let closer = thread::spawn({
             let bus = bus.clone();
-            move || bus.close().run()
+            move || bus.close().wake()
         });
         assert_eq!(subscribe(&bus, None), None);
         closer.join().expect("no panic");
@@ -142,10 +142,10 @@ fn look(bus: &Bus, table: &Mutex<Vec<u64>>) {
         let message = Message::new("a", &json).expect("a good message");
         message.numbered(number)
     });
-    for wakeup in bus.publish(messages.collect(), NOW) {
-        wakeup.run();
+    for crowd in bus.publish(messages.collect(), NOW) {
+        crowd.wake();
     }
-    bus.end_look().run();
+    bus.end_look().wake();
 }
 
 /// The client has received message 2 from another process, after its commit.
@@ -193,7 +193,7 @@ fn poll_waits_for_a_look_that_begins_after_it_came() {
 #[test]
 fn task_that_is_woken_by_another_thread_runs() {
     loom::model(|| {
-        let tasks = Arc::new(WokenTasks::default());
+        let tasks = Arc::new(TaskQueue::default());
         let waiter = Arc::new(Waiter::new(Signal::task(&tasks)));
         let waker = thread::spawn({
             let waiter = waiter.clone();
@@ -214,7 +214,7 @@ fn task_that_is_woken_by_another_thread_runs() {
 fn loop_takes_each_token_that_was_pushed() {
     loom::model(|| {
         let signal = Arc::new(Notify::new());
-        let queue = Arc::new(WokenQueue::new({
+        let queue = Arc::new(TokenQueue::new({
             let signal = signal.clone();
             move || signal.notify()
         }));

@@ -6,13 +6,13 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::imports::CURRENT_WAKER;
-use crate::waiter::{Signal, WokenQueue};
+use crate::waiter::{Signal, TokenQueue};
 
 /// The tokens of the woken greenlets that their hub has not resumed yet.
 #[pyclass(frozen, name = "WokenQueue", module = "trytond_fastbus._native")]
 #[derive(Debug)]
 pub(super) struct PyWokenQueue {
-    queue: Arc<WokenQueue>,
+    queue: Arc<TokenQueue>,
     next: AtomicU64,
 }
 
@@ -26,7 +26,7 @@ impl PyWokenQueue {
             let _ = Python::try_attach(|py| send.call0(py).map(drop));
         };
         Self {
-            queue: Arc::new(WokenQueue::new(signal)),
+            queue: Arc::new(TokenQueue::new(signal)),
             next: AtomicU64::new(0),
         }
     }
@@ -41,7 +41,7 @@ impl PyWokenQueue {
 #[derive(Debug)]
 pub(super) struct PyWaker<'py> {
     waker: Bound<'py, PyAny>,
-    queue: Arc<WokenQueue>,
+    queue: Arc<TokenQueue>,
     token: u64,
 }
 

@@ -116,7 +116,7 @@ impl PyDatabase {
         py: Python<'_>,
         notifications: Vec<(bool, Bound<'_, PyString>)>,
     ) -> PyResult<(usize, Vec<String>)> {
-        let has_journal = self.bus.has_journal();
+        let has_journal = self.has_journal();
         let mut taken = 0;
         let mut received = Vec::with_capacity(notifications.len());
         let mut reasons = Vec::new();
@@ -210,8 +210,8 @@ impl PyDatabase {
             }
         }
         let reasons = self.publish(py, messages, reasons)?;
-        if let Some(mark) = last {
-            self.bus.pass(mark);
+        if let (Some(mark), Some(journal)) = (last, self.bus.journal()) {
+            journal.pass(mark);
         }
         Ok(reasons)
     }
@@ -219,32 +219,34 @@ impl PyDatabase {
     /// Whether there is a journal that can be read.
     #[getter]
     fn has_journal(&self) -> bool {
-        self.bus.has_journal()
+        self.bus.journal().is_some()
     }
 
     /// The number of the last row that was read; zero before the first row, and
     /// while all rows are read anew.
     #[getter]
     fn position(&self) -> u64 {
-        self.bus.mark().map_or(0, |mark| mark.number)
+        self.mark().map_or(0, |mark| mark.number)
     }
 
     /// Whether these are the number and the time of commit, in seconds, of the
     /// last row that was read.
     fn is_mark(&self, number: u64, created: f64) -> bool {
-        self.bus.mark() == Some(Mark { number, created })
+        self.mark() == Some(Mark { number, created })
     }
 
     /// Start to read all rows of the journal anew, because the last row that
     /// was read is not in the table. Known messages are not published again.
     fn rewind(&self) {
-        self.bus.rewind();
+        if let Some(journal) = self.bus.journal() {
+            journal.rewind();
+        }
     }
 
     /// Note that all rows were read. Returns the greatest numbers before and
     /// now if numbers went back.
     fn end_rewind(&self) -> Option<(u64, u64)> {
-        self.bus.end_rewind()
+        self.bus.journal()?.end_rewind()
     }
 
     /// Set the bell that asks the listener for a look.
@@ -278,7 +280,9 @@ impl PyDatabase {
     /// was evicted. Each is a key, the channels, and two numbers. The number of
     /// the row is above the first one and at most the second one.
     fn requests(&self, limit: usize) -> Vec<(u64, Vec<String>, u64, u64)> {
-        let requests = self.bus.requests(limit).into_iter();
+        let journal = self.bus.journal();
+        let requests = journal.map(|journal| journal.requests(limit));
+        let requests = requests.unwrap_or_default().into_iter();
         requests
             .map(|request| {
                 (request.key, request.channels, request.after, request.until)
@@ -317,7 +321,7 @@ impl PyDatabase {
             journal_timeout: self.bounds.journal_timeout.filter(|_| usable),
             ..self.bounds
         };
-        self.bus.set_bounds(bounds).run();
+        self.bus.set_bounds(bounds).wake();
     }
 
     /// Note the part of PostgreSQL's queue of notifications that is in use,
@@ -380,6 +384,10 @@ impl PyDatabase {
 }
 
 impl PyDatabase {
+    fn mark(&self) -> Option<Mark> {
+        self.bus.journal()?.mark()
+    }
+
     /// Puts the messages on the bus, and counts the payloads that were skipped.
     fn publish(
         &self,

@@ -51,8 +51,8 @@ impl PyMessageQueue {
         let message = wire::message(py, channel, &json)
             .map_err(|why| PyValueError::new_err(why.to_string()))?;
         let now = self.now(py)?;
-        for wakeup in self.bus.publish(vec![message], now) {
-            py.detach(|| wakeup.run());
+        for crowd in self.bus.publish(vec![message], now) {
+            py.detach(|| crowd.wake());
         }
         Ok(())
     }

@@ -99,7 +99,7 @@ impl Exposition {
     pub(crate) fn write(&self, text: &mut String, buses: &[(Box<str>, Bus)]) {
         let mut rows = Vec::with_capacity(buses.len());
         for (name, bus) in buses {
-            rows.push((escaped(name), bus.statistics(), bus.has_journal()));
+            rows.push((escaped(name), bus.statistics(), bus.journal().is_some()));
         }
         let shown = self.count(buses, &rows);
         for (index, (name, help, _)) in COUNTERS.iter().enumerate() {

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use super::outcome::Outcome;
 use super::places::{Others, Places};
-use crate::history::History;
+use crate::history::Position;
 use crate::message::{Id, Message};
 use crate::poll::{Poll, hash};
 
@@ -108,7 +108,7 @@ pub(crate) enum Next {
 
 impl Client {
     /// Registers a poll that arrived at `now`; returns its key.
-    /// [`Client::next`] tells its next step.
+    /// [`Client::step`] tells its next step.
     ///
     /// The last message, if it is the one that was sent last, acknowledges all
     /// messages before it in the channels of the poll that received it. If
@@ -120,12 +120,12 @@ impl Client {
         &mut self,
         poll: Arc<Poll>,
         last: Option<&Id>,
-        history: &History,
+        position: Position,
         now: Duration,
         woken: &mut Woken,
     ) -> u32 {
         self.seen = now;
-        self.acknowledge(&poll, last, history, now, woken);
+        self.acknowledge(&poll, last, position, now, woken);
         let key = self.next;
         self.next = key.wrapping_add(1);
         self.polls.push(Entry {
@@ -139,26 +139,65 @@ impl Client {
         key
     }
 
-    /// Gives out the messages that are ready at `now`, and returns the next
-    /// step of the poll with this key.
-    ///
-    /// `woken_by` is the message that woke the poll. It may have been evicted
-    /// since.
-    pub(crate) fn next(
-        &mut self,
-        key: u32,
-        woken_by: Option<&Arc<Message>>,
-        history: &mut History,
-        now: Duration,
-        woken: &mut Woken,
-    ) -> Next {
+    /// Ends polls, and gives up an answer that is not acknowledged, where their
+    /// time is over at `now`. Returns whether the next message may be sent.
+    pub(crate) fn may_send(&mut self, now: Duration, woken: &mut Woken) -> bool {
         self.end_oldest(now, woken);
         if self.in_flight().is_some_and(|until| until <= now) {
             self.land(woken);
         }
-        if self.in_flight().is_none() {
-            self.send(woken_by, history, now, woken);
-        }
+        self.in_flight().is_none()
+    }
+
+    /// The channels that polls wait for, each with the number from which on its
+    /// messages are wanted.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = (&str, u64)> {
+        let newest = self.waiting().rev().take(POLLS_MAX);
+        newest.flat_map(|entry| self.asked(&entry.poll))
+    }
+
+    /// The number from which on messages of the channel of this message are
+    /// wanted; none if no poll waits for that channel.
+    pub(crate) fn wanted_from(&self, message: &Message) -> Option<u64> {
+        let channel = hash(message.channel());
+        let is_asked = self.waiting().any(|entry| entry.poll.asks(channel));
+        is_asked.then(|| self.from(channel))
+    }
+
+    /// Sends a message that is wanted to the newest poll that asks for its
+    /// channel.
+    pub(crate) fn send(
+        &mut self,
+        number: u64,
+        message: Arc<Message>,
+        now: Duration,
+        woken: &mut Woken,
+    ) {
+        let channel = hash(message.channel());
+        let mut newest = self.polls.iter_mut().rev();
+        let Some(entry) =
+            newest.find(|entry| entry.waits() && entry.poll.asks(channel))
+        else {
+            return;
+        };
+        self.unsent = self.unsent.max(number + 1);
+        self.sent = Some(Sent {
+            id: message.id().clone(),
+            number,
+            key: entry.key,
+            covered: Places::Same(entry.poll.clone(), number),
+            until: Some(now + RESEND_AFTER),
+        });
+        entry.give(Outcome::Message(message), woken);
+    }
+
+    /// Whether the poll with this key waits for an answer.
+    pub(crate) fn waits(&self, key: u32) -> bool {
+        self.waiting().any(|entry| entry.key == key)
+    }
+
+    /// The next step of the poll with this key.
+    pub(crate) fn step(&mut self, key: u32) -> Next {
         let end = self.end_of_oldest();
         let until = self.in_flight();
         let Some(entry) = self.entry(key) else {
@@ -238,11 +277,11 @@ impl Client {
         &mut self,
         poll: &Arc<Poll>,
         last: Option<&Id>,
-        history: &History,
+        position: Position,
         now: Duration,
         woken: &mut Woken,
     ) {
-        let mut place = last.and_then(|last| history.resume(last, poll.channels()));
+        let mut place = position.last;
         // The channels of the poll that received the last message, if the
         // message is known to have been sent to it.
         let mut covered = None;
@@ -260,7 +299,7 @@ impl Client {
             self.sent = None;
             self.land(woken);
         }
-        let begin = place.map_or_else(|| history.recent(now), |place| place + 1);
+        let begin = place.map_or(position.recent, |place| place + 1);
         if covered.is_some() || is_foreign {
             self.acknowledged = self.acknowledged.max(begin);
         }
@@ -298,50 +337,6 @@ impl Client {
     /// Until when nothing is sent, if something is in flight.
     fn in_flight(&self) -> Option<Duration> {
         self.sent.as_ref().and_then(|sent| sent.until)
-    }
-
-    /// Sends the next message for which any of the polls waits, to the newest
-    /// poll that asks for its channel.
-    fn send(
-        &mut self,
-        woken_by: Option<&Arc<Message>>,
-        history: &mut History,
-        now: Duration,
-        woken: &mut Woken,
-    ) {
-        // It may have been evicted before the poll came to look.
-        let left = woken_by.and_then(|message| {
-            let gone = history.place::<&str>(message.id(), &[]).is_none();
-            let place = history.resume::<&str>(message.id(), &[]);
-            let place = place.unwrap_or(history.first().saturating_sub(1));
-            let is_new = gone && place >= self.from(hash(message.channel()));
-            is_new.then(|| (place, message.clone()))
-        });
-        let next = left.or_else(|| {
-            let newest = self.waiting().rev().take(POLLS_MAX);
-            newest
-                .filter_map(|entry| history.next_from(self.asked(&entry.poll), now))
-                .min_by_key(|(number, _)| *number)
-        });
-        let Some((number, message)) = next else {
-            return;
-        };
-        let channel = hash(message.channel());
-        let mut newest = self.polls.iter_mut().rev();
-        let Some(entry) =
-            newest.find(|entry| entry.waits() && entry.poll.asks(channel))
-        else {
-            return;
-        };
-        self.unsent = self.unsent.max(number + 1);
-        self.sent = Some(Sent {
-            id: message.id().clone(),
-            number,
-            key: entry.key,
-            covered: Places::Same(entry.poll.clone(), number),
-            until: Some(now + RESEND_AFTER),
-        });
-        entry.give(Outcome::Message(message), woken);
     }
 
     /// No message is in flight any more, so the polls that waited for that look

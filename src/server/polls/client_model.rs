@@ -213,7 +213,8 @@ impl World {
         let key = self.client.arrive(
             Arc::new(poll),
             request.last.as_ref(),
-            &self.history,
+            self.history
+                .position(request.last.as_ref(), channels, self.now),
             self.now,
             &mut Woken::new(),
         );
@@ -319,7 +320,7 @@ impl World {
             index %= self.held.len();
             let (client, history) = (&mut self.client, &mut self.history);
             let key = self.held[index].key;
-            let next = client.next(key, None, history, self.now, &mut Woken::new());
+            let next = next(client, key, history, self.now);
             let Next::Answer(outcome) = next else {
                 index += 1;
                 quiet += 1;
@@ -375,6 +376,18 @@ impl World {
         let held = self.held.len();
         assert!(held <= most, "{held} polls wait for ever");
     }
+}
+
+/// Sends the client its next message, and tells the next step of a poll.
+fn next(client: &mut Client, key: u32, history: &mut History, now: Duration) -> Next {
+    let woken = &mut Woken::new();
+    if client.may_send(now, woken) {
+        let found = history.first_wanted(client.wanted(), None, now);
+        if let Some((number, message)) = found {
+            client.send(number, message, now, woken);
+        }
+    }
+    client.step(key)
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -472,10 +485,11 @@ impl Player {
         self.now += Duration::from_secs(1);
         let poll = Poll::new(channels.iter().map(|name| (*name).into()));
         let (history, woken) = (&mut self.history, &mut Woken::new());
+        let position = history.position(last, channels, self.now);
         let key = self
             .client
-            .arrive(Arc::new(poll), last, history, self.now, woken);
-        let next = self.client.next(key, None, history, self.now, woken);
+            .arrive(Arc::new(poll), last, position, self.now, woken);
+        let next = next(&mut self.client, key, history, self.now);
         self.client.leave(key, true, woken);
         match next {
             Next::Answer(Outcome::Message(message)) => Some(message.id().clone()),

@@ -161,7 +161,12 @@ impl Clients {
 mod tests {
     use super::super::client::Woken;
     use super::*;
-    use crate::history::{Bounds, History};
+    use crate::history::Position;
+
+    const BEGIN: Position = Position {
+        last: None,
+        recent: 0,
+    };
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -170,11 +175,6 @@ mod tests {
     #[test]
     fn client_is_known_until_it_has_been_idle_for_long() {
         let mut clients = Clients::new(100);
-        let history = History::new(Bounds {
-            cache_timeout: Duration::from_secs(5),
-            journal_timeout: None,
-            cache_size: 0,
-        });
         let poll = |channel: &str| Arc::new(Poll::new([channel.into()]));
         let key = |clients: &mut Clients, user, channel| {
             clients.key(user, &mut poll(channel))
@@ -187,9 +187,7 @@ mod tests {
         let mut woken = Woken::new();
         let mut arrive = |clients: &mut Clients, key, now| {
             let poll = poll("client:a");
-            clients
-                .get(key)
-                .arrive(poll, None, &history, now, &mut woken)
+            clients.get(key).arrive(poll, None, BEGIN, now, &mut woken)
         };
         let waiting = arrive(&mut clients, a, at(1));
         let left = arrive(&mut clients, b, at(1));
@@ -207,19 +205,14 @@ mod tests {
     #[test]
     fn channels_of_a_client_are_kept_once() {
         let mut clients = Clients::new(100);
-        let history = history();
         let poll = |channels: &[&str]| {
             Arc::new(Poll::new(channels.iter().map(|channel| (*channel).into())))
         };
         let mut first = poll(&["a", "client:x"]);
         let key = clients.key(1, &mut first);
-        clients.get(key).arrive(
-            first.clone(),
-            None,
-            &history,
-            at(1),
-            &mut Woken::new(),
-        );
+        clients
+            .get(key)
+            .arrive(first.clone(), None, BEGIN, at(1), &mut Woken::new());
         for (channels, same) in [(["a", "client:x"], true), (["b", "client:x"], false)]
         {
             let mut poll = poll(&channels);
@@ -232,17 +225,13 @@ mod tests {
     fn user_with_too_many_clients_loses_those_without_a_poll() {
         const MOST: usize = 3;
         let mut clients = Clients::new(MOST);
-        let history = history();
         let poll_as = |clients: &mut Clients, user: u32, number: usize| {
             let channel = format!("client:{number}");
             let mut poll = Arc::new(Poll::new([channel.as_str().into()]));
             let key = clients.key(user, &mut poll);
             let now = at(number as u64);
             let woken = &mut Woken::new();
-            (
-                key,
-                clients.get(key).arrive(poll, None, &history, now, woken),
-            )
+            (key, clients.get(key).arrive(poll, None, BEGIN, now, woken))
         };
         let (waiting, _) = poll_as(&mut clients, 1, 0);
         for number in 1..1000 {
@@ -263,7 +252,6 @@ mod tests {
     #[test]
     fn many_clients_are_forgotten_in_slices() {
         let mut clients = Clients::new(usize::MAX);
-        let history = history();
         let polls = 3 * SLICE;
         for number in 0..polls {
             let channel = format!("client:{number}");
@@ -271,7 +259,7 @@ mod tests {
             let key = clients.key(1, &mut poll);
             let woken = &mut Woken::new();
             let client = clients.get(key);
-            let entry = client.arrive(poll, None, &history, at(1), woken);
+            let entry = client.arrive(poll, None, BEGIN, at(1), woken);
             client.leave(entry, true, woken);
         }
         let (mut from, mut slices) = (Some(0), 0);
@@ -283,13 +271,5 @@ mod tests {
         }
         assert!(slices >= 3, "{slices}");
         assert_eq!(clients.len(), 0);
-    }
-
-    fn history() -> History {
-        History::new(Bounds {
-            cache_timeout: Duration::from_secs(5),
-            journal_timeout: None,
-            cache_size: 0,
-        })
     }
 }

@@ -13,7 +13,7 @@ use crate::history::Bounds;
 use crate::registry::Process;
 use crate::server::trytond::Trytond;
 use crate::sync::{Mutex, lock};
-use crate::waiter::WokenTasks;
+use crate::waiter::TaskQueue;
 
 /// The databases that are polled.
 pub(crate) struct Databases {
@@ -24,7 +24,7 @@ pub(crate) struct Databases {
     /// Told of each bus that is made here.
     trytond: Arc<dyn Trytond>,
     /// The polls that were woken by a bus.
-    woken: Arc<WokenTasks>,
+    woken: Arc<TaskQueue>,
     known: Mutex<HashMap<Box<str>, Arc<Database>>>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Databases {
 #[derive(Debug)]
 pub(crate) struct Database {
     pub(super) bus: Bus,
-    pub(super) woken: Arc<WokenTasks>,
+    pub(super) woken: Arc<TaskQueue>,
     /// Locked before the bus where both are.
     pub(super) clients: Mutex<Clients>,
 }

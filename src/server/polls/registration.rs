@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::client::{Next, Woken};
 use super::database::{Database, wake_all};
 use super::outcome::Outcome;
-use crate::bus::{Settling, Subscription, Ticket};
+use crate::bus::{Found, Settling, Subscription, Ticket};
 use crate::message::{Id, Message};
 use crate::poll::Poll;
 use crate::server::request::question::Question;
@@ -220,32 +220,39 @@ impl Registration {
         context: &Context<'_>,
         now: Duration,
     ) -> Step {
-        let message: Option<&Arc<Message>> = match woken {
+        let woken_by: Option<&Arc<Message>> = match woken {
             Progress::Ready(Some(Wake::Message(message))) => Some(message),
             _ => None,
         };
-        let had_ticket = self.ticket.is_some();
         let database = &self.database;
         let mut woken = Woken::new();
         let mut clients = lock(&database.clients);
         let client = clients.get(client);
-        // Looking and registering are one step, so no message arrives in
-        // between.
-        let (next, ticket) = database.bus.look_or_wait(
-            |history| client.next(entry, message, history, now, &mut woken),
-            |next| matches!(next, Next::Wait(_)) && !had_ticket,
-            self.poll.channels(),
-            || Signal::task(&database.woken),
-        );
+        let mut found = Found::Nothing;
+        if client.may_send(now, &mut woken) {
+            let woken_by = woken_by
+                .and_then(|message| Some((message, client.wanted_from(message)?)));
+            let registers = self.ticket.is_none() && client.waits(entry);
+            let wait = registers
+                .then(|| (self.poll.channels(), Signal::task(&database.woken)));
+            found = database
+                .bus
+                .first_or_wait(client.wanted(), woken_by, now, wait);
+        }
+        let is_new = matches!(found, Found::Waiting(_));
+        match found {
+            Found::Message(number, message) => {
+                client.send(number, message, now, &mut woken);
+            }
+            Found::Waiting(ticket) => self.ticket = Some(ticket),
+            Found::Nothing => {}
+        }
+        let next = client.step(entry);
         if !matches!(next, Next::Answer(_)) {
             client.set_waker(entry, context.waker());
         }
         drop(clients);
         wake_all(woken);
-        let is_new = ticket.is_some();
-        if is_new {
-            self.ticket = ticket;
-        }
         self.until = match next {
             Next::Answer(outcome) => return Step::Answer(outcome),
             Next::Wait(until) => until,
@@ -267,9 +274,8 @@ fn arrive(
     let mut clients = lock(&database.clients);
     let key = clients.key(user, poll);
     let client = clients.get(key);
-    let entry = database
-        .bus
-        .look(|history| client.arrive(poll.clone(), last, history, now, &mut woken));
+    let position = database.bus.position(last, poll.channels(), now);
+    let entry = client.arrive(poll.clone(), last, position, now, &mut woken);
     drop(clients);
     wake_all(woken);
     State::Client(key, entry)

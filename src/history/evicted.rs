@@ -8,13 +8,13 @@ use crate::index::Index;
 use crate::message::Id;
 
 /// About how many bytes an entry takes, in the order and in the index.
-const ENTRY_SIZE: usize = size_of::<Left>() + 4 * size_of::<u64>();
+const ENTRY_SIZE: usize = size_of::<Entry>() + 4 * size_of::<u64>();
 
 /// Evicted messages in their order: for each its id, and the journal number
 /// after which a client that has received it continues.
 #[derive(Debug, Default)]
-pub(crate) struct Gone {
-    order: VecDeque<Left>,
+pub(crate) struct Evicted {
+    order: VecDeque<Entry>,
     /// How many entries were removed from the front of the order.
     removed: u64,
     /// By the hash of the id: how many entries were pushed before.
@@ -24,7 +24,7 @@ pub(crate) struct Gone {
 }
 
 #[derive(Debug)]
-struct Left {
+struct Entry {
     /// The place that the message had in the history. Places rise, but not all
     /// evicted messages are here.
     place: u64,
@@ -33,14 +33,14 @@ struct Left {
     number: u64,
 }
 
-impl Gone {
+impl Evicted {
     /// Notes that the message with this place in the history was evicted. A
     /// message without a number gets the number of the one before it.
     pub(crate) fn push(&mut self, place: u64, time: Duration, id: Id, number: u64) {
         self.last = self.last.max(number);
         let pushed = self.removed + self.order.len() as u64;
         self.ids.insert(self.hasher.hash_one(&id), pushed);
-        self.order.push_back(Left {
+        self.order.push_back(Entry {
             place,
             time,
             id,
@@ -50,24 +50,25 @@ impl Gone {
 
     /// The place that the message with this id had in the history.
     pub(crate) fn place(&self, id: &Id) -> Option<u64> {
-        self.find(id).map(|left| left.place)
+        self.find(id).map(|entry| entry.place)
     }
 
     /// The journal number after which a client that has received this message
     /// continues.
     pub(crate) fn number(&self, id: &Id) -> Option<u64> {
-        self.find(id).map(|left| left.number)
+        self.find(id).map(|entry| entry.number)
     }
 
     /// The last message with this id.
-    fn find(&self, id: &Id) -> Option<&Left> {
+    fn find(&self, id: &Id) -> Option<&Entry> {
         let pushed = self.ids.with_hash(self.hasher.hash_one(id));
-        let left = pushed.filter_map(|pushed| {
+        let entries = pushed.filter_map(|pushed| {
             let index = usize::try_from(pushed - self.removed).ok()?;
             self.order.get(index)
         });
-        left.filter(|left| left.id == *id)
-            .max_by_key(|left| left.place)
+        entries
+            .filter(|entry| entry.id == *id)
+            .max_by_key(|entry| entry.place)
     }
 
     /// The greatest number of an evicted message.
@@ -77,7 +78,7 @@ impl Gone {
 
     /// Removes the oldest entry; returns whether there was one.
     pub(crate) fn pop(&mut self) -> bool {
-        let Some(Left { id, .. }) = self.order.pop_front() else {
+        let Some(Entry { id, .. }) = self.order.pop_front() else {
             return false;
         };
         let pushed = self.removed;
@@ -93,7 +94,7 @@ impl Gone {
     /// Whether the oldest entry is older than `oldest`.
     pub(crate) fn is_first_old(&self, oldest: Duration) -> bool {
         let first = self.order.front();
-        first.is_some_and(|left| left.time < oldest)
+        first.is_some_and(|entry| entry.time < oldest)
     }
 
     /// About how many bytes this takes.
@@ -116,34 +117,37 @@ mod tests {
 
     #[test]
     fn evicted_id_is_known_until_it_expires() {
-        let mut gone = Gone::default();
+        let mut evicted = Evicted::default();
         for (place, time, number) in [(5, at(1), 10), (6, at(2), 0), (7, at(3), 12)] {
-            gone.push(place, time, id(number), number);
+            evicted.push(place, time, id(number), number);
         }
-        let number = |gone: &Gone, number| gone.number(&id(number));
-        assert_eq!(number(&gone, 10), Some(10));
+        let number = |evicted: &Evicted, number| evicted.number(&id(number));
+        assert_eq!(number(&evicted, 10), Some(10));
         // The message had no number.
-        assert_eq!(number(&gone, 0), Some(10));
-        assert_eq!((number(&gone, 12), gone.last()), (Some(12), 12));
-        assert_eq!(gone.place(&id(0)), Some(6));
-        while gone.is_first_old(at(2) + at(1) / 2) {
-            assert!(gone.pop());
+        assert_eq!(number(&evicted, 0), Some(10));
+        assert_eq!((number(&evicted, 12), evicted.last()), (Some(12), 12));
+        assert_eq!(evicted.place(&id(0)), Some(6));
+        while evicted.is_first_old(at(2) + at(1) / 2) {
+            assert!(evicted.pop());
         }
-        assert_eq!((gone.place(&id(0)), gone.place(&id(12))), (None, Some(7)));
-        assert_eq!((number(&gone, 10), number(&gone, 0)), (None, None));
-        assert_eq!(number(&gone, 12), Some(12));
-        assert!(gone.pop() && !gone.pop());
-        assert_eq!((gone.bytes(), gone.last()), (0, 12));
+        assert_eq!(
+            (evicted.place(&id(0)), evicted.place(&id(12))),
+            (None, Some(7))
+        );
+        assert_eq!((number(&evicted, 10), number(&evicted, 0)), (None, None));
+        assert_eq!(number(&evicted, 12), Some(12));
+        assert!(evicted.pop() && !evicted.pop());
+        assert_eq!((evicted.bytes(), evicted.last()), (0, 12));
     }
 
     #[test]
     fn the_later_of_two_with_one_id_counts() {
-        let mut gone = Gone::default();
-        gone.push(0, at(1), id(1), 10);
-        gone.push(1, at(1), id(1), 11);
-        gone.pop();
-        assert_eq!(gone.number(&id(1)), Some(11));
-        gone.pop();
-        assert_eq!(gone.number(&id(1)), None);
+        let mut evicted = Evicted::default();
+        evicted.push(0, at(1), id(1), 10);
+        evicted.push(1, at(1), id(1), 11);
+        evicted.pop();
+        assert_eq!(evicted.number(&id(1)), Some(11));
+        evicted.pop();
+        assert_eq!(evicted.number(&id(1)), None);
     }
 }
