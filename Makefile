@@ -138,6 +138,10 @@ $(eval $(call part,lint,$(environments)/tools/.requirements,$(wheel)))
 lint: ## Check form, lints and the documentation of the API
 	@echo "form"
 	@cargo fmt --check
+	@for lock in benches/load fuzz; do \
+		cargo metadata -q --locked --format-version 1 \
+			--manifest-path $$lock/Cargo.toml > /dev/null || exit 1; \
+	done
 	@! grep -rnE --include='*.rs' --exclude-dir=python '^[^/]*\<pyo3\>' src \
 		|| { echo "pyo3 belongs to src/python"; exit 1; }
 	@$(tools)/ruff check -q
