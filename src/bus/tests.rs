@@ -1,4 +1,4 @@
-//! The bus: what a poll gets, and which waiters a message wakes.
+//! The bus: the messages that polls get, and the waiters that they wake.
 use std::time::Duration;
 
 use proptest::prelude::*;
