@@ -7,7 +7,7 @@ pytestmark = pytest.mark.one_series
 
 
 @pytest.mark.parametrize('text, status, words', [
-        # As the official image has it
+        # As the official image of series 5.6 has it
         ('http-socket=0.0.0.0:8000\nplugins=python3\nenv=A=$(A)\nenv=B=$(B)\n'
             'wsgi=trytond.application:app\nprocesses=1\nthreads=4\n',
             'warning', '4 of them stop all requests'),
