@@ -1,18 +1,5 @@
 //! A message bus for the Tryton server.
 //!
-//! ```text
-//! PostgreSQL ── NOTIFY ──▶ listener (Python)
-//!                              │ payloads
-//!                              ▼
-//!        message ──▶ bus: history and waitlist, one lock
-//!                              │ waiters of the channel
-//!                              ▼
-//!                   fanout: worker threads
-//!                ┌─────────────┼──────────────┐
-//!                ▼             ▼              ▼
-//!             thread       greenlet     task of the server ──▶ socket
-//! ```
-//!
 //! The engine knows neither Python nor a clock nor a configuration. The Python
 //! package around it ties it to trytond.
 //!
