@@ -5,9 +5,10 @@
 //! row by row from the journal until it catches up with the history.
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::history::History;
-use crate::message::Message;
+use crate::message::{Message, Number};
 use crate::waiter::Waiter;
 
 /// A request of a poll for the first row in its channels.
@@ -33,18 +34,38 @@ pub struct Mark {
     pub created: f64,
 }
 
+/// The greatest journal number, which is that of PostgreSQL and SQLite.
+pub const NUMBER_MAX: u64 = i64::MAX as u64;
+
 /// How far the journal of one database was read.
 ///
 /// Only rows advance it. The number in a NOTIFY is no more than a hint to read,
-/// because any role of the database may have sent it.
+/// because any role of the database may have sent it. If that number is the one
+/// after the last row, no row can be missing in between. The message is then
+/// published at once, as a message without a number. When the rows are read,
+/// the row with this number and the same content confirms it. Otherwise the
+/// NOTIFY was forged, and has spoiled nothing: a role that can forge it can also
+/// send a message without a number.
 #[derive(Debug)]
 pub(crate) struct Reading {
     /// None before the first row, and while all rows are read anew.
     mark: Option<Mark>,
     again: Option<Again>,
+    announced: Option<Announced>,
     /// The requests of polls that wait for a row, by key.
     requests: BTreeMap<u64, (Request, Arc<Waiter>)>,
     next: u64,
+}
+
+/// A message that was published before its row was read. There is one at a time.
+/// If a second number were believed before the row of the first one is seen, a
+/// forged NOTIFY could publish messages in another order than their rows have.
+#[derive(Debug)]
+struct Announced {
+    number: u64,
+    /// Its place in the history.
+    place: u64,
+    message: Arc<Message>,
 }
 
 /// The state while rows are read that may have been read before.
@@ -69,29 +90,84 @@ impl Reading {
                 known: history.end(),
                 is_back: false,
             }),
+            announced: None,
             requests: BTreeMap::new(),
             next: 0,
         }
     }
 
-    /// Whether a message is new. A message without a number always is. A
-    /// message of a row is new unless the row was read before.
-    pub(crate) fn admits(&mut self, message: &Message, history: &History) -> bool {
-        let number = message.number();
-        if number == 0 {
-            return true;
-        }
-        if self.mark.is_some_and(|mark| number <= mark.number) {
-            return false;
-        }
-        let Some(again) = &mut self.again else {
-            return true;
+    /// Appends a message to the history if it is new. A message without a
+    /// number always is. A message of a row is new unless the row was read
+    /// before, or its message was published before. The row of an announced
+    /// message is read if that is not expected.
+    pub(crate) fn append(
+        &mut self,
+        message: Message,
+        history: &mut History,
+        now: Duration,
+    ) -> Option<Arc<Message>> {
+        let number = match message.source() {
+            Number::None => return Some(history.append(message, now)),
+            Number::Announced(number) => {
+                // A known message may have been announced before numbers went
+                // back.
+                let is_known = history.resume::<&str>(message.id(), &[]).is_some();
+                if is_known || !self.expects(number) {
+                    return None;
+                }
+                let place = history.end();
+                let message = history.append(message, now);
+                self.announced = Some(Announced {
+                    number,
+                    place,
+                    message: message.clone(),
+                });
+                return Some(message);
+            }
+            Number::Read(number) => number,
         };
+        if self.mark.is_some_and(|mark| number <= mark.number) {
+            return None;
+        }
+        match self.place(number, &message, history) {
+            Some(place) => {
+                history.confirm(place, message);
+                None
+            }
+            None => Some(history.append(message, now)),
+        }
+    }
+
+    /// The place at which the message of a row was published before the row was
+    /// read; none if it is new.
+    fn place(
+        &mut self,
+        number: u64,
+        message: &Message,
+        history: &History,
+    ) -> Option<u64> {
+        let is_announced = |announced: &&Announced| {
+            announced.number == number && announced.message.is_same(message)
+        };
+        if let Some(announced) = self.announced.as_ref().filter(is_announced) {
+            return Some(announced.place);
+        }
+        let again = self.again.as_mut()?;
         let place = history.resume::<&str>(message.id(), &[]);
-        let is_new = place.is_none_or(|place| place >= again.known);
+        let place = place.filter(|place| *place < again.known);
         again.is_back |=
-            is_new && again.before.is_some_and(|mark| number <= mark.number);
-        is_new
+            place.is_none() && again.before.is_some_and(|mark| number <= mark.number);
+        place
+    }
+
+    /// Whether a message whose row is announced with this number can be
+    /// published before the row is read: no row is between it and the last one,
+    /// and no other announced row has to be read.
+    pub(crate) fn expects(&self, number: u64) -> bool {
+        let is_next = |mark: Mark| mark.number.checked_add(1) == Some(number);
+        self.again.is_none()
+            && self.announced.is_none()
+            && self.mark.is_some_and(is_next)
     }
 
     /// Notes that the rows were read up to this one.
@@ -123,9 +199,19 @@ impl Reading {
         });
     }
 
-    /// Notes that all rows were read; returns the greatest numbers before and
-    /// now if numbers went back.
-    pub(crate) fn end_rewind(&mut self, history: &mut History) -> Option<(u64, u64)> {
+    /// Notes that the rows up to this number were read; returns the greatest
+    /// numbers before and now if these are all rows and numbers went back.
+    pub(crate) fn end_read(
+        &mut self,
+        until: u64,
+        history: &mut History,
+    ) -> Option<(u64, u64)> {
+        // A row that was announced and not found does not exist.
+        self.announced
+            .take_if(|announced| announced.number <= until);
+        if until < NUMBER_MAX {
+            return None;
+        }
         let again = self.again.take()?;
         if self.mark.is_none() {
             // An empty table proves nothing, because all rows may have expired,

@@ -112,19 +112,39 @@ fn push_canonical(out: &mut String, value: &str) -> serde_json::Result<()> {
     Ok(())
 }
 
-/// The journal number in a payload as the trigger sends it. It is the whole of
-/// a part, or the last key `seq` of a message.
-#[must_use]
-pub fn hint(is_part: bool, payload: &str) -> Option<u64> {
-    let number = |text: &str| {
-        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then(|| text.parse().ok()).flatten()
-    };
-    if is_part {
-        return number(payload);
+/// The row of the journal that a payload announces. Any role of the database may
+/// send such a payload.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hint {
+    /// The journal number.
+    pub number: u64,
+    /// The object identifier of the table, if the payload has the message.
+    pub table: Option<u32>,
+}
+
+impl Hint {
+    /// Reads the hint in a payload as the trigger sends it. A part is the
+    /// number, and a message ends with the keys `table` and `seq`.
+    #[must_use]
+    pub fn parse(is_part: bool, payload: &str) -> Option<Self> {
+        if is_part {
+            let number = digits(payload)?;
+            return Some(Self {
+                number,
+                table: None,
+            });
+        }
+        let (start, last) = payload.rsplit_once(",\"seq\":")?;
+        let number = last.strip_suffix('}').and_then(digits)?;
+        let table = start.rsplit_once(",\"table\":");
+        let table = table.and_then(|(_, table)| digits(table)?.try_into().ok());
+        Some(Self { number, table })
     }
-    let (_, last) = payload.rsplit_once(",\"seq\":")?;
-    last.strip_suffix('}').and_then(number)
+}
+
+fn digits(text: &str) -> Option<u64> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
 }
 
 /// Whether a channel may have this name. Control characters are refused:
@@ -145,12 +165,24 @@ pub struct Message {
     response: Box<str>,
     json_end: usize,
     is_notification: bool,
-    /// Its journal number; zero if it is not in the journal.
-    number: u64,
+    number: Number,
     /// How long ago it was published when it arrived.
     age: Duration,
     /// The time at which it was appended to the history.
     arrived: Duration,
+}
+
+/// The journal number of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Number {
+    /// The message is not in the journal.
+    #[default]
+    None,
+    /// A notification has brought the message, and announces a row with this
+    /// number, which was not read yet.
+    Announced(u64),
+    /// The message is the row with this number.
+    Read(u64),
 }
 
 #[derive(Deserialize)]
@@ -219,7 +251,7 @@ impl Message {
             json_end: BEFORE_MESSAGE.len() + message.len(),
             response: response.into(),
             is_notification,
-            number: 0,
+            number: Number::None,
             age: Duration::ZERO,
             arrived: Duration::ZERO,
         }
@@ -228,7 +260,14 @@ impl Message {
     /// The same message with its journal number.
     #[must_use]
     pub fn numbered(mut self, number: u64) -> Self {
-        self.number = number;
+        self.number = Number::Read(number);
+        self
+    }
+
+    /// The same message, whose row was announced with this number.
+    #[must_use]
+    pub fn announced(mut self, number: u64) -> Self {
+        self.number = Number::Announced(number);
         self
     }
 
@@ -281,10 +320,18 @@ impl Message {
         self.is_notification
     }
 
-    /// Its journal number; zero for a message that is not in the journal.
-    /// Numbers rise in the order of the commits.
+    /// Its journal number; zero for a message whose row was not read. Numbers
+    /// rise in the order of the commits.
     #[must_use]
     pub fn number(&self) -> u64 {
+        match self.number {
+            Number::Read(number) => number,
+            Number::None | Number::Announced(_) => 0,
+        }
+    }
+
+    /// Its journal number, and its source.
+    pub(crate) fn source(&self) -> Number {
         self.number
     }
 
@@ -304,6 +351,17 @@ impl Message {
     /// Sets the time at which the message is appended to the history.
     pub(crate) fn set_arrived(&mut self, now: Duration) {
         self.arrived = now;
+    }
+
+    /// Whether both have the same channel and the same JSON.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.response == other.response
+    }
+
+    /// Takes the time and the shared channel of a message that is the same.
+    pub(crate) fn succeed(&mut self, other: &Self) {
+        self.channel = other.channel.clone();
+        self.arrived = other.arrived;
     }
 
     /// How many bytes the message takes, including its own allocations.
@@ -384,6 +442,7 @@ mod tests {
     #[test]
     fn hint_is_read_as_the_trigger_sends_it() {
         let message = r#"{"channel":"c","message":{"message_id":1,"seq":7}"#;
+        let hint = |is_part, payload: &str| Some(Hint::parse(is_part, payload)?.number);
         for (is_part, payload, number) in [
             (false, format!("{message},\"seq\":12}}"), Some(12)),
             (false, format!("{message}}}"), None),
@@ -403,6 +462,21 @@ mod tests {
             (true, "+1".to_owned(), None),
         ] {
             assert_eq!(hint(is_part, &payload), number, "{payload}");
+        }
+    }
+
+    #[test]
+    fn hint_of_a_message_names_its_table() {
+        let message = r#"{"channel":"c","message":{"message_id":1,"table":7}"#;
+        for (keys, table) in [
+            (",\"table\":12,\"seq\":3}", Some(12)),
+            (",\"seq\":3}", None),
+            (",\"table\":12,\"x\":1,\"seq\":3}", None),
+            (",\"table\":-1,\"seq\":3}", None),
+            (",\"table\":4294967296,\"seq\":3}", None),
+        ] {
+            let hint = Hint::parse(false, &format!("{message}{keys}"));
+            assert_eq!(hint, Some(Hint { number: 3, table }), "{keys}");
         }
     }
 

@@ -196,7 +196,8 @@ def test_stock_processes_go_on(postgresql, database, peer):
         received = stock.call('drain', database, ['c'], 2)
         assert set(ids(received)) == {*ours, *theirs}
         (_, first), _ = wire.receive(2)
-        assert list(json.loads(first)) == ['channel', 'message', 'seq']
+        assert list(json.loads(first)) == [
+            'channel', 'message', 'table', 'seq']
 
 
 @pytest.mark.one_series
@@ -448,7 +449,9 @@ def test_wire_is_the_same_with_the_journal(database, postgresql):
         (_, small), (channel, number) = wire.receive(2)
     small = json.loads(small)
     message_id = small['message'].pop('message_id')
-    assert small.pop('seq') + 1 < int(number)
+    assert small.pop('seq') + 1 == int(number)
+    assert [[str(small.pop('table'))]] == postgresql.execute(
+        f"SELECT '{TABLE}'::regclass::oid", database)
     assert small == json.loads(
         payload('é"\\', {'text': "é\u2028\0"}))
     assert message_id

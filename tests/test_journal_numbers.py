@@ -2,6 +2,7 @@
 open. The journal never goes silent."""
 import json
 import logging
+import threading
 import uuid
 
 import pytest
@@ -130,11 +131,12 @@ def test_silence_is_no_hiding_place(postgresql, database, wire):
     assert len(rows(postgresql, database)) >= 2
 
 
-def forged(number):
+def forged(table, number):
     "The payload that the trigger would send"
     return json.dumps({
             'channel': 'c',
             'message': {'message_id': f'forged {uuid.uuid4()}'},
+            'table': int(table),
             'seq': number,
             }, separators=(',', ':'))
 
@@ -145,11 +147,13 @@ def test_forged_numbers_change_nothing(postgresql, database, wire, caplog):
     wire.execute(f'SET SESSION AUTHORIZATION {role}')
     listen(database)
     sent = publish(database, 'c', {})
+    table, = wire.query(f"SELECT '{TABLE}'::regclass::oid")
     for _ in range(5):
         next_ = statistics(database)['number'] + 1
         wire.notify([
-            ('bus', forged(number)) for number in [
-                0, 1, next_, next_ + 1, next_ + 2, 2 ** 62, 2 ** 64 - 1]])
+            ('bus', forged(table, number)) for number in [
+                next_, 0, 1, next_, next_ + 1, next_ + 2, 2 ** 62,
+                2 ** 64 - 1]])
         wire.notify([
             ('bus.part', str(number)) for number in [
                 0, next_ + 1, 2 ** 62, 2 ** 64 - 1]])
@@ -157,7 +161,8 @@ def test_forged_numbers_change_nothing(postgresql, database, wire, caplog):
         sent += publish(
             database, 'c', *({'text': "x" * size} for size in [1, 9000]))
         # A message without a number is live, as with stock.
-        wire.notify([('bus', forged(number)) for number in [-1, 2 ** 64]])
+        wire.notify([
+            ('bus', forged(table, number)) for number in [-1, 2 ** 64]])
     got = [m['message_id'] for m in received(database, 'c')]
     wire.execute('RESET SESSION AUTHORIZATION')
     postgresql.execute(f'DROP ROLE {role}')
@@ -167,6 +172,31 @@ def test_forged_numbers_change_nothing(postgresql, database, wire, caplog):
     stop_listener(database)
     assert ids(drain(database, ['c'], len(sent))) == sent
     assert not any("has no connection" in m for m in caplog.messages)
+
+
+def test_next_message_does_not_wait_for_its_row(
+        configure, database, monkeypatch):
+    configure('bus', select_timeout=300)
+    listen(database)
+    last, = publish(database, 'c', {})
+    # All rows are read after a look.
+    assert ids(drain(database, ['c'], 1, 'unknown')) == [last]
+    from trytond_fastbus.journal import PostgreSQL
+    read, released = PostgreSQL.read, threading.Event()
+
+    def wait(*args):
+        assert released.wait(60)
+        return read(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgreSQL, 'read', wait)
+        with Polls(database, ['c'], 3, last) as polls:
+            wait_until(lambda: statistics(database)['waiting'] == 3)
+            sent = publish(database, 'c', {})
+        released.set()
+    assert ids(r['message'] for r in polls.results) == sent * 3
+    sent += publish(database, 'c', {}, {})
+    assert ids(drain(database, ['c'], 3, last)) == sent
 
 
 def test_trytons_in_two_schemas_do_not_silence_each_other(

@@ -189,7 +189,7 @@ def test_older_table_is_updated_and_a_newer_one_refused(
         {'database': {'uri': postgresql.uri}, 'bus': {'journal': True}},
         '-d', database)
     assert process.returncode == 1
-    assert "has version 99, which is newer than version 2" in process.stderr
+    assert "has version 99, which is newer than version 3" in process.stderr
     process = run_python(
         ALONE, {'database': {'uri': postgresql.uri},
             'bus': {'journal': True, 'select_timeout': 1}}, database)

@@ -7,10 +7,12 @@ from typing import Any, ClassVar, final
 __all__ = [
     'AccessRequest', 'Alarm', 'Assembly', 'Bell', 'Bus', 'BusServer',
     'DatabaseBus', 'DatabasesRequest', 'Deadline', 'ListenerRequest',
-    'PAYLOAD_MAX', 'SessionsRequest', 'WokenQueue', '_MessageQueue',
-    'check_address', 'check_certificate', 'close', 'forked', 'metrics',
-    'notify', 'split', 'statistics', 'watch']
+    'NUMBER_MAX', 'PAYLOAD_MAX', 'SessionsRequest', 'WokenQueue',
+    '_MessageQueue', 'check_address', 'check_certificate', 'close', 'forked',
+    'metrics', 'notify', 'split', 'statistics', 'watch']
 
+# The greatest number of a row of the journal
+NUMBER_MAX: int
 # The most bytes that PostgreSQL accepts as the payload of a NOTIFY
 PAYLOAD_MAX: int
 
@@ -181,17 +183,18 @@ class DatabaseBus:
             message_size: int, journal_timeout: float | None) -> DatabaseBus:
         """`journal_timeout` is None if the journal is off."""
     def receive(
-            self,
-            notifications: list[tuple[bool, str]]) -> tuple[int, list[str]]:
+            self, notifications: list[tuple[bool, str]], table: int | None
+            ) -> tuple[int, tuple[int, int] | None, list[str]]:
         """Put the payloads of a batch on the bus, in their order. Each is a
         pair of whether it is a part, and its text. With a journal this ends
-        before the first payload that has a number, because rows have to be
-        read then. Returns how many payloads were processed, and the reasons of
-        those that were skipped."""
-    @staticmethod
-    def hinted(notifications: list[tuple[bool, str]]) -> tuple[int, int]:
-        """How many payloads at the beginning of a batch have a number, and the
-        greatest of these numbers."""
+        before the first payload that announces a row, because rows have to be
+        read then. If that is the next row of the table with the object
+        identifier `table`, its message is put on the bus as well.
+
+        Returns how many payloads were processed, the rows to be read, and the
+        reasons of the payloads that were skipped. The rows are None, or the
+        number of payloads that follow and announce rows, and the greatest
+        number of these rows."""
     def replay(
             self,
             rows: list[tuple[int, float, float, str | None]]) -> list[str]:
@@ -217,9 +220,10 @@ class DatabaseBus:
         """Start to read all rows of the journal anew, because the last row
         that was read is not in the table. Known messages are not published
         again."""
-    def end_rewind(self) -> tuple[int, int] | None:
-        """Note that all rows were read. Returns the greatest numbers before
-        and now if numbers went back."""
+    def end_read(self, until: int) -> tuple[int, int] | None:
+        """Note that the rows up to the number `until` were read. Returns the
+        greatest numbers before and now if these are all rows, and numbers went
+        back."""
     def set_bell(self, bell: Bell) -> None:
         """Set the bell that asks the listener for a look."""
     def ring(self) -> None:

@@ -27,8 +27,9 @@ PAGE_TIME = .5
 class Replay:
     """The journal of a database, read into its bus.
 
-    Rows are the only source of its messages. The number in a NOTIFY is only a
-    hint that there are new rows, because any role of the database can send it.
+    The number in a NOTIFY is only a hint that there are new rows, because any
+    role of the database can send it. A message whose number is the next one is
+    delivered before its row is read, which confirms it.
 
     limit returns a context manager that breaks the connection if it does not
     answer in time.
@@ -71,25 +72,28 @@ class Replay:
         """Put notifications on the bus, each a pair of whether it is a part,
         and its payload.
 
-        Returns the rest of them, from the first one on for which rows have to
-        be read.
+        Returns None, or the rest of them, for which receive_slowly has to be
+        called.
         """
-        taken, reasons = self._bus.receive(notifications)
+        taken, announced, reasons = self._bus.receive(
+            notifications, self._journal.table)
         for reason in reasons:
             logger.error(
                 "bus listener on '%s' skipped a notification: %s",
                 self._name, reason)
-        return notifications[taken:]
+        if announced:
+            return (*announced, notifications[taken:])
 
-    def receive_slowly(self, notifications):
-        """Put notifications on the bus; the first one needs rows to be read"""
-        while notifications:
-            count, number = self._bus.hinted(notifications)
+    def receive_slowly(self, rest):
+        """Read the rows that the rest of some notifications announces, and put
+        the others on the bus"""
+        while rest:
+            count, number, notifications = rest
             with self._using_journal() as usable:
                 if usable:
                     self.read(until=min(number, NUMBER_MAX))
                     notifications = notifications[count:]
-            notifications = self.receive(notifications)
+            rest = self.receive(notifications)
 
     def read(self, until=NUMBER_MAX):
         "Read the new rows up to this number"
@@ -117,7 +121,7 @@ class Replay:
                 self._log_skipped(reason)
             if not self._bus.position:
                 break
-        if until == NUMBER_MAX and (back := self._bus.end_rewind()):
+        if back := self._bus.end_read(until):
             logger.warning(
                 "the journal of the bus on '%s' went back from number %d to "
                 "%d, so all of it was read", self._name, *back)
@@ -208,7 +212,7 @@ class Replay:
 
 def put(database, bus, notifications):
     "Put notifications, pairs of is_part and payload, on the bus"
-    _, reasons = bus.receive(notifications)
+    *_, reasons = bus.receive(notifications, None)
     for reason in reasons:
         logger.error(
             "bus listener on '%s' skipped a notification: %s",

@@ -55,12 +55,23 @@ impl Journal<'_> {
         }
     }
 
-    /// Notes that all rows were read; returns the greatest numbers before and
-    /// now if numbers went back, which is counted.
+    /// Whether a message whose row is announced with this number is published
+    /// before the row is read.
     #[must_use]
-    pub fn end_rewind(&self) -> Option<(u64, u64)> {
+    pub fn expects(&self, number: u64) -> bool {
+        let state = self.0.lock();
+        let journal = state.journal.as_ref();
+        journal.is_some_and(|journal| journal.expects(number))
+    }
+
+    /// Notes that the rows up to this number were read. Returns the greatest
+    /// numbers before and now if these are all rows and numbers went back,
+    /// which is counted.
+    #[must_use]
+    pub fn end_read(&self, until: u64) -> Option<(u64, u64)> {
         let state = &mut *self.0.lock();
-        let back = state.journal.as_mut()?.end_rewind(&mut state.history);
+        let journal = state.journal.as_mut()?;
+        let back = journal.end_read(until, &mut state.history);
         state.rewinds += u64::from(back.is_some());
         back
     }

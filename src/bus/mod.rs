@@ -15,7 +15,7 @@ pub use self::statistics::Statistics;
 pub use self::subscribe::{Found, Subscription, Ticket};
 use crate::history::{Bounds, History, SLICE};
 use crate::journal::Reading;
-pub use crate::journal::{Mark, Request};
+pub use crate::journal::{Mark, NUMBER_MAX, Request};
 use crate::look::Looks;
 use crate::message::Message;
 pub use crate::settle::Settling;
@@ -237,13 +237,15 @@ impl Bus {
 impl State {
     /// Appends a message, and begins to take the waiters for it.
     fn append(&mut self, message: Message, now: Duration) {
-        if let Some(journal) = &mut self.journal {
-            if !journal.admits(&message, &self.history) {
-                return;
-            }
-        }
+        let history = &mut self.history;
+        let message = match &mut self.journal {
+            Some(journal) => journal.append(message, history, now),
+            None => Some(history.append(message, now)),
+        };
+        let Some(message) = message else {
+            return;
+        };
         self.published += 1;
-        let message = self.history.append(message, now);
         if let Some(taken) = self.waitlist.take(message.channel()) {
             self.taken.push_back((taken, message));
         }

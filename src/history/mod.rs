@@ -140,6 +140,18 @@ impl History {
         found.map(|channel| &channel.numbers)
     }
 
+    /// Replaces the message with this number by its row, which has the journal
+    /// number, unless they differ or the message is no longer retained.
+    pub(crate) fn confirm(&mut self, number: u64, mut row: Message) {
+        let index = number.checked_sub(self.first);
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        let entry = index.and_then(|index| self.entries.get_mut(index));
+        if let Some(entry) = entry.filter(|entry| entry.message.is_same(&row)) {
+            row.succeed(&entry.message);
+            entry.message = Arc::new(row);
+        }
+    }
+
     /// The number of the oldest retained message, or of the next message if the
     /// history is empty.
     #[must_use]

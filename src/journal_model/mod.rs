@@ -1,4 +1,5 @@
 //! The journal of a bus, as its listener and its polls see it.
+mod announced;
 mod numbers;
 mod processes;
 
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use self::processes::rows;
 use crate::alarm::Alarm;
-use crate::bus::{Bus, Crowd, Journal, Mark, Settling, Ticket};
+use crate::bus::{Bus, Crowd, Journal, Mark, NUMBER_MAX, Settling, Ticket};
 use crate::history::Bounds;
 use crate::message::{Id, Message};
 use crate::waiter::{Signal, Wake};
@@ -37,7 +38,7 @@ fn publish(bus: &Bus, messages: impl IntoIterator<Item = Message>) {
 fn look(bus: &Bus, messages: impl IntoIterator<Item = Message>) {
     bus.begin_look();
     read(bus, messages);
-    let _ = journal(bus).end_rewind();
+    let _ = journal(bus).end_read(NUMBER_MAX);
     bus.end_look().wake();
 }
 
@@ -47,6 +48,19 @@ fn read(bus: &Bus, messages: impl IntoIterator<Item = Message>) {
         publish(bus, [message]);
         journal(bus).pass(mark(number));
     }
+}
+
+/// Receives the notification of a row, without reading the row.
+fn announce(bus: &Bus, message: Message) {
+    let number = message.number();
+    publish(bus, [message.announced(number)]);
+}
+
+/// The number that is the id of a message.
+fn id_of(message: &Message) -> u64 {
+    let json = message.json();
+    let id = &json["{\"message_id\":".len()..json.len() - 1];
+    id.trim_end().parse().expect("a number")
 }
 
 fn mark(number: u64) -> Mark {
@@ -136,7 +150,7 @@ fn after_a_rewind_only_known_messages_are_not_new() {
     journal(&bus).rewind();
     assert_eq!((journal(&bus).mark(), bus.statistics().number), (None, 8));
     read(&bus, [message("c", 7), message("c", 5).numbered(8)]);
-    assert_eq!(journal(&bus).end_rewind(), Some((8, 8)));
+    assert_eq!(journal(&bus).end_read(NUMBER_MAX), Some((8, 8)));
     assert_eq!(bus.statistics().published, 3);
     assert_eq!(next(&bus, Some(8)), Some(id(5)));
     read(&bus, [message("c", 8), message("c", 9)]);
@@ -149,11 +163,11 @@ fn numbers_do_not_go_back_when_old_rows_are_deleted() {
     let bus = Bus::new(BOUNDS);
     look(&bus, [message("c", 7), message("c", 8)]);
     journal(&bus).rewind();
-    assert_eq!(journal(&bus).end_rewind(), None);
+    assert_eq!(journal(&bus).end_read(NUMBER_MAX), None);
     assert_eq!(journal(&bus).mark(), Some(mark(8)));
     journal(&bus).rewind();
     read(&bus, [message("c", 9)]);
-    assert_eq!(journal(&bus).end_rewind(), None);
+    assert_eq!(journal(&bus).end_read(NUMBER_MAX), None);
     assert_eq!(
         (journal(&bus).mark(), bus.statistics().rewinds),
         (Some(mark(9)), 0)

@@ -1,7 +1,9 @@
 //! A journal whose numbers go back, or mean something else.
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
-use super::{BOUNDS, NOW, journal, message, publish};
+use super::{BOUNDS, NOW, announce, id_of, journal, message, publish};
 use crate::bus::{Bus, Found, Mark};
 use crate::history::Bounds;
 
@@ -10,6 +12,8 @@ use crate::history::Bounds;
 struct Table {
     /// The number, the time of the commit, and the id of each row.
     rows: Vec<(u64, f64, u64)>,
+    /// The numbers and ids of the notifications that have not arrived.
+    notified: VecDeque<(u64, u64)>,
     sequence: u64,
     snapshot: Vec<(u64, f64, u64)>,
 }
@@ -20,6 +24,19 @@ impl Table {
         let last = self.rows.last().map_or(0, |row| row.0);
         self.sequence = (self.sequence + 1).max(last + 1);
         self.rows.push((self.sequence, time, id));
+        self.notified.push_back((self.sequence, id));
+    }
+
+    /// Receives a batch of notifications, as the listener does.
+    fn receive(&mut self, bus: &Bus, count: usize) {
+        let batch = self.notified.drain(..count.min(self.notified.len()));
+        let batch: Vec<_> = batch.collect();
+        if let Some(&(number, id)) = batch.first() {
+            announce(bus, message("c", id).numbered(number));
+        }
+        if let Some(until) = batch.iter().map(|(number, _)| *number).max() {
+            self.read(bus, until);
+        }
     }
 
     /// Reads the rows up to a number, as the listener does, two at a time.
@@ -46,9 +63,7 @@ impl Table {
             publish(bus, page.iter().map(message));
             journal(bus).pass(Mark { number, created });
         }
-        if until == u64::MAX {
-            let _ = journal(bus).end_rewind();
-        }
+        let _ = journal(bus).end_read(until);
     }
 }
 
@@ -57,8 +72,12 @@ enum Change {
     Commit(u8),
     /// Rollbacks leave numbers that no row has.
     Gap(u64),
-    /// A notification with a number, which may be forged.
-    Hint(u64),
+    /// This number of notifications arrives.
+    Notify(usize),
+    /// A notification is forged, with this number.
+    Forge(u64),
+    /// A notification is forged, with the number after the last row.
+    ForgeNext,
     Look,
     TakeSnapshot,
     Restore,
@@ -75,7 +94,9 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         6 => (1_u8..5).prop_map(Change::Commit),
         1 => (1_u64..5).prop_map(Change::Gap),
-        4 => number().prop_map(Change::Hint),
+        6 => (1_usize..4).prop_map(Change::Notify),
+        2 => number().prop_map(Change::Forge),
+        2 => Just(Change::ForgeNext),
         4 => Just(Change::Look),
         1 => Just(Change::TakeSnapshot),
         1 => Just(Change::Restore),
@@ -93,7 +114,7 @@ proptest! {
     #[test]
     fn numbers_may_go_back(changes in prop::collection::vec(change(), 1..60)) {
         let (bus, mut table) = (Bus::new(BOUNDS), Table::default());
-        let (mut id, mut time) = (0_u64, 0.0);
+        let (mut id, mut time, mut forged) = (0_u64, 0.0, 1_000_000);
         let mut expected = Vec::new();
         for change in changes.into_iter().chain([Change::Look]) {
             time += 1.0;
@@ -103,7 +124,15 @@ proptest! {
                     table.commit(time, id);
                 },
                 Change::Gap(count) => table.sequence += count,
-                Change::Hint(number) => table.read(&bus, number),
+                Change::Notify(count) => table.receive(&bus, count),
+                Change::Forge(number) => {
+                    forged += 1;
+                    table.notified.push_back((number, forged));
+                }
+                Change::ForgeNext => {
+                    forged += 1;
+                    table.notified.push_back((table.sequence + 1, forged));
+                }
                 Change::Look => {
                     bus.begin_look();
                     table.read(&bus, u64::MAX);
@@ -154,14 +183,12 @@ proptest! {
 }
 
 /// The ids on the bus, in their order.
-fn delivered(bus: &Bus) -> Vec<u64> {
+pub(super) fn delivered(bus: &Bus) -> Vec<u64> {
     let mut ids = Vec::new();
     let mut from = 0;
     let first = |from| bus.first_or_wait::<&str>([("c", from)], None, NOW, None);
     while let Found::Message(number, message) = first(from) {
-        let json = message.json();
-        let id = &json["{\"message_id\":".len()..json.len() - 1];
-        ids.push(id.parse().expect("a number"));
+        ids.push(id_of(&message));
         from = number + 1;
     }
     ids

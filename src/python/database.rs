@@ -11,7 +11,7 @@ use crate::alarm::{Alarm, Bell};
 use crate::bus::{Bus, Mark, Row};
 use crate::error::Error;
 use crate::history::Bounds;
-use crate::message::{Message, hint};
+use crate::message::{Hint, Message};
 use crate::parts::Assembly;
 use crate::registry;
 use crate::sync::{Mutex, lock};
@@ -108,31 +108,41 @@ impl PyDatabase {
 
     /// Put the payloads of a batch on the bus, in their order. Each is a pair
     /// of whether it is a part, and its text. With a journal this ends before
-    /// the first payload that has a number, because rows have to be read then.
-    /// Returns how many payloads were processed, and the reasons of those that
-    /// were skipped.
+    /// the first payload that announces a row, because rows have to be read
+    /// then. If that is the next row of the table with the object identifier
+    /// `table`, its message is put on the bus as well.
+    ///
+    /// Returns how many payloads were processed, the rows to be read, and the
+    /// reasons of the payloads that were skipped. The rows are none, or the
+    /// number of payloads that follow and announce rows, and the greatest
+    /// number of these rows.
     fn receive(
         &self,
         py: Python<'_>,
         notifications: Vec<(bool, Bound<'_, PyString>)>,
-    ) -> PyResult<(usize, Vec<String>)> {
+        table: Option<u32>,
+    ) -> PyResult<(usize, Option<(usize, u64)>, Vec<String>)> {
         let has_journal = self.has_journal();
-        let mut taken = 0;
-        let mut received = Vec::with_capacity(notifications.len());
+        let hint = |(is_part, payload): &(bool, Bound<'_, PyString>)| {
+            let payload = payload.to_str().ok().filter(|_| has_journal)?;
+            Hint::parse(*is_part, payload)
+        };
+        let live = notifications.iter().position(|other| hint(other).is_some());
+        let (live, rest) = notifications.split_at(live.unwrap_or(notifications.len()));
+        let hints: Vec<_> = rest.iter().map_while(hint).collect();
         let mut reasons = Vec::new();
-        for (is_part, payload) in notifications {
+        let mut received = Vec::with_capacity(live.len());
+        for (is_part, payload) in live {
             match payload.to_str() {
-                Ok(payload) if has_journal && hint(is_part, payload).is_some() => break,
-                Ok(payload) => received.push((is_part, payload.to_owned())),
+                Ok(payload) => received.push((*is_part, payload.to_owned())),
                 Err(_) => reasons.push("not a message: no Unicode text".to_owned()),
             }
-            taken += 1;
         }
         let received: Vec<_> = py.detach(|| {
             let read = |(is_part, payload)| self.read(is_part, payload);
             received.into_iter().map(read).collect()
         });
-        let mut messages = Vec::with_capacity(received.len());
+        let mut messages = Vec::with_capacity(received.len() + 1);
         for received in received {
             match received {
                 Received::Message(message) => messages.push(message),
@@ -146,23 +156,18 @@ impl PyDatabase {
                 }
             }
         }
-        Ok((taken, self.publish(py, messages, reasons)?))
-    }
-
-    /// How many payloads at the beginning of a batch have a number, and the
-    /// greatest of these numbers.
-    #[expect(clippy::needless_pass_by_value, reason = "pyo3 passes values")]
-    #[staticmethod]
-    fn hinted(notifications: Vec<(bool, Bound<'_, PyString>)>) -> (usize, u64) {
-        let hints = notifications.iter().map_while(|(is_part, payload)| {
-            payload
-                .to_str()
-                .ok()
-                .and_then(|payload| hint(*is_part, payload))
+        let next = hints.first().and_then(|hint| {
+            let journal = self.bus.journal()?;
+            let is_next = hint.table == Some(table?) && journal.expects(hint.number);
+            let payload = rest[0].1.to_str().ok().filter(|_| is_next)?;
+            Some(Message::parse(payload).ok()?.announced(hint.number))
         });
-        hints.fold((0, 0), |(count, most), number| {
-            (count + 1, most.max(number))
-        })
+        let is_next = usize::from(next.is_some());
+        messages.extend(next);
+        let greatest = hints.iter().map(|hint| hint.number).max();
+        let announced = greatest.map(|number| (hints.len() - is_next, number));
+        let reasons = self.publish(py, messages, reasons)?;
+        Ok((live.len() + is_next, announced, reasons))
     }
 
     /// Put rows of the journal on the bus, in their order, except those that
@@ -243,10 +248,11 @@ impl PyDatabase {
         }
     }
 
-    /// Note that all rows were read. Returns the greatest numbers before and
-    /// now if numbers went back.
-    fn end_rewind(&self) -> Option<(u64, u64)> {
-        self.bus.journal()?.end_rewind()
+    /// Note that the rows up to the number `until` were read. Returns the
+    /// greatest numbers before and now if these are all rows, and numbers went
+    /// back.
+    fn end_read(&self, until: u64) -> Option<(u64, u64)> {
+        self.bus.journal()?.end_read(until)
     }
 
     /// Set the bell that asks the listener for a look.

@@ -51,4 +51,6 @@ mod _native {
 
     #[pymodule_export]
     const PAYLOAD_MAX: usize = crate::parts::PAYLOAD_MAX;
+    #[pymodule_export]
+    const NUMBER_MAX: u64 = crate::bus::NUMBER_MAX;
 }

@@ -28,7 +28,7 @@ def go_forward():
                 break
             self._bus.replay(rows)
             after = self._bus.position
-        self._bus.end_rewind()
+        self._bus.end_read(until)
 
     Replay.read = read
 
@@ -38,9 +38,9 @@ def believe():
     from trytond_fastbus.replay import Replay
     receive_slowly = Replay.receive_slowly
 
-    def believing(self, notifications):
-        _, number = self._bus.hinted(notifications)
-        receive_slowly(self, notifications)
+    def believing(self, rest):
+        _, number, _ = rest
+        receive_slowly(self, rest)
         if number > self._bus.position:
             self._bus.replay([(number, 0., 0., None)])
 

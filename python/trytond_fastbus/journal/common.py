@@ -1,4 +1,5 @@
 """The common part of the journals of both backends."""
+from .. import _native
 from .schema import TABLE
 
 # The limit of rows of a page, the limit of bytes of the first page, and the
@@ -6,7 +7,7 @@ from .schema import TABLE
 ROWS, BYTES_MIN, BYTES_MAX = 2000, 1024 * 1024, 16 * 1024 * 1024
 
 # The greatest number
-NUMBER_MAX = 2 ** 63 - 1
+NUMBER_MAX = _native.NUMBER_MAX
 
 # How many old rows are deleted at a time
 OLD_ROWS = 1000

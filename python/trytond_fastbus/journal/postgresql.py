@@ -105,6 +105,8 @@ class PostgreSQL:
         self._name = name
         self._notify = notify
         self._statements, self._is_outdated = None, False
+        # The object identifier of the table when it was looked at
+        self.table = None
 
     def look(self, connection):
         """Return whether the table exists, and everything is as this release
@@ -115,8 +117,8 @@ class PostgreSQL:
         self._statements, self._is_outdated = None, False
         cursor = connection.cursor()
         cursor.execute(schema.LOOK)
-        (namespace, version, is_complete, is_trusted, is_granted, is_owner,
-            can_make) = cursor.fetchone()
+        (self.table, namespace, version, is_complete, is_trusted, is_granted,
+            is_owner, can_make) = cursor.fetchone()
         if namespace is None:
             if not can_make:
                 raise self._unusable(
@@ -164,9 +166,9 @@ class PostgreSQL:
         "Remove the table; return whether it existed"
         cursor = connection.cursor()
         cursor.execute(schema.LOOK)
-        namespace, *_ = cursor.fetchone()
+        table, *_ = cursor.fetchone()
         cursor.execute(schema.DROP)
-        return namespace is not None
+        return table is not None
 
     def insert(self, transaction, channel, message):
         """Write the message; return False if it can only be sent without the

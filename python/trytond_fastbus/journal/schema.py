@@ -7,7 +7,7 @@ the functions themselves (SET search_path) would cost a third of their time.
 TABLE = 'trytond_fastbus_journal'
 
 # The version of the objects. Objects without a comment have version 1.
-VERSION = 2
+VERSION = 3
 COMMENT = 'trytond-fastbus journal, version '
 
 # The first number of our advisory locks on PostgreSQL, and the second numbers:
@@ -61,7 +61,8 @@ BEGIN
         RETURN NULL;
     END IF;
     payload := pg_catalog.concat('{{"channel":', pg_catalog.to_json(channel_),
-        ',"message":', message_, ',"seq":', number, '}}');
+        ',"message":', message_, ',"table":', TG_RELID, ',"seq":', number,
+        '}}');
     -- Expressions take less time than statements.
     IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<) 8000 THEN
         ignored := pg_catalog.pg_notify(notify_, payload) IS NULL;
@@ -73,8 +74,15 @@ BEGIN
 END
 $function$'''
 
-# Makes missing objects, and updates outdated ones. Only a new column locks the
-# table, for at most 2 seconds.
+# The number of a row before its transaction commits: a random negative one.
+# The sequence is for commits only, so that their numbers have no gaps. It is
+# named here so that the default is dropped with it, which `insert` notices.
+DEFAULT = '''\
+hashtextextended(concat(gen_random_uuid(), %1$L::regclass::oid), 0)
+        | (1::bigint << 63)'''
+
+# Makes missing objects, and updates outdated ones. Only a new column or
+# default locks the table, for at most 2 seconds.
 MAKE = f'''\
 DO $make$
 DECLARE
@@ -116,12 +124,13 @@ CREATE TABLE IF NOT EXISTS %1$I.{TABLE} (
         EXECUTE format('ALTER TABLE %I.{TABLE} '
             'ADD COLUMN notify text NOT NULL DEFAULT %L', schema_, 'bus');
     END IF;
-    IF NOT EXISTS (
+    IF version IS DISTINCT FROM {VERSION} OR NOT EXISTS (
             SELECT FROM pg_attrdef JOIN pg_attribute
                 ON attrelid = adrelid AND attnum = adnum
             WHERE adrelid = table_ AND attname = 'seq') THEN
-        EXECUTE format('ALTER TABLE %1$I.{TABLE} ALTER seq SET DEFAULT '
-            '-nextval(%2$L)', schema_, format('%I.{TABLE}_seq', schema_));
+        EXECUTE format($format$
+ALTER TABLE %2$I.{TABLE} ALTER seq SET DEFAULT {DEFAULT}$format$,
+            format('%I.{TABLE}_seq', schema_), schema_);
         EXECUTE format('ALTER SEQUENCE %1$I.{TABLE}_seq '
             'OWNED BY %1$I.{TABLE}.seq', schema_);
     END IF;
@@ -154,12 +163,12 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLE} TO "{{role}}";
 GRANT USAGE, UPDATE ON SEQUENCE {TABLE}_seq TO "{{role}}";
 '''
 
-# Its columns: the schema; the version; whether trigger and function are as
-# MAKE leaves them; whether the owners are the role itself, that of the
-# database or of the schema, or a superuser; whether the role may use all of
-# it; whether it may change it; whether it may make it.
+# Its columns: the object identifier; the schema; the version; whether trigger
+# and function are as MAKE leaves them; whether the owners are the role itself,
+# that of the database or of the schema, or a superuser; whether the role may
+# use all of it; whether it may change it; whether it may make it.
 LOOK = f'''\
-SELECT n.nspname,
+SELECT c.oid, n.nspname,
     coalesce(pg_catalog.substring(
             pg_catalog.obj_description(c.oid, 'pg_class'),
             '^{COMMENT}([0-9]+)$'), '1'),

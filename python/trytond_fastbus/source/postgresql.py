@@ -125,7 +125,8 @@ class PostgreSQL:
     def receive(self):
         """Put the pending notifications on the bus.
 
-        Returns the notifications for which receive_slowly has to be called.
+        Returns None, or the rest of them, for which receive_slowly has to be
+        called.
         """
         taken = []
         try:
@@ -141,12 +142,12 @@ class PostgreSQL:
                 rest = self._replay.receive(taken)
             else:
                 replay.put(self._name, self._bus, taken)
-                rest = []
+                rest = None
         return rest
 
-    def receive_slowly(self, notifications):
-        "Put notifications on the bus that need the journal to be read first"
-        self._replay.receive_slowly(notifications)
+    def receive_slowly(self, rest):
+        "Put the rest on the bus, for which the journal has to be read"
+        self._replay.receive_slowly(rest)
         self._take()
 
     def look(self):
