@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.bus import publish, received
+from support.bus import payload, publish, received
 from support.client import TrytonClient
 from support.modes import listened
 from support.postgresql import free_port
 from support.server import TrytondServer, environment, run_python, write_config
 
 COMMAND = Path(sys.executable).parent / 'trytond-bus'
+# The connection of a tail
+TAIL = "datname = '%s' AND application_name = 'tail'"
 PUBLISH = '''
 import sys, json
 from trytond.bus import Bus
@@ -65,7 +67,7 @@ def tail(tmp_path):
         config = write_config(tmp_path / 'tail.conf', sections)
         process = subprocess.Popen(
             [COMMAND, 'tail', '-c', config, '-d', database, *arguments],
-            env=environment(), stdin=subprocess.DEVNULL,
+            env=environment(PGAPPNAME='tail'), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             yield process
@@ -99,6 +101,12 @@ def shown(process, publish_one):
             except TimeoutError:
                 pass
         return line.result()
+
+
+def said(process, words):
+    "Wait until the process has written a line with these words to stderr"
+    while words not in (line := process.stderr.readline()):
+        assert line, f"'{words}' was not said"
 
 
 def ended(process, status):
@@ -277,19 +285,58 @@ def test_connection_that_is_lost_is_opened_again(
                 sections(journal=journal), database, '--channel', 'client:lost'
                 ) as process:
             shown(process, lambda: publish(database, 'client:lost', {}))
-            assert postgresql.terminate_backends(
-                f"datname = '{database}' AND query LIKE 'SELECT%' "
-                "OR query LIKE 'LISTEN%'")
-            assert 'connection is lost' in process.stderr.readline()
+            assert postgresql.terminate_backends(TAIL % database)
+            said(process, "has no connection")
             if journal:
                 succeeded(notify(
                         sections(journal=True), database,
                         '--client', 'lost', "meanwhile"))
                 while 'meanwhile' not in process.stdout.readline():
                     pass
-            assert ("follow" if journal else "are lost") in (
-                process.stderr.readline())
+            said(
+                process,
+                "were read from the journal" if journal else "are lost")
             shown(process, lambda: publish(database, 'client:lost', {}))
+
+
+@pytest.mark.one_series
+def test_numbers_that_go_back_are_noticed(
+        tail, sections, database, postgresql, notify):
+    """The rows that are restored have been shown, and messages that follow
+    have their numbers."""
+    def send(title):
+        postgresql.execute(
+            "INSERT INTO trytond_fastbus_journal (channel, message) VALUES "
+            f"('client:back', '{{\"message_id\": \"{title}\", "
+            f"\"title\": \"{title}\"}}')", database)
+
+    succeeded(notify(
+            sections(journal=True), database, '--client', 'back', "before"))
+    with tail(
+            sections(journal=True), database, '--channel', 'client:back',
+            '--since', '1000') as process:
+        for title in ["before", "1", "2", "3"]:
+            if title != "before":
+                send(title)
+            assert f"  {title}\n" in process.stdout.readline()
+        postgresql.execute(
+            'DELETE FROM trytond_fastbus_journal WHERE seq > 1; '
+            "SELECT setval('trytond_fastbus_journal_seq', 1)", database)
+        send("after")
+        assert "  after\n" in process.stdout.readline()
+        said(process, "went back from number")
+
+
+@pytest.mark.one_series
+def test_database_that_is_dropped_ends_it(tail, sections, postgresql):
+    postgresql.create_database('dropped')
+    with tail(sections(), 'dropped') as process:
+        text = payload('c', {'message_id': 1}).replace("'", "''")
+        shown(process, lambda: postgresql.execute(
+                f"SELECT pg_notify('bus', '{text}')", 'dropped'))
+        postgresql.drop_database('dropped')
+        assert process.wait(60) == 1
+        assert "does not exist any more" in process.stderr.read()
 
 
 @pytest.mark.one_series

@@ -14,7 +14,7 @@ TRAFFIC = '{"channel":"other","message":{"message_id":1}}'
 PREAMBLE = '''
 import multiprocessing, os, signal, sys, threading, time
 import trytond_fastbus
-from trytond_fastbus import Bus, listener
+from trytond_fastbus import Bus, queues
 from support import wait_until
 from support.bus import Polls, listen, payload, publish, statistics
 from support.child import fork, join, waiting, works
@@ -68,7 +68,7 @@ over = threading.Event()
 def hammer(channel):
     while not over.is_set():
         Bus.subscribe(database, [channel])
-        listener.deliver(Bus, database, [
+        queues.deliver(Bus, database, [
             payload(channel, {'message_id': 'x', 'type': 'hammer'})])
 
 def wait(number):
@@ -81,10 +81,10 @@ def wake():
     number = 0
     while not over.is_set():
         number += 1
-        listener.deliver(Bus, database, [
+        queues.deliver(Bus, database, [
             payload('waited', {'message_id': number})])
 
-listener.deliver(Bus, database, [
+queues.deliver(Bus, database, [
     payload(str(n), {'message_id': 'x'}) for n in range(4)])
 threads = [
     *(threading.Thread(target=hammer, args=(str(n),)) for n in range(4)),
@@ -95,7 +95,7 @@ for thread in threads:
 for _ in range(20):
     join(fork(works, database))
 over.set()
-listener.deliver(Bus, database, [payload('waited', {'message_id': 'last'})])
+queues.deliver(Bus, database, [payload('waited', {'message_id': 'last'})])
 for thread in threads:
     thread.join(60)
     assert not thread.is_alive()

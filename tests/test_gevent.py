@@ -16,7 +16,7 @@ from gevent import monkey
 monkey.patch_all()
 import os, sys, threading, time
 import gevent
-from trytond_fastbus import Bus, listener, settings
+from trytond_fastbus import Bus, queues, settings
 from support import wait_until
 from support.bus import Polls, listen, payload, publish, statistics
 from support.child import fork, join, waiting, works
@@ -26,7 +26,7 @@ polling_timeout = 300
 settings.long_polling_timeout = lambda: polling_timeout
 
 def deliver(channel, id_):
-    listener.deliver(Bus, database, [payload(channel, {'message_id': id_})])
+    queues.deliver(Bus, database, [payload(channel, {'message_id': id_})])
 '''
 
 

@@ -14,6 +14,7 @@ from support.bus import (
     Polls,
     Wire,
     drain,
+    end_listener,
     listen,
     payload,
     publish,
@@ -31,8 +32,6 @@ from trytond_fastbus import Bus
 from trytond_fastbus.journal import PostgreSQL
 
 TABLE = 'trytond_fastbus_journal'
-# The last query of its listener, or its LISTEN
-LISTENER = f"datname = '%s' AND query LIKE '%%{TABLE}%%'"
 INSERT = (
     f"INSERT INTO {TABLE} (channel, message) "
     "VALUES ('c', '{\"message_id\": \"%s\"}')")
@@ -252,8 +251,7 @@ def test_nothing_is_lost_while_the_connection_is(
     for number in range(5):
         with Polls(database, ['c'], 5, last) as polls:
             wait_until(lambda: statistics(database)['waiting'] == 5)
-            wait_until(lambda: postgresql.terminate_backends(
-                    LISTENER % database) == 1)
+            wait_until(lambda: end_listener(postgresql, database))
             sent = publish(
                 database, 'c', *({'n': number, 'text': "x" * size}
                     for size in [1, 10_000, 1]))

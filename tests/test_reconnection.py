@@ -10,7 +10,9 @@ from support.bus import (
     Polls,
     Wire,
     drain,
+    end_listener,
     listen,
+    listener_pid,
     payload,
     publish,
     statistics,
@@ -19,13 +21,11 @@ from support.bus import (
 from support.proxy import Proxy
 from trytond import backend
 
-LISTENER = "datname = '%s' AND query LIKE 'LISTEN \"bus%%'"
-
 
 @pytest.fixture
 def waiting(configure, database):
     "Clients that wait on the channel c of a database with a listener"
-    # The last query of the listener is its LISTEN, and no poll times out
+    # No poll times out.
     configure('bus', select_timeout=60, long_polling_timeout=300)
     listen(database)
     with Polls(database, ['c'], 20) as polls:
@@ -69,8 +69,7 @@ def test_listener_terminated_all_the_time(configure, postgresql, database):
 
     def terminate_again():
         while not stop.wait(.2):
-            terminated.append(
-                postgresql.terminate_backends(LISTENER % database))
+            terminated.append(end_listener(postgresql, database))
 
     killer = threading.Thread(target=terminate_again)
     killer.start()
@@ -106,7 +105,7 @@ def test_all_is_delivered_after_each_healing(
     listen(database)
     last = None
     for number in range(1, 8):
-        assert postgresql.terminate_backends(LISTENER % database) == 1
+        assert end_listener(postgresql, database)
         wait_until(lambda number=number: gaps(database) == number)
         listen(database)
         sent = publish(database, 'c', *({'type': 'x' * 500},) * 100)
@@ -134,7 +133,7 @@ def test_gap_is_counted_and_logged(caplog, postgresql, database, waiting):
     caplog.set_level(logging.INFO, 'trytond.bus')
     assert gaps(database) == 0
 
-    postgresql.terminate_backends(LISTENER % database)
+    assert end_listener(postgresql, database)
     wait_until(lambda: gaps(database) == 1)
     publish_until(database, lambda: waiting.results)
     waiting.join(60)
@@ -202,9 +201,10 @@ def test_connection_is_none_of_the_pool_and_is_closed_at_the_end(
 
     def sessions():
         return postgresql.execute(
-            'SELECT pid FROM pg_stat_activity WHERE ' + LISTENER % database)
+            f'SELECT FROM pg_stat_activity WHERE pid = {pid}')
 
     listen(database)
+    pid = listener_pid(database)
     assert len(sessions()) == 1
     backend.Database(database).close()
     assert len(sessions()) == 1

@@ -13,7 +13,7 @@ from trytond_fastbus import hangup
 
 PREAMBLE = '''
 import sys, threading
-from trytond_fastbus import Bus, listener, settings, statistics
+from trytond_fastbus import Bus, queues, settings, statistics
 from support.bus import payload, publish
 from support.child import waiting, works
 
@@ -87,7 +87,7 @@ PUBLISHERS, CLIENTS, MESSAGES = 8, 8, 500
 
 def publish_numbers(publisher):
     for number in range(MESSAGES):
-        listener.deliver(Bus, database, [payload('c', {
+        queues.deliver(Bus, database, [payload('c', {
             'message_id': '%d/%d' % (publisher, number)})])
 
 def poll():
@@ -98,7 +98,7 @@ def poll():
     orders.append(got)
 
 orders = []
-listener.ensure(Bus, database)
+queues.ensure(Bus, database)
 join(at_once(
     *CLIENTS * [poll],
     *[lambda n=n: publish_numbers(n) for n in range(PUBLISHERS)]))

@@ -19,7 +19,7 @@ LongPollingBus = Bus
 
 def _listen(cls, database):
     "Listen to a database as long as clients subscribe to it"
-    from .listener import listen
+    from .queues import listen
     listen(cls, database)
 
 

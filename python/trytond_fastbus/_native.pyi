@@ -203,6 +203,10 @@ class DatabaseBus:
         and its age, both in seconds, and its payload, None for a row that was
         read before. Returns the reasons of the rows that were skipped because
         they are not valid messages."""
+    def messages(self, place: int) -> tuple[int, list[tuple[float, str, str]]]:
+        """The retained messages in any channel, from this place on. Returns
+        the place after the last one, and for each message its age in seconds,
+        its channel, and its JSON."""
     @property
     def has_journal(self) -> bool:
         """Whether there is a journal that can be read."""

@@ -1,11 +1,5 @@
-"""The listeners of the databases of this process.
-
-A database has a listener from its first subscription until `[database]
-timeout` seconds after the last one. The thread of the loop calls all of them.
-"""
+"""The listener of one database. The thread of the loop calls all of them."""
 import logging
-import math
-import os
 import random
 import threading
 import time
@@ -13,7 +7,7 @@ from functools import partial
 
 from trytond import backend
 
-from . import _native, journal, loop, replay, settings, source
+from . import loop, settings, source
 from .source.driver import CONNECT_TIMEOUT
 
 # The name that administrators know from trytond
@@ -30,59 +24,10 @@ RETRY_MIN, RETRY_MAX = .1, 1
 RETRIES = 20
 
 
-def ensure(bus, database):
-    "Start a listener of the database, unless there is one"
-    pid = os.getpid()
-    lock = bus._queues_lock[pid]
-    with lock:
-        queue = bus._queues.get((pid, database))
-        if not queue:
-            # An invalid value is reported here, rather than in the thread.
-            settings.database_timeout()
-            native = _native.DatabaseBus(
-                database,
-                settings.cache_timeout(), settings.cache_size(),
-                settings.message_size(),
-                settings.journal_timeout() if journal.of(database) else None)
-            queue = {'timeout': math.inf, 'bus': native}
-            open_source = source.of(database)
-            running = loop.current(lock) if open_source else None
-            queue['listener'] = Listener(
-                bus, database, queue, running, open_source)
-            bus._queues[pid, database] = queue
-        # The bus knows the time of the last poll. Other code may set an
-        # earlier end, as trytond's tests do.
-        queue['timeout'] = math.inf
-        queue['bus'].listen()
-
-
 def part_channel(bus):
     """The channel for payloads that are too large for one NOTIFY. It carries
     their parts, or their journal number"""
     return bus._channel + '.part'
-
-
-def deliver(bus, database, payloads):
-    "Put payloads on the bus of this process, if it has subscribers"
-    key = os.getpid(), database
-    queue = bus._queues.get(key)
-    if queue and not _ended(bus, key, queue):
-        replay.put(
-            database, queue['bus'], [(False, payload) for payload in payloads])
-
-
-def ring(bus, database):
-    "Ask for a look, if this process subscribes to the database"
-    queue = bus._queues.get((os.getpid(), database))
-    if queue:
-        queue['bus'].ring()
-
-
-def listen(bus, database):
-    "Listen to the database until it has no subscribers"
-    ensure(bus, database)
-    if queue := bus._queues.get((os.getpid(), database)):
-        queue['listener'].join()
 
 
 class Listener:
@@ -100,14 +45,13 @@ class Listener:
     are not private.
     """
 
-    def __init__(self, bus, name, queue, running, open_source):
-        self._bus = bus
+    def __init__(self, bus, name, queue, lock):
+        self._channels = bus._channel, part_channel(bus)
         self._name = name
-        self._place = os.getpid(), name
         self._queue = queue
         self._native = queue['bus']
-        self._loop = running
-        self._open_source = open_source
+        self._open_source = source.of(name)
+        self._loop = loop.current(lock) if self._open_source else None
         self._over = threading.Event()
         self._source = None
         self._state = 'connecting'
@@ -116,8 +60,8 @@ class Listener:
         # The time at which the connection was lost, None while it is open
         self._lost = None
         self.key = self.bell = self.due = None
-        if running:
-            running.add(self)
+        if self._loop:
+            self._loop.add(self)
             self._native.set_bell(self.bell)
         else:
             self._over.set()
@@ -172,10 +116,7 @@ class Listener:
 
     def on_end(self):
         "The loop has failed. The next subscription starts another one"
-        with self._bus._queues_lock[self._place[0]]:
-            if self._bus._queues.get(self._place) is self._queue:
-                del self._bus._queues[self._place]
-            self._native.abandon()
+        self._queue.abandon()
         self._over.set()
         if self._state == 'listening':
             self._source.close()
@@ -205,10 +146,10 @@ class Listener:
         self._state = 'connecting'
         # Every fourth attempt may take longer, for a slow server.
         limit = None if self._retries % 4 == 0 else CONNECT_TIMEOUT
-        channels = self._bus._channel, part_channel(self._bus)
         self._submit(
             partial(
-                self._open_source, channels, self._name, self._native, limit),
+                self._open_source, self._channels, self._name, self._native,
+                limit),
             self._connected)
 
     def _connected(self, opened, error):
@@ -329,15 +270,12 @@ class Listener:
             "bus listener on '%s' ends, because the database does not exist: "
             "%s",
             self._name, error)
-        with self._bus._queues_lock[self._place[0]]:
-            if self._bus._queues.get(self._place) is self._queue:
-                del self._bus._queues[self._place]
-                self._native.forget()
+        self._queue.forget()
         self._finish()
 
     def _ends(self):
         "End if there was no subscription for the timeout"
-        if not _ended(self._bus, self._place, self._queue):
+        if not self._queue.ends():
             return False
         self._close()
         self._finish()
@@ -347,27 +285,3 @@ class Listener:
         self._state = 'ended'
         self._loop.remove(self)
         self._over.set()
-
-
-def _timeout(queue):
-    "Seconds without a subscription after which the listener ends"
-    if queue['timeout'] <= time.time():
-        return 0
-    return settings.database_timeout()
-
-
-def _ended(bus, key, queue):
-    "Remove the queue if there was no subscription for the timeout"
-    if (bus._queues.get(key) is queue
-            and not queue['bus'].is_idle(_timeout(queue))):
-        return False
-    with bus._queues_lock[key[0]]:
-        if bus._queues.get(key) is not queue:
-            # The queue was removed, and another listener may exist.
-            queue['bus'].abandon()
-            return True
-        # A subscription may have arrived in the meantime.
-        if not queue['bus'].remove(_timeout(queue)):
-            return False
-        del bus._queues[key]
-        return True

@@ -2,7 +2,8 @@
 import json
 
 from . import _native, journal, settings
-from .listener import deliver, part_channel, ring
+from .listener import part_channel
+from .queues import deliver, ring
 
 
 def send(bus, transaction, channel, message):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from trytond.pool import Pool
 
-from . import _native, access, listener, settings
+from . import _native, access, queues, settings
 from .sessions import Sessions
 
 logger = logging.getLogger('trytond.bus')
@@ -142,7 +142,7 @@ class Questions:
     def _check(self, request):
         checks = self._sessions.check(request.database, request.sessions)
         if 'valid' in checks:
-            listener.ensure(self._bus, request.database)
+            queues.ensure(self._bus, request.database)
         request.answer(checks)
 
     def _access(self, request):
@@ -150,4 +150,4 @@ class Questions:
                 request.database, request.user, request.channels))
 
     def _listen(self, request):
-        listener.ensure(self._bus, request.database)
+        queues.ensure(self._bus, request.database)

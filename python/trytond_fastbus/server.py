@@ -7,7 +7,7 @@ import time
 
 from trytond import backend
 
-from . import Bus, _native, certificate, journal, listener, logs, settings
+from . import Bus, _native, certificate, journal, logs, queues, settings
 from .allocator import Allocator
 from .questions import Questions
 
@@ -137,7 +137,7 @@ def _warn(options, server, databases):
 
 def _listen(bus, databases):
     for database in databases:
-        listener.ensure(bus, database)
+        queues.ensure(bus, database)
 
 
 def _wait(server, signals, bus, databases, options):

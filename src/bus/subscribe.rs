@@ -50,6 +50,16 @@ enum List {
 }
 
 impl Bus {
+    /// The retained messages in any channel, from this number on, with the times
+    /// at which they arrived; and the number of the next message.
+    #[must_use]
+    pub fn messages(&self, number: u64) -> (u64, Vec<(Duration, Arc<Message>)>) {
+        let history = &self.lock().history;
+        let found = history.all_from(number);
+        let found = found.map(|(time, message)| (time, message.clone()));
+        (history.end(), found.collect())
+    }
+
     /// Looks for the message after `last` in `channels` at `now`, as
     /// [`History::next`](crate::history::History::next) does, and registers a
     /// waiter if there is none.

@@ -61,6 +61,17 @@ impl History {
         Some((next, self.message(next).clone()))
     }
 
+    /// The retained messages in any channel, from this number on, with the times
+    /// at which they arrived.
+    pub fn all_from(
+        &self,
+        number: u64,
+    ) -> impl Iterator<Item = (Duration, &Arc<Message>)> {
+        let skipped = usize::try_from(number.saturating_sub(self.first));
+        let entries = self.entries.iter().skip(skipped.unwrap_or(usize::MAX));
+        entries.map(|entry| (entry.time, &entry.message))
+    }
+
     /// As [`History::next_from`], for a poll that `woken_by` has woken. That
     /// message comes with the number from which on messages of its channel
     /// count. It is the result if it was evicted before the poll came to look.

@@ -293,6 +293,24 @@ fn channels_without_messages_cost_nothing() {
 }
 
 #[test]
+fn all_messages_from_a_number_on_are_listed_with_their_times() {
+    let mut history = History::new(WIDE);
+    for number in 0..4 {
+        history.append(message("c", number).aged(at(2)), at(number + 10));
+    }
+    history.expire(at(14));
+    for (from, expected) in [
+        (0, &[9, 10, 11][..]),
+        (2, &[10, 11]),
+        (4, &[]),
+        (u64::MAX, &[]),
+    ] {
+        let times = history.all_from(from).map(|(time, _)| time.as_secs());
+        assert_eq!(times.collect::<Vec<_>>(), expected, "from {from}");
+    }
+}
+
+#[test]
 fn clear_forgets_all() {
     let mut history = filled(10);
     drop(history.clear());

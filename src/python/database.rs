@@ -221,6 +221,22 @@ impl PyDatabase {
         Ok(reasons)
     }
 
+    /// The retained messages in any channel, from this place on. Returns the
+    /// place after the last one, and for each message its age in seconds, its
+    /// channel, and its JSON.
+    fn messages(&self, place: u64) -> (u64, Vec<(f64, String, String)>) {
+        let (end, found) = self.bus.messages(place);
+        let now = registry::current().now();
+        let shown = found.into_iter().map(|(time, message)| {
+            (
+                now.saturating_sub(time).as_secs_f64(),
+                message.channel().to_owned(),
+                message.json().to_owned(),
+            )
+        });
+        (end, shown.collect())
+    }
+
     /// Whether there is a journal that can be read.
     #[getter]
     fn has_journal(&self) -> bool {

@@ -35,7 +35,7 @@ pub(super) static ENDS_AT_EXIT: Import =
 pub(super) static END_WITH_WORKER: Import =
     Import::new("trytond_fastbus.hangup", "end_with_worker");
 pub(super) static ENSURE_LISTENER: Import =
-    Import::new("trytond_fastbus.listener", "ensure");
+    Import::new("trytond_fastbus.queues", "ensure");
 pub(super) static ESCAPE_STRING: Import =
     Import::new("json.encoder", "encode_basestring_ascii");
 pub(super) static GET_LOGGER: Import = Import::new("logging", "getLogger");

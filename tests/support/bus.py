@@ -130,6 +130,22 @@ def stop_listener(database):
         assert not listener.is_alive()
 
 
+def listener_pid(database):
+    """Return the process id at PostgreSQL of the connection that listens, None
+    while there is none"""
+    from trytond.bus import Bus
+    queue = Bus._queues.get((os.getpid(), database))
+    source = queue and queue['listener']._source
+    return source and source._connection.info.backend_pid
+
+
+def end_listener(postgresql, database):
+    """End the connection by which this process listens, and return whether
+    there was one"""
+    pid = listener_pid(database)
+    return bool(pid and postgresql.terminate_backends(f'pid = {pid}'))
+
+
 def received(database, *channels, last=None):
     "Return all messages that were published to the channels until now"
     mark, = publish(database, channels[0], {'type': MARK})

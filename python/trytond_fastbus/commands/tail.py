@@ -1,6 +1,8 @@
 """trytond-bus tail: the messages on the bus of a database, as they arrive."""
 import datetime as dt
 import json
+import logging
+import os
 import select
 import sys
 import time
@@ -8,183 +10,117 @@ from fnmatch import fnmatchcase
 
 from trytond import backend
 
-from .. import _native, journal, settings
-from ..listener import RETRY_MAX, RETRY_MIN, part_channel
+from .. import journal, queues
 from ..server import bus_class
-from ..source.driver import received, time_limit
-from ..source.sqlite import LOOK_EVERY
 from . import Failure
-from .connection import connect, in_a_line
+from .connection import connect
+
+# The name that administrators know from trytond
+logger = logging.getLogger('trytond.bus')
 
 # The limit of characters of a message that are shown
 WIDTH = 100
 
+# Seconds between two checks whether the listener has ended
+CHECK_EVERY = 1
+
 
 def run(options):
     "Show messages until the reader closes the output, or Ctrl-C"
-    name = options.database
-    bus = bus_class()
+    name, bus = options.database, bus_class()
+    _check(name, bus, options.since)
+    printer = Printer(options.channels, options.is_json)
+    sink = Sink(name, printer, options.since)
+    with bus._queues_lock[os.getpid()]:
+        listener = queues.Queue(bus, name, sink)['listener']
+    # It reports that the reader has closed the output.
+    poller = select.poll()
+    poller.register(sys.stdout.fileno(), 0)
+    while listener.is_alive():
+        if poller.poll(CHECK_EVERY * 1000):
+            raise BrokenPipeError
+    raise Failure("the database '%s' does not exist any more" % name)
+
+
+def _check(name, bus, since):
+    "Raise Failure if the messages can't be shown"
     table = journal.of(name, bus._channel)
-    has_channel = backend.Database().has_channel()
-    if not table and not has_channel:
+    if not table and not backend.Database().has_channel():
         raise Failure(
             "on the database backend '%s', messages can be shown only with "
             "the journal: set [bus] journal = True" % backend.name)
-    if options.since is not None and not table:
+    if since is not None and not table:
         raise Failure(
             "--since needs the journal: set [bus] journal = True, also for "
             "trytond")
-    tail = Tail(bus, table, Printer(options.channels, options.is_json))
-    follow = tail.listen if has_channel else tail.watch
-    connection, lost, retry = connect(name), None, RETRY_MIN
-    while True:
-        try:
-            connection = connection or connect(name)
-            if lost is not None:
-                _say(
-                    "reconnected after %.1f seconds, messages of that time %s"
-                    % (time.monotonic() - lost,
-                        "follow" if tail.has_journal else "are lost"))
-                lost, retry = None, RETRY_MIN
-            follow(connection, options.since)
-        except BrokenPipeError:
-            raise
-        except (
-                Failure, OSError, backend.DatabaseOperationalError) as error:
-            if lost is None:
-                lost = time.monotonic()
-                _say("the connection is lost: %s" % in_a_line(error))
-            if connection:
-                connection.close()
-            connection = None
-            time.sleep(retry)
-            retry = min(retry * 2, RETRY_MAX)
+    connection = connect(name)
+    try:
+        if since is not None:
+            table.look(connection)
+    except journal.Unusable as error:
+        raise Failure(str(error)) from error
+    finally:
+        connection.close()
 
 
-def _say(text):
-    print("trytond-bus tail: %s" % text, file=sys.stderr, flush=True)
+class Sink:
+    """The bus of a database, whose listener calls this object.
 
+    Messages are shown as soon as they are on the bus. Rows of the journal that
+    are older than the listener are shown if they are at most since seconds
+    old.
+    """
 
-class Tail:
-    "The messages that any process publishes in a database"
-
-    def __init__(self, bus, table, show):
-        self._bus = bus
-        self._table = table
+    def __init__(self, name, show, since):
+        self._native = queues.native(name)
         self._show = show
-        self._number = None
-        self._parts = _native.Assembly()
+        self._since = since
+        self._has_started = False
+        self._place = 0
 
-    @property
-    def has_journal(self):
-        return self._table is not None
+    def __getattr__(self, name):
+        return getattr(self._native, name)
 
-    def listen(self, connection, since):
-        "Show the notifications of PostgreSQL"
-        part = part_channel(self._bus)
-        cursor = connection.cursor()
-        with time_limit(connection.fileno()):
-            for channel in [self._bus._channel, part]:
-                cursor.execute('LISTEN "%s"' % channel)
-        # Started after LISTEN, so that no message is missed between the two.
-        self._start(connection, since)
-        poller = _poller()
-        poller.register(connection.fileno(), select.POLLIN)
-        while True:
-            taken = []
-            try:
-                # psycopg loses notifications that arrive with the answer to a
-                # query while they are taken.
-                for notification in received(connection):
-                    taken.append(notification)
-            finally:
-                for channel, payload in taken:
-                    self._take(connection, payload, channel == part)
-            if not _wait(poller, settings.select_timeout()):
-                with time_limit(connection.fileno()):
-                    cursor.execute('SELECT 1')
+    def is_idle(self, seconds):
+        "Whether the listener may end"
+        return False
 
-    def watch(self, connection, since):
-        "Show the rows that are written into the journal, on SQLite"
-        self._start(connection, since)
-        file, version = self._table.file(connection), None
-        poller = _poller()
-        while True:
-            current = self._table.version(connection)
-            if current != version:
-                self._read(connection)
-                version = current
-            _wait(poller, LOOK_EVERY)
-            if self._table.file(connection) != file:
-                raise OSError("the file of the database was replaced")
+    def connected(self):
+        self._has_started = True
+        self._native.connected()
 
-    def _start(self, connection, since):
-        if not self._table:
-            return
+    def receive(self, *args):
         try:
-            is_there = self._table.look(connection)
-        except journal.Unusable as error:
-            if since is not None:
-                raise Failure(str(error)) from error
-            _say(error)
-            self._table = None
-            return
-        newest = self._table.newest(connection) if is_there else 0
-        if self._number is None:
-            self._number = newest if since is None else 0
-            self._read(connection, since)
-        else:
-            # The database may have been restored.
-            self._number = min(self._number, newest)
-            self._read(connection)
+            return self._native.receive(*args)
+        finally:
+            self._show_new()
 
-    def _read(self, connection, since=None, until=journal.NUMBER_MAX):
-        while rows := self._table.read(
-                connection, self._number, until=until):
-            if rows[-1][0] == self._number:
-                break
-            for number, _, age, payload in rows:
-                self._number = number
-                if payload and (since is None or age <= since):
-                    self._show(time.time() - age, payload)
+    def replay(self, rows):
+        try:
+            return self._native.replay(rows)
+        finally:
+            self._show_new()
 
-    def _take(self, connection, payload, is_part):
-        if is_part and payload.isdecimal():
-            # The message is too large for a NOTIFY, so it is read from the
-            # journal.
-            if self._table:
-                self._read(connection, until=int(payload))
-            return
-        if is_part:
-            try:
-                payload = self._parts.push(payload, sys.maxsize)
-            except ValueError:
-                return
-            if payload is None:
-                return
-        number = None
-        if self._table:
-            number = _get(_decoded(payload), 'seq')
-        if isinstance(number, int):
-            if number <= self._number:
-                return
-            self._number = number
-        self._show(time.time(), payload)
+    def _show_new(self):
+        self._place, messages = self._native.messages(self._place)
+        for age, channel, message in messages:
+            if self._has_started or (
+                    self._since is not None and age <= self._since):
+                self._show(time.time() - age, channel, message)
 
 
 class Printer:
-    "Prints the payloads whose channel matches one of the patterns"
+    "Prints the messages whose channel matches one of the patterns"
 
     def __init__(self, patterns, is_json):
         self._patterns = patterns
         self._is_json = is_json
 
-    def __call__(self, seconds, payload):
-        content = _decoded(payload)
-        channel, message = _get(content, 'channel'), _get(content, 'message')
-        if not isinstance(channel, str) or not any(
+    def __call__(self, seconds, channel, message):
+        if not any(
                 fnmatchcase(channel, pattern) for pattern in self._patterns):
             return
+        message = json.loads(message)
         moment = dt.datetime.fromtimestamp(seconds).astimezone()
         if self._is_json:
             line = json.dumps({
@@ -195,20 +131,23 @@ class Printer:
         else:
             line = _printable('%s  %s  %s  %s' % (
                     moment.strftime('%Y-%m-%d %H:%M:%S.%f')[:-3], channel,
-                    _get(message, 'type') or '-', _words(message)))
-        print(line, flush=True)
+                    message.get('type') or '-', _words(message)))
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            # The main thread notices it as well, and ends.
+            logger.debug("the reader has closed the output")
 
 
 def _words(message):
     "The first words of a message"
-    texts = [_get(message, 'title'), _get(message, 'body')]
+    texts = [message.get('title'), message.get('body')]
     words = ': '.join(
         ' '.join(text.split()) for text in texts if isinstance(text, str))
     if not words:
-        if isinstance(message, dict):
-            message = {
-                key: value for key, value in message.items()
-                if key not in {'type', 'message_id'}}
+        message = {
+            key: value for key, value in message.items()
+            if key not in {'type', 'message_id'}}
         words = json.dumps(message, ensure_ascii=False)
     return words if len(words) <= WIDTH else words[:WIDTH - 1] + '…'
 
@@ -216,29 +155,3 @@ def _words(message):
 def _printable(text):
     # Otherwise a message could control the terminal.
     return ''.join(c if c.isprintable() else '?' for c in text)
-
-
-def _decoded(payload):
-    try:
-        return json.loads(payload)
-    except ValueError:
-        return None
-
-
-def _get(value, key):
-    return value.get(key) if isinstance(value, dict) else None
-
-
-def _poller():
-    "A poll object that reports that the reader has closed the output"
-    poller = select.poll()
-    poller.register(sys.stdout.fileno(), 0)
-    return poller
-
-
-def _wait(poller, seconds):
-    "Wait until something can be read, and return whether it can"
-    events = poller.poll(seconds * 1000)
-    if any(fd == sys.stdout.fileno() for fd, _ in events):
-        raise BrokenPipeError
-    return bool(events)
