@@ -201,7 +201,7 @@ def test_connection_is_none_of_the_pool_and_is_closed_at_the_end(
 
     def sessions():
         return postgresql.execute(
-            f'SELECT FROM pg_stat_activity WHERE pid = {pid}')
+            f'SELECT pid FROM pg_stat_activity WHERE pid = {pid}')
 
     listen(database)
     pid = listener_pid(database)

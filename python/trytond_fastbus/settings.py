@@ -134,14 +134,7 @@ def _uri(option, text):
 
 
 def _url(option, text):
-    try:
-        url = urllib.parse.urlsplit(text)
-        is_good = (
-            url.scheme in {'http', 'https'} and url.hostname
-            and url.port != 0)
-    except ValueError:
-        is_good = False
-    if text and not is_good:
+    if text and not is_url(text):
         raise ValueError(option.allowed)
     return text or None
 
@@ -178,8 +171,27 @@ PARSERS = {
 
 
 def addresses(text):
-    "The addresses in a text, separated by commas"
+    """The addresses in a text, separated by commas.
+
+    >>> addresses('localhost:8001, unix:/run/bus')
+    ['localhost:8001', 'unix:/run/bus']
+    """
     return list(filter(None, map(str.strip, text.split(','))))
+
+
+def is_url(text):
+    """Whether a text is the URL of a web server.
+
+    >>> is_url('https://tryton.example.com/'), is_url('tryton.example.com')
+    (True, False)
+    """
+    try:
+        url = urllib.parse.urlsplit(text)
+        return (
+            url.scheme in {'http', 'https'} and bool(url.hostname)
+            and url.port != 0)
+    except ValueError:
+        return False
 
 
 # The values that trytond's process uses; times are in seconds, sizes in bytes

@@ -6,15 +6,15 @@ import sys
 from contextlib import suppress
 
 from .. import settings
-from . import Failure, Usage, certificate, clients, here, uwsgi
+from . import Failure, Usage, certificate, clients, database, here, uwsgi
 from .poll import poll
 from .report import Report
 from .session import Session
 
 # The checks that need a connection to the database
 LOOKS = [
-    here.listening, here.journal_table, here.privileges, here.connections,
-    here.sessions]
+    database.listening, database.journal_table, database.privileges,
+    database.connections, database.sessions]
 
 
 def run(options):
@@ -42,7 +42,7 @@ def run(options):
         certificate.configured(report, found)
     if options.uwsgi:
         uwsgi.look(report, options.uwsgi)
-    connection = here.database(report, options.database)
+    connection = database.reached(report, options.database)
     if connection:
         try:
             for look in LOOKS:

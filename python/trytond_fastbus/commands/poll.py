@@ -9,7 +9,7 @@ from trytond.transaction import Transaction
 from .. import settings
 from ..server import bus_class
 from .connection import in_a_line
-from .here import session_address
+from .database import session_address
 from .web import Answer, own_address, request
 
 # Time limit in seconds for a message, and seconds between two messages,
