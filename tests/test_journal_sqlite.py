@@ -136,6 +136,27 @@ def test_database_may_be_replaced_by_a_copy(peer, sqlite_database):
         kept + sent)
 
 
+def test_backup_may_be_restored_into_the_file(peer, sqlite_database):
+    "By SQLite's backup API, while the file is in use"
+    one, other = peer(), peer()
+    kept = one.call('publish', DATABASE, 'c', {}, {})
+    assert ids(other.call('drain', DATABASE, ['c'], 2)) == kept
+    with closing(sqlite3.connect(sqlite_database)) as connection, \
+            closing(sqlite3.connect(
+                sqlite_database.with_name('backup'))) as backup:
+        connection.backup(backup)
+        lost = one.call('publish', DATABASE, 'c', {}, {}, {})
+        assert ids(other.call('drain', DATABASE, ['c'], 3, kept[-1])) == lost
+        backup.backup(connection)
+
+    # Its number was used before.
+    sent = one.call('publish', DATABASE, 'c', {})
+    assert ids(other.call('drain', DATABASE, ['c'], 1, lost[-1])) == sent
+    sent += one.call('publish', DATABASE, 'c', {}, {})
+    assert ids(other.call('drain', DATABASE, ['c'], 2, sent[0])) == sent[1:]
+    assert other.call('statistics', DATABASE)['rewinds'] == 1
+
+
 def test_database_in_memory_has_no_journal():
     process = run_python('''
 from trytond import backend
