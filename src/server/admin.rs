@@ -2,7 +2,6 @@
 //! whether the server is well.
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,6 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::app::App;
-use super::sockets::Listener;
 use super::sockets::acceptor::{Accepted, Acceptor};
 
 /// How many connections may be open. The oldest one makes room for another.
@@ -40,20 +38,8 @@ const POLICY: &str = "default-src 'none'; \
     style-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Answers administrators until it is dropped.
-///
-/// # Errors
-///
-/// When the socket can't be used.
-pub(super) fn listen(
-    listener: Listener,
-    app: Arc<App>,
-) -> io::Result<tokio::task::JoinHandle<()>> {
-    let acceptor = Acceptor::new(listener)?;
-    Ok(tokio::spawn(accept_all(acceptor, app)))
-}
-
-async fn accept_all(acceptor: Acceptor, app: Arc<App>) {
+/// Answers administrators, without an end.
+pub(super) async fn accept(acceptor: Acceptor, app: Arc<App>) {
     let mut open = VecDeque::new();
     loop {
         let Ok(accepted) = acceptor.accept().await else {

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::admin;
 use super::app::App;
 use super::config::Config;
+use super::drain::Period;
 use super::sockets::Listener;
 use super::sockets::accept::Accept;
+use super::sockets::acceptor::Acceptor;
 use super::trytond::Trytond;
 use crate::registry::Process;
 
@@ -30,15 +32,6 @@ const LAST_ANSWERS: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     shared: Arc<(Notify, std::sync::atomic::AtomicBool)>,
-}
-
-/// Tasks that end with the server.
-struct Tasks(Vec<AbortHandle>);
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
-    }
 }
 
 impl Stop {
@@ -99,32 +92,12 @@ pub async fn run(
     for listener in listeners {
         accept.clone().spawn(listener, &mut accepting)?;
     }
-    let mut others = Tasks(Vec::new());
-    let relay = tokio::spawn({
-        let app = app.clone();
-        async move { app.databases.relay().await }
-    });
-    others.0.push(relay.abort_handle());
-    let renew = tokio::spawn({
-        let sessions = app.sessions.clone();
-        async move { sessions.renew().await }
-    });
-    others.0.push(renew.abort_handle());
-    for listener in admin {
-        let task = admin::listen(listener, app.clone())?;
-        others.0.push(task.abort_handle());
-    }
+    let _others = others(&app, admin)?;
     select! {
         () = stop.given() => {}
         () = tidy(&app) => {}
     }
-    app.metrics.draining.set(1);
-    // Without a client there is nothing to spread.
-    let length = match app.metrics.connections.get() {
-        0 => Duration::ZERO,
-        _ => app.config.drain,
-    };
-    let period = app.drain.begin(length);
+    let period = drain(&app);
     sleep_until(period.closing()).await;
     drop(until);
     let accepted = async { while accepting.join_next().await.is_some() {} };
@@ -135,6 +108,31 @@ pub async fn run(
     sleep_until(period.end()).await;
     last_answers(&app, &places, most).await;
     Ok(())
+}
+
+/// The tasks beside those that accept clients. They end when this is dropped.
+fn others(app: &Arc<App>, admin: Vec<Listener>) -> io::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    let relaying = app.clone();
+    tasks.spawn(async move { relaying.databases.relay().await });
+    let sessions = app.sessions.clone();
+    tasks.spawn(async move { sessions.renew().await });
+    for listener in admin {
+        let acceptor = Acceptor::new(listener)?;
+        tasks.spawn(admin::accept(acceptor, app.clone()));
+    }
+    Ok(tasks)
+}
+
+/// Begins the drain; returns its time.
+fn drain(app: &App) -> Period {
+    app.metrics.draining.set(1);
+    // Without a client there is nothing to spread.
+    let length = match app.metrics.connections.get() {
+        0 => Duration::ZERO,
+        _ => app.config.drain,
+    };
+    app.drain.begin(length)
 }
 
 /// Runs until the end of the server.

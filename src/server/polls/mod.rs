@@ -4,6 +4,7 @@ mod client;
 mod client_model;
 mod clients;
 pub(crate) mod database;
+mod list;
 pub(crate) mod outcome;
 mod places;
 pub(crate) mod registration;
