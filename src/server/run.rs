@@ -90,7 +90,7 @@ pub async fn run(
     };
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        accept.clone().spawn(listener, &mut accepting)?;
+        accepting.spawn(accept.clone().run(Acceptor::new(listener)?));
     }
     let _others = others(&app, admin)?;
     select! {

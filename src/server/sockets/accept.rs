@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::acceptor::{Accepted, Acceptor};
 use super::handshake::handshake;
-use super::listener::Listener;
 use crate::server::app::App;
 use crate::server::http::http1;
 use crate::server::http::open::Open;
@@ -34,22 +32,9 @@ pub(crate) struct Accept {
 }
 
 impl Accept {
-    /// Starts a task that accepts all connections of `listener`, and at the end
-    /// those that still wait in the kernel.
-    ///
-    /// # Errors
-    ///
-    /// When the socket can't be used at all.
-    pub(crate) fn spawn(
-        self,
-        listener: Listener,
-        tasks: &mut JoinSet<()>,
-    ) -> io::Result<()> {
-        tasks.spawn(self.run(Acceptor::new(listener)?));
-        Ok(())
-    }
-
-    async fn run(mut self, acceptor: Acceptor) {
+    /// Accepts all connections of a socket, and at the end those that still wait
+    /// in the kernel.
+    pub(crate) async fn run(mut self, acceptor: Acceptor) {
         while let Some((accepted, open)) = self.next(&acceptor).await {
             let (stream, peer) = match accepted {
                 Accepted::Tcp(stream, address) => (stream, Peer::Host(address)),
