@@ -205,7 +205,7 @@ def product():
         for path in sorted((ROOT / 'src').rglob('*.rs'))}
     return Product(
         set(options()), metrics(rust),
-        set(assigned('commands/__init__.py', 'NAMES')),
+        set(assigned('commands/arguments.py', 'NAMES')),
         {argument.value for call in calls if call.func.attr == 'add_argument'
             for argument in call.args if argument.value.startswith('--')},
         [*python_texts(modules, calls), *rust_texts(rust)])
