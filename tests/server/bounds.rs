@@ -4,15 +4,8 @@ use std::io::Write;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, EMPTY, GOOD, JSON, message, start};
+use crate::support::{Client, EMPTY, GOOD, JSON, limited, message, start};
 use trytond_fastbus::server::{Config, Limits};
-
-fn limited(limits: Limits) -> Config {
-    Config {
-        limits,
-        ..Config::default()
-    }
-}
 
 #[test]
 fn polls_of_a_session_are_limited() {
@@ -359,10 +352,7 @@ fn are_slow_clients_answered() -> bool {
         ..Config::default()
     });
     let mut clients: Vec<_> = (0..4).map(|_| site.connect()).collect();
-    let until = Instant::now() + Duration::from_secs(60);
-    while site.metric("trytond_bus_connections") < Some(4.0) {
-        assert!(Instant::now() < until);
-    }
+    site.comes_to("trytond_bus_connections", 4.0);
     let mut last = Instant::now();
     site.server.drain();
     while std::net::TcpStream::connect(site.address).is_ok() {}
@@ -408,10 +398,7 @@ fn are_late_requests_answered() -> bool {
     let mut clients: Vec<_> = (0..2).map(|_| site.connect()).collect();
     // One that has had an answer before, and one that has sent nothing yet.
     assert_eq!(clients[0].ask(&site.post(JSON, "{}")).status, 401);
-    let until = Instant::now() + Duration::from_secs(60);
-    while site.metric("trytond_bus_connections") < Some(2.0) {
-        assert!(Instant::now() < until);
-    }
+    site.comes_to("trytond_bus_connections", 2.0);
     let begun = Instant::now();
     site.server.drain();
     while std::net::TcpStream::connect(site.address).is_ok() {}

@@ -5,17 +5,10 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{AT_ONCE, Client, GOOD, JSON, Site, Stop, message, start};
+use crate::support::{
+    AT_ONCE, Client, GOOD, JSON, Site, Stop, limited, message, start, until,
+};
 use trytond_fastbus::server::{Config, Limits};
-
-/// Waits until something is so.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < end, "never {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// A good client, which polls for messages that are ready.
 fn ask(site: &Site) {
@@ -27,14 +20,11 @@ fn ask(site: &Site) {
 
 #[test]
 fn clients_that_send_a_byte_at_a_time_cost_the_others_nothing() {
-    let site = start(Config {
-        limits: Limits {
-            header_timeout: Duration::from_secs(3),
-            body_timeout: Duration::from_secs(3),
-            ..Limits::default()
-        },
-        ..Config::default()
-    });
+    let site = start(limited(Limits {
+        header_timeout: Duration::from_secs(3),
+        body_timeout: Duration::from_secs(3),
+        ..Limits::default()
+    }));
     site.publish("user:1", "a");
     let request = site.post(&format!("{GOOD}{JSON}"), &" ".repeat(200));
     let mut slow: Vec<Client> = (0..200).map(|_| site.connect()).collect();
@@ -65,9 +55,7 @@ fn clients_that_send_a_byte_at_a_time_cost_the_others_nothing() {
             ask(&site);
         }
         assert!(site.metric("trytond_bus_connections") >= Some(200.0));
-        until("cut", || {
-            site.metric("trytond_bus_connections") == Some(0.0)
-        });
+        site.comes_to("trytond_bus_connections", 0.0);
     });
     ask(&site);
 }
@@ -87,9 +75,7 @@ fn polls_of_many_that_go_at_once_end_at_once() {
         clients.truncate(left);
         site.waiting(left);
     }
-    until("closed", || {
-        site.metric("trytond_bus_connections") == Some(0.0)
-    });
+    site.comes_to("trytond_bus_connections", 0.0);
     // None of them remains to get a message. Another poll does.
     let mut client = site.connect();
     client.send(&site.poll_of(7));
@@ -99,58 +85,49 @@ fn polls_of_many_that_go_at_once_end_at_once() {
     site.comes_to("trytond_bus_delivered_total", 1.0);
 }
 
-#[test]
-fn client_that_does_not_read_is_cut_and_its_message_kept() {
-    let site = start(Config {
-        limits: Limits {
-            write_timeout: Duration::from_millis(300),
-            ..Limits::default()
-        },
-        ..Config::default()
-    });
-    // More than both ends of a socket hold.
-    let text = "x".repeat(16 << 20);
+/// A client whose poll has waited, and that is sent a message of this size
+/// since then.
+fn client_with(site: &Site, bytes: usize) -> (Client, Instant) {
     let mut client = site.connect();
     client.send(&site.poll_of(1));
     site.waiting(1);
+    let text = "x".repeat(bytes);
+    let json = format!("{{\"message_id\":1,\"text\":\"{text}\"}}");
     let begun = Instant::now();
-    site.publish_json(
-        "client:1",
-        &format!("{{\"message_id\":1,\"text\":\"{text}\"}}"),
-    );
-    until("cut", || {
-        site.metric("trytond_bus_connections") == Some(0.0)
-    });
+    site.publish_json("client:1", &json);
+    (client, begun)
+}
+
+#[test]
+fn client_that_does_not_read_is_cut_and_its_message_kept() {
+    let site = start(limited(Limits {
+        write_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    }));
+    // More than both ends of a socket hold.
+    let bytes = 16 << 20;
+    let (_client, begun) = client_with(&site, bytes);
+    site.comes_to("trytond_bus_connections", 0.0);
     assert!(begun.elapsed() >= Duration::from_millis(300));
     // It is known not to have arrived, so that the next poll gets it at once.
     let begun = Instant::now();
     let answer = site.connect().ask(&site.poll_of(1));
-    assert!(answer.body.len() > text.len(), "{}", answer.body.len());
+    assert!(answer.body.len() > bytes, "{}", answer.body.len());
     assert!(begun.elapsed() < AT_ONCE);
 }
 
 #[test]
 fn slow_client_gets_a_large_message_as_long_as_it_reads() {
-    let site = start(Config {
-        limits: Limits {
-            write_timeout: Duration::from_millis(500),
-            ..Limits::default()
-        },
-        ..Config::default()
-    });
-    let text = "x".repeat(32 << 20);
-    let mut client = site.connect();
-    client.send(&site.poll_of(1));
-    site.waiting(1);
-    let begun = Instant::now();
-    site.publish_json(
-        "client:1",
-        &format!("{{\"message_id\":1,\"text\":\"{text}\"}}"),
-    );
+    let site = start(limited(Limits {
+        write_timeout: Duration::from_millis(500),
+        ..Limits::default()
+    }));
+    let bytes = 32 << 20;
+    let (mut client, begun) = client_with(&site, bytes);
     // It takes longer than write_timeout in all, and no part of it does.
     let mut read = 0;
     let mut part = vec![0; 256 << 10];
-    while read < text.len() {
+    while read < bytes {
         read += client.stream.read(&mut part).expect("the message");
         if begun.elapsed() < Duration::from_millis(1500) {
             std::thread::sleep(Duration::from_millis(20));
@@ -186,9 +163,7 @@ fn flood_of_bad_credentials_does_not_hold_up_good_ones() {
     // They are no polls, and go when their clients do.
     assert_eq!(site.metric("trytond_bus_polls_waiting"), Some(0.0));
     bad.clear();
-    until("closed", || {
-        site.metric("trytond_bus_connections") == Some(0.0)
-    });
+    site.comes_to("trytond_bus_connections", 0.0);
 }
 
 #[test]

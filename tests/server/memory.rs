@@ -4,9 +4,8 @@
 
 use std::process::Command;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, Instant};
 
-use crate::support::{Client, JSON, Site, start};
+use crate::support::{Client, JSON, Site, start, until};
 use trytond_fastbus::server::Config;
 
 /// The length of a header that comes with each poll.
@@ -53,11 +52,7 @@ fn poll(site: &Site, numbers: std::ops::Range<usize>) -> Vec<Client> {
             client
         })
         .collect();
-    let until = Instant::now() + Duration::from_secs(60);
-    while site.sessions.most.load(SeqCst) < count {
-        assert!(Instant::now() < until, "the sessions are not asked for");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("asked", || site.sessions.most.load(SeqCst) >= count);
     clients
 }
 

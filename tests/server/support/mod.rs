@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use trytond_fastbus::message::Message;
 use trytond_fastbus::registry;
 use trytond_fastbus::server::{
-    Address, Answered, Asked, Check, Config, Listener, Server, Session, Trytond,
+    Address, Answered, Asked, Check, Config, Limits, Listener, Server, Session, Trytond,
 };
 
 /// `admin:1:good`
@@ -192,6 +192,23 @@ impl Site {
             std::thread::sleep(Duration::from_millis(5));
         }
         panic!("{name} is {found:?}, not {value}");
+    }
+}
+
+/// A configuration with these limits.
+pub(crate) fn limited(limits: Limits) -> Config {
+    Config {
+        limits,
+        ..Config::default()
+    }
+}
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < end, "never {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

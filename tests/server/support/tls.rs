@@ -154,6 +154,19 @@ impl Http2 {
         Self { sender, connection }
     }
 
+    /// The body of the answer to a request that is sent beside others.
+    pub(crate) fn beside(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> impl Future<Output = Bytes> + use<> {
+        let mut sender = self.sender.clone();
+        async move {
+            let answer = sender.send_request(request).await.expect("an answer");
+            let body = answer.into_body().collect().await;
+            body.expect("all of it").to_bytes()
+        }
+    }
+
     /// Sends a request, and waits for all of its answer.
     pub(crate) async fn ask(
         &mut self,
