@@ -3,22 +3,6 @@
 //! The engine knows neither Python nor a clock nor a configuration. The Python
 //! package around it ties it to trytond.
 //!
-//! # The way of a message
-//!
-//! ```text
-//! NOTIFY, or a row of the journal
-//!   │ the listener, in Python
-//! python/database.rs   reads the payload: a message::Message, or one of its parts
-//! registry.rs          Process::publish
-//! bus/                 under one lock: appends it to the History, and takes its
-//!   │                  waiters out of the Waitlist
-//! fanout.rs            worker threads wake each waiter
-//!   ├── python/wait.rs        a thread or a greenlet returns from Bus.subscribe
-//!   └── server/polls/         a task gets the answer to its poll
-//!       server/app/           makes the reply
-//!       server/http/          writes it to the socket
-//! ```
-//!
 //! # Layout
 //!
 //! - [`error`]: the errors of the engine

@@ -45,6 +45,18 @@ pub fn split(payload: &str) -> Vec<String> {
 ///
 /// The parts of a payload are sent by one statement. They arrive one after the
 /// other, but not always in one batch.
+///
+/// ```
+/// use trytond_fastbus::parts::{Assembly, split};
+///
+/// let payload = "x".repeat(20_000);
+/// let (mut assembly, mut whole) = (Assembly::default(), None);
+/// for part in split(&payload) {
+///     whole = assembly.push(&part, 1 << 20)?;
+/// }
+/// assert_eq!(whole, Some(payload));
+/// # Ok::<(), trytond_fastbus::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Assembly {
     id: String,

@@ -22,6 +22,15 @@ impl Poll {
     /// and adds the one of the session's user. If there is exactly one, only
     /// the `notification:<id>` with the same id is kept. Otherwise the user is
     /// unknown and nothing is dropped.
+    ///
+    /// ```
+    /// use trytond_fastbus::poll::Poll;
+    ///
+    /// let asked = ["client:x", "user:1", "notification:1", "notification:2"];
+    /// let poll = Poll::new(asked.map(Into::into));
+    /// assert_eq!((poll.user(), poll.client()), (Some("1"), Some("client:x")));
+    /// assert_eq!(poll.channels().len(), 3, "without notification:2");
+    /// ```
     #[must_use]
     pub fn new(channels: impl IntoIterator<Item = Arc<str>>) -> Self {
         let poll = Self::of(channels);

@@ -34,13 +34,13 @@ pub struct Waitlist {
 #[derive(Debug)]
 struct Registered {
     waiter: Arc<Waiter>,
-    places: SmallVec<[Place; 3]>,
+    links: SmallVec<[Link; 3]>,
 }
 
 #[derive(Debug)]
 struct Channel {
     name: Arc<str>,
-    waiters: SmallVec<[Place; 2]>,
+    waiters: SmallVec<[Link; 2]>,
     /// Whether its waiters are being taken. New waiters register in another
     /// channel of the same name.
     is_taken: bool,
@@ -50,17 +50,16 @@ struct Channel {
 #[derive(Debug)]
 pub struct Taken(u32);
 
-/// The place of a waiter in the list of a channel, or of a channel in the list
-/// of a waiter.
+/// The link from a waiter to its entry in the list of a channel, or back.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Link {
     /// The key of the list's owner.
     key: u32,
     /// The index in the list.
     index: u32,
 }
 
-impl Place {
+impl Link {
     fn new(key: usize, index: usize) -> Self {
         let narrow = |number| {
             u32::try_from(number).expect("fewer than 2^32 of them fit the memory")
@@ -77,7 +76,7 @@ impl Waitlist {
     pub fn insert<S: Name>(&mut self, channels: &[S], waiter: Arc<Waiter>) -> usize {
         let entry = self.waiters.vacant_entry();
         let key = entry.key();
-        let mut places = SmallVec::new();
+        let mut links = SmallVec::new();
         for channel in channels {
             let name = channel.as_ref();
             let (slab, hasher) = (&mut self.channels, &self.hasher);
@@ -91,17 +90,17 @@ impl Waitlist {
                     waiters: SmallVec::new(),
                     is_taken: false,
                 });
-                self.names.insert(hash, Place::new(index, 0).key);
+                self.names.insert(hash, Link::new(index, 0).key);
                 index
             };
             let list = &mut slab[index].waiters;
             // A channel that is named twice counts once.
             if list.last().is_none_or(|last| last.key as usize != key) {
-                places.push(Place::new(index, list.len()));
-                list.push(Place::new(key, places.len() - 1));
+                links.push(Link::new(index, list.len()));
+                list.push(Link::new(key, links.len() - 1));
             }
         }
-        entry.insert(Registered { waiter, places });
+        entry.insert(Registered { waiter, links });
         key
     }
 
@@ -141,14 +140,14 @@ impl Waitlist {
         let list = &mut self.channels[key].waiters;
         // The order is that of registration if all are taken.
         let rest = list.len().saturating_sub(most);
-        let places: SmallVec<[Place; 2]> = list.drain(rest..).collect();
-        let waiters = places
+        let links: SmallVec<[Link; 2]> = list.drain(rest..).collect();
+        let waiters = links
             .iter()
-            .map(|place| {
-                let Registered { waiter, places } =
-                    self.waiters.remove(place.key as usize);
-                for place in places.iter().filter(|place| place.key != taken.0) {
-                    self.leave(*place);
+            .map(|link| {
+                let Registered { waiter, links } =
+                    self.waiters.remove(link.key as usize);
+                for link in links.iter().filter(|link| link.key != taken.0) {
+                    self.leave(*link);
                 }
                 waiter
             })
@@ -180,22 +179,22 @@ impl Waitlist {
     }
 
     fn take_out(&mut self, key: usize) {
-        let Registered { places, .. } = self.waiters.remove(key);
-        for place in places {
-            self.leave(place);
+        let Registered { links, .. } = self.waiters.remove(key);
+        for link in links {
+            self.leave(link);
         }
     }
 
-    /// Removes the entry at `place` from the list of its channel. The last
-    /// entry of the list moves to this place.
-    fn leave(&mut self, place: Place) {
-        let list = &mut self.channels[place.key as usize].waiters;
-        list.swap_remove(place.index as usize);
-        if let Some(moved) = list.get(place.index as usize) {
-            self.waiters[moved.key as usize].places[moved.index as usize].index =
-                place.index;
-        } else if list.is_empty() && !self.channels[place.key as usize].is_taken {
-            self.forget(place.key);
+    /// Removes the entry that `link` leads to from the list of its channel. The
+    /// last entry of the list takes its index.
+    fn leave(&mut self, link: Link) {
+        let list = &mut self.channels[link.key as usize].waiters;
+        list.swap_remove(link.index as usize);
+        if let Some(moved) = list.get(link.index as usize) {
+            self.waiters[moved.key as usize].links[moved.index as usize].index =
+                link.index;
+        } else if list.is_empty() && !self.channels[link.key as usize].is_taken {
+            self.forget(link.key);
         }
     }
 

@@ -26,6 +26,31 @@ const ENTRY_SIZE: usize = size_of::<Entry>() + 3 * size_of::<u64>() + 16;
 /// Each has a number, one more than that of the message before. The history
 /// reads no clock and no configuration. Times are those of the caller's clock,
 /// which began so long ago that the age of any message can be subtracted.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use trytond_fastbus::history::{Bounds, History};
+/// use trytond_fastbus::message::Message;
+///
+/// let mut history = History::new(Bounds {
+///     cache_timeout: Duration::from_secs(300),
+///     journal_timeout: None,
+///     cache_size: 1 << 20,
+/// });
+/// let now = Duration::from_secs(1000);
+/// let first = history.append(Message::new("a", r#"{"message_id": 1}"#)?, now);
+/// let second = history.append(Message::new("b", r#"{"message_id": 2}"#)?, now);
+///
+/// let oldest = history.next(&["a", "b"], None, now).expect("two messages");
+/// assert_eq!(oldest.id(), first.id());
+/// let next = history.next(&["a", "b"], Some(first.id()), now).expect("another");
+/// assert_eq!(next.id(), second.id());
+///
+/// let later = now + Duration::from_secs(301);
+/// assert!(history.next(&["a", "b"], None, later).is_none());
+/// # Ok::<(), trytond_fastbus::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct History {
     entries: VecDeque<Entry>,

@@ -1,13 +1,12 @@
 //! The bus of one database, for its listener.
-use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use super::alarm::PyBell;
 use super::process::{self, py_error, seconds};
 use super::wire;
-use crate::alarm::{Alarm, Bell};
 use crate::bus::{Bus, Mark, Row};
 use crate::error::Error;
 use crate::history::Bounds;
@@ -26,47 +25,6 @@ pub(super) struct PyDatabase {
     payload_max: usize,
     assembly: Mutex<Assembly>,
     bounds: Bounds,
-}
-
-/// Wakes the listening thread.
-#[pyclass(frozen, name = "Alarm", module = "trytond_fastbus._native")]
-#[derive(Debug)]
-pub(super) struct PyAlarm(Alarm);
-
-/// Rings an alarm for one database.
-#[pyclass(frozen, name = "Bell", module = "trytond_fastbus._native")]
-#[derive(Debug)]
-pub(super) struct PyBell(Bell);
-
-#[pymethods]
-impl PyAlarm {
-    #[new]
-    fn new() -> PyResult<Self> {
-        Ok(Self(Alarm::new()?))
-    }
-
-    /// A descriptor that is readable while a bell has rung.
-    fn fileno(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-
-    /// A bell with this key.
-    fn bell(&self, key: u64) -> PyBell {
-        PyBell(self.0.bell(key))
-    }
-
-    /// The keys of the bells that rang since the last call.
-    fn take(&self) -> Vec<u64> {
-        self.0.take()
-    }
-}
-
-#[pymethods]
-impl PyBell {
-    /// Ring.
-    fn ring(&self) {
-        self.0.ring();
-    }
 }
 
 /// The result of reading a payload.
@@ -273,7 +231,7 @@ impl PyDatabase {
 
     /// Set the bell that asks the listener for a look.
     fn set_bell(&self, bell: &PyBell) {
-        self.bus.set_bell(bell.0.clone());
+        self.bus.set_bell(bell.bell());
     }
 
     /// Ask the listener for a look.

@@ -4,10 +4,10 @@
 //! trytond. These modules call the package for a transaction, a configuration
 //! or a connection.
 mod access;
+mod alarm;
 mod bus;
 mod coroutine;
 mod database;
-mod dates;
 mod decode;
 mod encode;
 mod imports;
@@ -28,11 +28,13 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
+    use super::alarm::{PyAlarm, PyBell};
+    #[pymodule_export]
     use super::bus::PyBus;
     #[pymodule_export]
     use super::coroutine::PyWokenQueue;
     #[pymodule_export]
-    use super::database::{PyAlarm, PyBell, PyDatabase};
+    use super::database::PyDatabase;
     #[pymodule_export]
     use super::metrics::metrics;
     #[pymodule_export]

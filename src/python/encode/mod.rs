@@ -1,5 +1,7 @@
 //! From Python objects to JSON, as `json.dumps` writes it with the encoder of
 //! trytond's JSON-RPC and without spaces.
+mod dates;
+
 use std::fmt::Write;
 
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
@@ -7,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::type_object::PyTypeInfo;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
-use super::dates::Serializer;
+use self::dates::Serializer;
 use super::imports::{ESCAPE_STRING, JSON_ENCODER};
 use crate::json;
 

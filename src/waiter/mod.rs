@@ -1,12 +1,13 @@
 //! A subscriber that waits for a message, and the ways to wake it.
-use std::fmt;
+mod queues;
+
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+pub use self::queues::{TaskQueue, TokenQueue};
 use crate::message::Message;
-use crate::sync::{AtomicBool, Condvar, Mutex, lock};
+use crate::sync::{Condvar, Mutex, lock};
 
 /// Why a wait has ended.
 #[derive(Clone, Debug)]
@@ -155,83 +156,9 @@ fn wait<'a, T>(
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The woken waiters of one event loop that the loop has not taken yet.
-pub struct TokenQueue {
-    tokens: Mutex<Vec<u64>>,
-    /// Whether the loop was signalled and has not taken the tokens yet.
-    signalled: AtomicBool,
-    signal: Box<dyn Fn() + Send + Sync>,
-}
-
-impl TokenQueue {
-    /// A queue that calls `signal`, from any thread, when there are tokens to
-    /// take.
-    pub fn new(signal: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
-            tokens: Mutex::new(Vec::new()),
-            signalled: AtomicBool::new(false),
-            signal: Box::new(signal),
-        }
-    }
-
-    fn push(&self, token: u64) {
-        lock(&self.tokens).push(token);
-        if !self.signalled.swap(true, Ordering::SeqCst) {
-            (self.signal)();
-        }
-    }
-
-    /// Takes the tokens of all woken waiters, in the order of their wake-ups.
-    pub fn take(&self) -> Vec<u64> {
-        // This comes first, so that a token that is pushed from here on signals
-        // again. At worst the loop then finds nothing to take.
-        self.signalled.store(false, Ordering::SeqCst);
-        std::mem::take(&mut lock(&self.tokens))
-    }
-}
-
-impl fmt::Debug for TokenQueue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WokenQueue")
-            .field("tokens", &self.tokens)
-            .field("signalled", &self.signalled)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The tasks of one runtime that are to be woken.
-///
-/// Waking a task from another thread signals the runtime, and that costs more
-/// than all the rest. Therefore the wakers are put here, and only one task of
-/// the runtime is woken from outside. This task wakes the others.
-#[derive(Debug, Default)]
-pub struct TaskQueue {
-    state: Mutex<(Vec<Waker>, Option<Waker>)>,
-}
-
-impl TaskQueue {
-    fn push(&self, task: Waker) {
-        let mut state = lock(&self.state);
-        state.0.push(task);
-        let relay = state.1.take();
-        drop(state);
-        relay.into_iter().for_each(Waker::wake);
-    }
-
-    /// Wakes the tasks that were put here so far. `context` is woken when more
-    /// are put here.
-    pub fn poll(&self, context: &mut Context<'_>) {
-        let mut state = lock(&self.state);
-        let tasks = std::mem::take(&mut state.0);
-        state.1 = Some(context.waker().clone());
-        drop(state);
-        tasks.into_iter().for_each(Waker::wake);
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake as WakeTask;
     use std::thread;
 
@@ -279,23 +206,5 @@ mod tests {
         tasks.poll(&mut Context::from_waker(&relay));
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
         assert!(waiter.poll(&mut context).is_ready());
-    }
-
-    #[test]
-    fn queue_signals_once_until_it_is_taken() {
-        let signals = Arc::new(AtomicUsize::new(0));
-        let counter = signals.clone();
-        let queue = Arc::new(TokenQueue::new(move || {
-            counter.fetch_add(1, Ordering::SeqCst);
-        }));
-        for token in 0..3 {
-            Waiter::new(Signal::Queue(queue.clone(), token)).wake(Wake::Closed);
-        }
-        assert_eq!(signals.load(Ordering::SeqCst), 1);
-        assert_eq!(queue.take(), [0, 1, 2]);
-        Waiter::new(Signal::Queue(queue.clone(), 3)).wake(Wake::Closed);
-        assert_eq!(signals.load(Ordering::SeqCst), 2);
-        assert_eq!(queue.take(), [3]);
-        assert!(queue.take().is_empty());
     }
 }

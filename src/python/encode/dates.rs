@@ -3,8 +3,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use super::encode::encode;
-use super::imports::JSON_ENCODER;
+use super::encode;
+use crate::python::imports::JSON_ENCODER;
 
 /// The attributes that a serializer may write.
 const ATTRIBUTES: [&str; 7] = [
