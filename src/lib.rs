@@ -11,7 +11,7 @@
 //! - [`parts`]: payloads larger than a NOTIFY allows
 //! - [`poll`]: the channels of a poll, limited to those that its user may see
 //! - [`access`]: the cached answers about the chats that a user may follow
-//! - `index`: a hash table that grows a little at a time
+//! - `index`, `queue`: a hash table and a queue that grow a little at a time
 //! - [`history`]: the retained messages of one database, and the ids of those
 //!   that were evicted
 //! - [`waiter`]: a subscriber that waits, and how to wake it
@@ -52,6 +52,7 @@ pub mod parts;
 pub mod poll;
 #[cfg(feature = "python")]
 mod python;
+mod queue;
 pub mod registry;
 #[cfg(feature = "server")]
 pub mod server;

@@ -139,7 +139,7 @@ fn timed<T>(times: &mut Vec<f64>, call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Prints the time of the longest call.
+/// Prints the time of the longest call, and fails if it is too long.
 fn report(name: &str, run: impl Fn() -> Vec<f64>) {
     let mut best = run();
     for _ in 1..RUNS {
@@ -149,4 +149,5 @@ fn report(name: &str, run: impl Fn() -> Vec<f64>) {
     }
     let longest = best.iter().copied().fold(0.0, f64::max);
     println!("{name:<52} {:>9} {:>7.3} ms", best.len(), longest * 1000.0);
+    assert!(longest < 0.002, "{name}");
 }

@@ -1,11 +1,11 @@
 //! The ids and journal numbers of messages that were evicted from the history
 //! and are still in the journal.
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::index::Index;
 use crate::message::Id;
+use crate::queue::Queue;
 
 /// About how many bytes an entry takes, in the order and in the index.
 const ENTRY_SIZE: usize = size_of::<Entry>() + 4 * size_of::<u64>();
@@ -14,7 +14,7 @@ const ENTRY_SIZE: usize = size_of::<Entry>() + 4 * size_of::<u64>();
 /// after which a client that has received it continues.
 #[derive(Debug, Default)]
 pub(crate) struct Evicted {
-    order: VecDeque<Entry>,
+    order: Queue<Entry>,
     /// How many entries were removed from the front of the order.
     removed: u64,
     /// By the hash of the id: how many entries were pushed before.
@@ -85,9 +85,6 @@ impl Evicted {
         self.ids
             .remove(self.hasher.hash_one(&id), |other| *other == pushed);
         self.removed += 1;
-        if self.order.is_empty() {
-            self.order = VecDeque::new();
-        }
         true
     }
 

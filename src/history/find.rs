@@ -68,7 +68,7 @@ impl History {
         number: u64,
     ) -> impl Iterator<Item = (Duration, &Arc<Message>)> {
         let skipped = usize::try_from(number.saturating_sub(self.first));
-        let entries = self.entries.iter().skip(skipped.unwrap_or(usize::MAX));
+        let entries = self.entries.iter_from(skipped.unwrap_or(usize::MAX));
         entries.map(|entry| (entry.time, &entry.message))
     }
 

@@ -16,6 +16,7 @@ pub use self::find::Position;
 pub(crate) use self::room::SLICE;
 use crate::index::Index;
 use crate::message::Message;
+use crate::queue::Queue;
 
 /// How many bytes an entry of the order and its places in the two indexes take,
 /// without the message itself.
@@ -53,7 +54,7 @@ const ENTRY_SIZE: usize = size_of::<Entry>() + 3 * size_of::<u64>() + 16;
 /// ```
 #[derive(Debug)]
 pub struct History {
-    entries: VecDeque<Entry>,
+    entries: Queue<Entry>,
     /// The number of the first entry, or of the next entry if the history is
     /// empty.
     first: u64,
@@ -102,7 +103,7 @@ impl History {
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         Self {
-            entries: VecDeque::new(),
+            entries: Queue::default(),
             first: 0,
             channels: Index::default(),
             ids: Index::default(),
@@ -222,7 +223,8 @@ impl History {
 
     fn message(&self, number: u64) -> &Arc<Message> {
         let index = usize::try_from(number - self.first);
-        &self.entries[index.expect("it was an index before")].message
+        let entry = index.ok().and_then(|index| self.entries.get(index));
+        &entry.expect("its number is in an index").message
     }
 }
 

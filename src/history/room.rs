@@ -121,13 +121,12 @@ impl History {
                 self.channels.remove(hash, is_it);
             }
         }
-        shrink(&mut self.entries);
     }
 }
 
 /// Frees the memory of a burst after it is over. The removals before each such
 /// call outweigh its cost.
-fn shrink<T>(list: &mut VecDeque<T>) {
+fn shrink(list: &mut VecDeque<u64>) {
     if list.capacity() > 64 && list.len() < list.capacity() / 8 {
         list.shrink_to(list.len() * 2);
     }

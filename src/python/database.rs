@@ -27,6 +27,9 @@ pub(super) struct PyDatabase {
     bounds: Bounds,
 }
 
+/// How many payloads announce rows, and the greatest number of these rows.
+type Announced = (usize, u64);
+
 /// The result of reading a payload.
 enum Received {
     Message(Message),
@@ -74,12 +77,13 @@ impl PyDatabase {
     /// reasons of the payloads that were skipped. The rows are none, or the
     /// number of payloads that follow and announce rows, and the greatest
     /// number of these rows.
+    #[expect(clippy::needless_pass_by_value, reason = "pyo3 passes values")]
     fn receive(
         &self,
         py: Python<'_>,
         notifications: Vec<(bool, Bound<'_, PyString>)>,
         table: Option<u32>,
-    ) -> PyResult<(usize, Option<(usize, u64)>, Vec<String>)> {
+    ) -> PyResult<(usize, Option<Announced>, Vec<String>)> {
         let has_journal = self.has_journal();
         let hint = |(is_part, payload): &(bool, Bound<'_, PyString>)| {
             let payload = payload.to_str().ok().filter(|_| has_journal)?;

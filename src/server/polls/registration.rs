@@ -235,6 +235,8 @@ impl Registration {
             let registers = self.ticket.is_none() && client.waits(entry);
             let wait = registers
                 .then(|| (self.poll.channels(), Signal::task(&database.woken)));
+            // Looking and registering are one step, so no message arrives in
+            // between.
             found = database
                 .bus
                 .first_or_wait(client.wanted(), woken_by, now, wait);
