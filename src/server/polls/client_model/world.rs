@@ -1,23 +1,19 @@
-//! Real clients, played against the server's knowledge of them. No message is
-//! lost and none is shown twice, even if requests or answers are late, lost or
-//! abandoned.
+//! A client and the server, with all that is under way between them.
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::*;
-
-use super::client::{Client, Next, RESEND_AFTER, Woken};
-use super::outcome::Outcome;
 use crate::history::{Bounds, History};
 use crate::message::{Id, Message};
 use crate::poll::Poll;
+use crate::server::polls::client::{Client, Next, RESEND_AFTER, Woken};
+use crate::server::polls::outcome::Outcome;
 
 const CHANNELS: [&str; 4] = ["client:x", "user:1", "notification:1", "chat:a,1"];
 
 /// The kind of client. They differ in how they begin another poll.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub(super) enum Kind {
     /// A thread for each poll that is begun, from no message; only the last
     /// one uses its answer.
     Desktop,
@@ -28,7 +24,7 @@ enum Kind {
 /// An event. The numbers select from the available requests, answers or
 /// channels.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Publish(usize),
     /// A request arrives, in any order.
     Arrive(usize),
@@ -81,10 +77,10 @@ struct Held {
     turn: u32,
 }
 
-struct World {
+pub(super) struct World {
     kind: Kind,
-    client: Client,
-    history: History,
+    pub(super) client: Client,
+    pub(super) history: History,
     now: Duration,
     next_id: u32,
     loops: Vec<Loop>,
@@ -103,7 +99,7 @@ struct World {
 }
 
 impl World {
-    fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: Kind) -> Self {
         let mut world = Self {
             kind,
             client: Client::default(),
@@ -152,7 +148,7 @@ impl World {
         self.kind == Kind::Desktop && of + 1 != self.loops.len()
     }
 
-    fn step(&mut self, step: &Step) {
+    pub(super) fn step(&mut self, step: &Step) {
         match *step {
             Step::Publish(channel) => self.publish(channel),
             Step::Arrive(which) => {
@@ -357,7 +353,7 @@ impl World {
         panic!("the client and the server never rest");
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         let rounds = self.next_id + 4;
         for _ in 0..rounds {
             self.settle();
@@ -379,7 +375,12 @@ impl World {
 }
 
 /// Sends the client its next message, and tells the next step of a poll.
-fn next(client: &mut Client, key: u32, history: &mut History, now: Duration) -> Next {
+pub(super) fn next(
+    client: &mut Client,
+    key: u32,
+    history: &mut History,
+    now: Duration,
+) -> Next {
     let woken = &mut Woken::new();
     if client.may_send(now, woken) {
         let found = history.first_wanted(client.wanted(), None, now);
@@ -388,151 +389,4 @@ fn next(client: &mut Client, key: u32, history: &mut History, now: Duration) -> 
         }
     }
     client.step(key)
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (0..4_usize).prop_map(Step::Publish),
-        6 => any::<usize>().prop_map(Step::Arrive),
-        6 => any::<usize>().prop_map(Step::Answer),
-        1 => any::<(usize, bool)>().prop_map(|(which, noticed)| Step::Lose(which, noticed)),
-        1 => any::<usize>().prop_map(Step::Empty),
-        1 => Just(Step::Register),
-        1 => Just(Step::Close),
-        1 => Just(Step::Renew),
-        1 => prop_oneof![Just(100), Just(1000), Just(5000), Just(60_000)]
-            .prop_map(|time| Step::Pass(Duration::from_millis(time))),
-    ]
-}
-
-/// Plays these steps to the end.
-fn play(kind: Kind, steps: &[Step]) {
-    let mut world = World::new(kind);
-    for step in steps {
-        world.step(step);
-    }
-    world.finish();
-}
-
-#[test]
-fn last_message_says_nothing_of_channels_that_its_poll_did_not_ask_for() {
-    play(
-        Kind::Web,
-        &[
-            Step::Renew,
-            Step::Register,
-            // The second loop asks for a channel more than the first one.
-            Step::Arrive(1),
-            Step::Publish(2),
-            Step::Publish(2),
-            Step::Lose(0, true),
-            Step::Renew,
-            Step::Publish(0),
-            // The first one gets a message that came later, and from then on
-            // asks for that channel as well.
-            Step::Arrive(0),
-            Step::Answer(0),
-            Step::Renew,
-            Step::Publish(0),
-            Step::Arrive(2),
-            Step::Arrive(2),
-        ],
-    );
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 4000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn client_is_shown_every_message_once(
-        kind in prop_oneof![Just(Kind::Desktop), Just(Kind::Web)],
-        steps in prop::collection::vec(step(), 0..60),
-    ) {
-        play(kind, &steps);
-    }
-}
-
-/// A client whose polls are answered at once, with the content of the answer.
-struct Player {
-    client: Client,
-    history: History,
-    now: Duration,
-}
-
-impl Player {
-    fn new() -> Self {
-        let World {
-            client, history, ..
-        } = World::new(Kind::Web);
-        Self {
-            client,
-            history,
-            now: Duration::ZERO,
-        }
-    }
-
-    fn publish(&mut self, channel: &str, id: u64) -> Id {
-        let json = format!("{{\"message_id\":{id}}}");
-        let message = Message::new(channel, &json).expect("good");
-        self.history.append(message, self.now).id().clone()
-    }
-
-    fn poll(&mut self, channels: &[&str], last: Option<&Id>) -> Option<Id> {
-        self.now += Duration::from_secs(1);
-        let poll = Poll::new(channels.iter().map(|name| (*name).into()));
-        let (history, woken) = (&mut self.history, &mut Woken::new());
-        let position = history.position(last, channels, self.now);
-        let key = self
-            .client
-            .arrive(Arc::new(poll), last, position, self.now, woken);
-        let next = next(&mut self.client, key, history, self.now);
-        self.client.leave(key, true, woken);
-        match next {
-            Next::Answer(Outcome::Message(message)) => Some(message.id().clone()),
-            _ => None,
-        }
-    }
-}
-
-#[test]
-fn channel_that_is_opened_again_begins_after_the_newest_message() {
-    const OWN: &str = "client:x";
-    for names_last in [true, false] {
-        let mut player = Player::new();
-        let first = player.publish("chat:a,1", 1);
-        assert_eq!(player.poll(&[OWN, "chat:a,1"], None).as_ref(), Some(&first));
-        // The chat is closed.
-        assert_eq!(player.poll(&[OWN], Some(&first)), None);
-        player.publish("chat:a,1", 2);
-        let own = player.publish(OWN, 3);
-        assert_eq!(player.poll(&[OWN], Some(&first)).as_ref(), Some(&own));
-        assert_eq!(player.poll(&[OWN], Some(&own)), None);
-        // It is opened again, by a loop that continues or by a new one.
-        let last = Some(&own).filter(|_| names_last);
-        assert_eq!(player.poll(&[OWN, "chat:a,1"], last), None, "{names_last}");
-        let next = player.publish("chat:a,1", 4);
-        assert_eq!(player.poll(&[OWN, "chat:a,1"], last), Some(next));
-    }
-}
-
-#[test]
-fn client_that_comes_back_after_a_while_is_shown_nothing_twice() {
-    const OWN: &str = "client:x";
-    let mut player = Player::new();
-    let first = player.publish("chat:a,1", 1);
-    let second = player.publish(OWN, 2);
-    assert_eq!(player.poll(&[OWN, "chat:a,1"], None).as_ref(), Some(&first));
-    assert_eq!(
-        player.poll(&[OWN, "chat:a,1"], Some(&first)).as_ref(),
-        Some(&second)
-    );
-    player.client.forget_names();
-    assert_eq!(player.poll(&["chat:a,1", OWN], Some(&second)), None);
-    player.client.forget_names();
-    let third = player.publish(OWN, 3);
-    assert_eq!(player.poll(&[OWN], None), Some(third));
 }
