@@ -222,6 +222,35 @@ def test_unknown_user_may_read_nothing(database):
 
 
 @needs_chat
+def test_question_does_not_wait_for_the_modules_of_another_database(
+        database, monkeypatch):
+    from trytond.pool import Pool
+    from trytond_fastbus import access
+    monkeypatch.setattr(access, 'LOCK_TIMEOUT', .1)
+    loading, loaded = threading.Event(), threading.Event()
+
+    def load():
+        # As trytond does in Pool.init
+        with Pool._lock:
+            loading.set()
+            assert loaded.wait(60)
+
+    def ask():
+        return access.readable(database, 99999, ['chat:res.user,1'])
+
+    assert ask() == []
+    with ThreadPoolExecutor() as executor:
+        other = executor.submit(load)
+        assert loading.wait(60)
+        try:
+            assert executor.submit(ask).result(30) is None
+        finally:
+            loaded.set()
+        other.result()
+    assert ask() == []
+
+
+@needs_chat
 def test_queries_are_as_many_as_the_models(
         postgresql, database, monkeypatch):
     import psycopg

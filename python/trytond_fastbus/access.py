@@ -17,6 +17,10 @@ logger = logging.getLogger('trytond.bus')
 # Seconds between two log lines about a database that fails
 LOG_EVERY = 60
 
+# Seconds for which a question waits for trytond's lock. From 8.0 on, trytond
+# holds it while it loads the modules of any database.
+LOCK_TIMEOUT = 2
+
 _logged = {}
 
 
@@ -87,8 +91,18 @@ def _records(Model, ids):
 
 
 def load(database):
-    "Load the modules of the database, unless they are loaded"
-    if _is_loaded(database):
+    """Load the modules of the database, unless they are loaded.
+
+    Raises TimeoutError while the modules of another database are loaded.
+    """
+    if not Pool._lock.acquire(timeout=LOCK_TIMEOUT):
+        raise TimeoutError("trytond loads the modules of another database")
+    try:
+        # The pool that this makes needs no lock later.
+        is_loaded = _is_loaded(database)
+    finally:
+        Pool._lock.release()
+    if is_loaded:
         return
     try:
         Pool(database).init()
