@@ -142,12 +142,15 @@ def set_sequence_back(fault, postgresql):
 
 
 def forge(fault, postgresql):
-    "A role without privileges notifies numbers without a row"
-    for number in [1, 2 ** 62, fault.random.randrange(10 ** 6)]:
+    """A role without privileges notifies numbers without a row, among them
+    that of the next row"""
+    for number in ['1', str(2 ** 62), 'last_value + 1', 'last_value + 2']:
         journal(postgresql, """
-            SELECT pg_notify('bus', '{{"channel":"forged","message":'
-                '{{"message_id":"forged"}},"seq":%d}}'),
-            pg_notify('bus.part', '%d')""" % (number, number))
+            SELECT pg_notify('bus', concat('{{"channel":"forged","message":'
+                '{{"message_id":"', gen_random_uuid(), '"}},"table":',
+                '{table}'::regclass::oid, ',"seq":', %s, '}}')),
+            pg_notify('bus.part', concat(%s))
+            FROM {table}_seq""" % (number, number))
 
 
 def set_clock_forward(fault, postgresql):
@@ -159,6 +162,41 @@ def set_clock_forward(fault, postgresql):
         fault.last()
     finally:
         replace(postgresql, ahead, clock)
+
+
+def set_clock_back(fault, postgresql):
+    """The clock of the database steps back, and all sessions are new.
+
+    It never steps forward again, because rows would then expire.
+    """
+    journal(postgresql, """
+        LOCK TABLE {table};
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid();
+        DO $do$
+        DECLARE
+            behind interval := timeofday()::timestamptz - clock_timestamp();
+        BEGIN
+            EXECUTE format(
+                'CREATE OR REPLACE FUNCTION pg_catalog.clock_timestamp() '
+                'RETURNS timestamptz LANGUAGE sql VOLATILE AS %L', format(
+                    'SELECT pg_catalog.timeofday()::pg_catalog.timestamptz '
+                    'OPERATOR(pg_catalog.-) %L::pg_catalog.interval',
+                    behind + interval '1 hour'));
+        END $do$""")
+
+
+def time_out(fault, postgresql):
+    "PostgreSQL ends sessions that are idle, also those in a transaction"
+    names = ['idle_session_timeout', 'idle_in_transaction_session_timeout']
+    change = ';'.join(f"ALTER DATABASE {NAME} SET {name} = 500"
+        for name in names)
+    try:
+        journal(postgresql, change)
+        end_backends(fault, postgresql)
+        fault.last()
+    finally:
+        journal(postgresql, change.replace('= 500', 'TO DEFAULT'))
 
 
 def replace(postgresql, old, new):
@@ -197,12 +235,12 @@ class Deck:
                 ('server', world.steady, [stop]),
                 ('publisher', world.publishers, [kill, die, stop]),
                 ('PostgreSQL', filter(None, [world.postgresql]), [
-                        crash, end_backends, end_commits]),
+                        crash, end_backends, end_commits, time_out]),
                 ('connections', world.proxies, [freeze, cut, drop]),
                 ('journal', filter(None, [world.has_journal
                         and world.postgresql]), [
                         move_numbers_back, drop_table, set_sequence_back,
-                        forge, set_clock_forward]),
+                        forge, set_clock_forward, set_clock_back]),
                 ]:
             targets = [(target, threading.Lock()) for target in targets]
             if targets and (not names or name in names):
