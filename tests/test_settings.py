@@ -1,4 +1,5 @@
 """The table of options, and the values that are refused."""
+import doctest
 import logging
 
 import pytest
@@ -21,6 +22,11 @@ def told(tmp_path, monkeypatch):
         monkeypatch.setattr(sources, 'files', [str(path)])
         return sources.unknown()
     return told
+
+
+def test_examples_in_docstrings_are_right():
+    failed, tried = doctest.testmod(settings)
+    assert tried and not failed
 
 
 @pytest.mark.parametrize('option', OPTIONS, ids=name)

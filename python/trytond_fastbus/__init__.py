@@ -38,6 +38,14 @@ if hasattr(threading, '_register_atexit'):
 def install():
     """Put trytond_fastbus.bus in place of the module trytond.bus.
 
+    A WSGI module calls it first:
+
+        import trytond_fastbus
+
+        trytond_fastbus.install()
+
+        from trytond.application import app
+
     The module is executed when it is first used, as trytond.bus would be.
     Therefore install() may be called before the configuration is read.
 
