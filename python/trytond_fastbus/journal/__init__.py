@@ -1,9 +1,9 @@
 """The journal: the messages of a database as rows of a table in it.
 
 A row is written in the transaction of its message. Journal numbers rise in the
-order of the commits, with gaps. On PostgreSQL a trigger assigns a row its
-number in COMMIT and also notifies the listeners. On SQLite, which has one
-writer at a time, the INSERT assigns it.
+order of the commits, mostly without gaps. On PostgreSQL a trigger assigns a
+row its number in COMMIT and also notifies the listeners. On SQLite, which has
+one writer at a time, the INSERT assigns it.
 """
 import os
 
