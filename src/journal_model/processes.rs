@@ -156,7 +156,7 @@ fn poll(process: &Process, last: Option<u64>, reads: usize, log: &[u8]) -> Optio
 proptest! {
     /// A client that polls a random process each time gets all messages of
     /// its channels, in their order and once, even if the processes have
-    /// memory for very few, and whatever numbers are forged.
+    /// memory for very few, and some numbers are forged.
     #[test]
     fn client_may_poll_any_process(
         room in 3_usize..30,steps in prop::collection::vec(step(), 1..80)) {

@@ -1,4 +1,4 @@
-//! The polls of one client, each with what it waits for.
+//! The polls of one client, each with the state of its wait.
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
