@@ -385,10 +385,20 @@ def test_all_messages_of_a_large_transaction_arrive(database, peer):
     number = 100_000
     new = peer(cache_size=256 * 1024 * 1024)
     new.call('listen', database)
-    sent = publish(database, 'c', *({'n': n} for n in range(number)))
+    sent = [f'row {n}' for n in range(number)]
+    messages = [{} for _ in range(1000)]
+    with Transaction(new=True).start(database, 0) as transaction:
+        # What publish does for a message, for most of them at once
+        transaction.connection.cursor().execute(
+            f"INSERT INTO {TABLE} (channel, message) "
+            "SELECT 'c', '{\"message_id\": \"row ' || n || '\"}' "
+            f"FROM generate_series(0, {number - 1}) AS n")
+        for message in messages:
+            Bus.publish('c', message)
+    sent += ids(messages)
 
     for reader in [new, peer(cache_size=256 * 1024 * 1024)]:
-        got = reader.call('drain', database, ['c'], number)
+        got = reader.call('drain', database, ['c'], len(sent))
         assert ids(got) == sent
 
 
