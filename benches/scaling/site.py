@@ -144,6 +144,8 @@ class Site:
     def begin(self):
         for load in self.loads:
             load.tell('begin')
+        # Its answer comes after the counts have begun.
+        self.seen()
 
     def publish(self):
         "Publish a message to all and return when its commit had returned"
