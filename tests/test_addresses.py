@@ -181,7 +181,8 @@ def keep_alive(server, client):
         host, port = address
         return '%s:%04X' % (
             socket.inet_aton(host)[::-1].hex().upper(), port)
-    line, = (
+    # The file is not read at once, so a line may come twice.
+    line, *_ = (
         line for line in Path('/proc/net/tcp').read_text().splitlines()
         if line.split()[1:3] == [written(server), written(client)])
     kind, ticks = line.split()[5].split(':')

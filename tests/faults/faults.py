@@ -111,7 +111,11 @@ def end_commits(fault, postgresql):
 
 
 def move_numbers_back(fault, postgresql):
-    "The rows get the lowest numbers, as after a copy into a new table"
+    """The rows get the lowest numbers, as after a copy into a new table.
+
+    Then the sequence goes ahead, since numbers without gaps would stay the
+    same at the next copy.
+    """
     journal(postgresql, """
         BEGIN;
         LOCK TABLE {table};
@@ -120,6 +124,7 @@ def move_numbers_back(fault, postgresql):
         INSERT INTO {table} (seq, created, channel, message, notify)
             SELECT nextval('{table}_seq'), created, channel, message, notify
             FROM (SELECT * FROM kept ORDER BY seq) AS kept;
+        SELECT setval('{table}_seq', nextval('{table}_seq') + 1000);
         COMMIT""")
 
 
