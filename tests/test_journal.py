@@ -158,7 +158,7 @@ def test_rolled_back_messages_are_none(postgresql, database):
     publish(database, 'c', {'n': 6}, autocommit=True)
 
     assert [m['n'] for m in received(database, 'c')] == [2, 4, 6]
-    # The mark of the listener is also there.
+    # The echo of the listener is also there.
     assert len(rows(postgresql, database)) == 4
 
 

@@ -19,7 +19,7 @@ use super::http::http1::serve;
 use super::http::open::Open;
 use super::request::address::Peer;
 use super::request::credential::credential as read_credential;
-use super::request::question::Question;
+use super::request::poll_request::PollRequest;
 use super::trytond::{Answered, Asked, Check, Session, Trytond};
 use crate::message::Message;
 use crate::registry::Process;
@@ -215,7 +215,7 @@ pub fn question(data: &[u8]) {
     };
     let value: Option<Value> = serde_json::from_slice(data).ok();
     let asked = value.as_ref().and_then(channels);
-    let Ok(question) = Question::read(data, 1, &limits) else {
+    let Ok(question) = PollRequest::read(data, 1, &limits) else {
         // It is not refused in other words.
         if let (Some(value), Some(asked)) = (&value, asked) {
             let is_within = value["channels"]
@@ -223,7 +223,7 @@ pub fn question(data: &[u8]) {
                 .is_none_or(|all| all.len() <= 5)
                 && asked.iter().all(|channel| channel.len() <= 20);
             if is_within {
-                let again = Question::read(value.to_string().as_bytes(), 1, &limits);
+                let again = PollRequest::read(value.to_string().as_bytes(), 1, &limits);
                 again.expect("only a repeated key is refused");
             }
         }

@@ -40,9 +40,9 @@ class PostgreSQL:
 
     def __init__(self, channels, name, bus, connect_timeout):
         self._channel, self._part = self._channels = channels
-        # Only this connection receives its marks.
-        self._mark_channel = '%s.%s' % (self._channel, uuid.uuid4())
-        self._mark, self._is_marked = 0, False
+        # Only this connection receives its echoes.
+        self._echo_channel = '%s.%s' % (self._channel, uuid.uuid4())
+        self._echo, self._is_echoed = 0, False
         self._name = name
         self._bus = bus
         self._replay = None
@@ -60,7 +60,7 @@ class PostgreSQL:
         cursor = self._connection.cursor()
         self._check_listening(cursor)
         with self._limit():
-            # For the marks, which need no durability. It is set only after the
+            # For the echoes, which need no durability. It is set only after the
             # check, because a pooler in transaction mode would give other
             # clients the setting.
             cursor.execute('SET synchronous_commit TO off')
@@ -83,21 +83,21 @@ class PostgreSQL:
     def _check_listening(self, cursor):
         "Raise Deaf unless a notification arrives"
         with self._limit():
-            cursor.execute('LISTEN "%s"' % self._mark_channel)
+            cursor.execute('LISTEN "%s"' % self._echo_channel)
             cursor.execute('SELECT pg_backend_pid()')
             pid, = cursor.fetchone()
         if pid == self._connection.info.backend_pid:
-            self._send_mark(cursor)
+            self._send_echo(cursor)
         else:
             # Through a pooler, a notification from this connection itself may
             # arrive with the answer although others do not.
             other = connect(self._name)
             try:
-                self._send_mark(other.cursor())
+                self._send_echo(other.cursor())
             finally:
                 other.close()
         try:
-            self._wait_for_mark()
+            self._wait_for_echo()
         except TimeoutError as error:
             raise Deaf(
                 "%s: connect to PostgreSQL directly, or through a pooler in "
@@ -131,8 +131,8 @@ class PostgreSQL:
         taken = []
         try:
             for channel, payload in received(self._connection):
-                if channel == self._mark_channel:
-                    self._is_marked |= payload == str(self._mark)
+                if channel == self._echo_channel:
+                    self._is_echoed |= payload == str(self._echo)
                 else:
                     taken.append((channel == self._part, payload))
         finally:
@@ -179,31 +179,31 @@ class PostgreSQL:
         if self._bus.is_look_awaited:
             # Another process may have received a message before PostgreSQL
             # signals it to the backend of this connection. The queue is in the
-            # order of the commits, so when this mark arrives, everything
+            # order of the commits, so when this echo arrives, everything
             # before it was read.
             try:
-                self._send_mark(cursor)
+                self._send_echo(cursor)
             except backend.DatabaseOperationalError:
                 # The queue is full.
                 if self._connection.closed:
                     raise
             else:
-                self._wait_for_mark()
+                self._wait_for_echo()
         self._take()
 
-    def _send_mark(self, cursor):
-        self._mark, self._is_marked = self._mark + 1, False
+    def _send_echo(self, cursor):
+        self._echo, self._is_echoed = self._echo + 1, False
         with self._limit():
             cursor.execute(
                 'SELECT pg_notify(%s, %s)',
-                (self._mark_channel, str(self._mark)))
+                (self._echo_channel, str(self._echo)))
 
-    def _wait_for_mark(self):
+    def _wait_for_echo(self):
         limit = settings.keep_alive_timeout()
         end = time.monotonic() + limit
         self._take()
-        # Most marks arrive with the answer.
-        while not self._is_marked:
+        # Most echoes arrive with the answer.
+        while not self._is_echoed:
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError(

@@ -11,7 +11,7 @@ use crate::poll::Poll;
 use crate::server::polls::registration::Registration;
 use crate::server::request::address::Peer;
 use crate::server::request::cors::Browser;
-use crate::server::request::question::Question;
+use crate::server::request::poll_request::PollRequest;
 use crate::server::request::received::Received;
 use crate::server::request::refusal::Refusal;
 use crate::server::request::reply::Body;
@@ -47,13 +47,13 @@ impl App {
     ) -> Result<Box<OpenPoll<'_>>, Option<Box<Answer>>> {
         let browser = Browser::of(&received.parts.headers, &self.config);
         let admitted = self.admit(&mut caller, received, peer, &browser).await;
-        let (session, mut question, admission) = match admitted {
+        let (session, mut request, admission) = match admitted {
             Ok(admitted) => admitted,
             Err(end) => return Err(end.answer(browser)),
         };
         let permit = self.polls.try_acquire().ok();
         let restricted = self
-            .restrict(&mut caller, &session, &mut question.poll)
+            .restrict(&mut caller, &session, &mut request.poll)
             .await;
         if let Err(end) = restricted {
             return Err(end.answer(browser));
@@ -61,23 +61,23 @@ impl App {
         let database = self.databases.get(&session.database);
         let user = session.user;
         drop(session);
-        let register = |question| {
-            Registration::new(database.clone(), user, question, self.databases.now())
+        let register = |request| {
+            Registration::new(database.clone(), user, request, self.databases.now())
         };
         let Some(permit) = permit else {
-            let register = || register(question.clone());
+            let register = || register(request.clone());
             let held = self.hold(&mut caller, browser, admission, register);
             return Err(Box::pin(held).await);
         };
         Ok(Box::new(OpenPoll {
             browser,
-            registration: register(question),
+            registration: register(request),
             admission,
             permit,
         }))
     }
 
-    /// The session of a poll, and its question; the poll is counted for the
+    /// The session of a poll, and its request; the poll is counted for the
     /// session.
     async fn admit<S: AsyncRead + Unpin>(
         &self,
@@ -85,7 +85,7 @@ impl App {
         mut received: Box<Received>,
         peer: Peer,
         browser: &Browser,
-    ) -> Result<(Arc<Session>, Question, Admission), End> {
+    ) -> Result<(Arc<Session>, PollRequest, Admission), End> {
         let (session, mut body) = received.poll(peer, browser, &self.config)?;
         let _room = received.room.take();
         let cached = self.sessions.cached(&session);
@@ -103,9 +103,9 @@ impl App {
         };
         // Parsed only now, so that the body of an unauthenticated client costs
         // its bytes and no more.
-        let question = Question::read(&body, session.user, &self.config.limits)
+        let request = PollRequest::read(&body, session.user, &self.config.limits)
             .map_err(|text| Refusal::new(StatusCode::BAD_REQUEST, text))?;
-        Ok((session, question, admission))
+        Ok((session, request, admission))
     }
 
     /// Lets trytond check a session that is not cached.

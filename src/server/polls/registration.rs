@@ -9,7 +9,7 @@ use super::outcome::Outcome;
 use crate::bus::{Found, Settling, Subscription, Ticket};
 use crate::message::{Id, Message};
 use crate::poll::Poll;
-use crate::server::request::question::Question;
+use crate::server::request::poll_request::PollRequest;
 use crate::sync::lock;
 use crate::waiter::{Signal, Wake};
 
@@ -61,10 +61,10 @@ impl Registration {
     pub(crate) fn new(
         database: Arc<Database>,
         user: u32,
-        question: Question,
+        request: PollRequest,
         now: Duration,
     ) -> Self {
-        let Question { poll, last } = question;
+        let PollRequest { poll, last } = request;
         let mut poll = Arc::new(poll);
         let is_client = poll.client().is_some();
         let state = if is_client && database.bus.is_settled(last.as_ref()) {

@@ -2,7 +2,7 @@
 pub(crate) mod address;
 pub(crate) mod cors;
 pub(crate) mod credential;
-pub(crate) mod question;
+pub(crate) mod poll_request;
 pub(crate) mod received;
 pub(crate) mod refusal;
 pub(crate) mod reply;

@@ -10,7 +10,7 @@ use crate::server::config::Limits;
 
 /// The request of a client.
 #[derive(Clone, Debug)]
-pub(crate) struct Question {
+pub(crate) struct PollRequest {
     pub(crate) poll: Poll,
     /// The last message that the client names.
     pub(crate) last: Option<Id>,
@@ -25,7 +25,7 @@ struct Fields<'a> {
     last_message: Option<&'a RawValue>,
 }
 
-impl Question {
+impl PollRequest {
     /// Reads the body of a poll of `user`: `{"channels": […], "last_message":
     /// …}`. The user's own channel replaces every `user:` channel in it, as in
     /// trytond.
@@ -70,13 +70,13 @@ impl Question {
 mod tests {
     use super::*;
 
-    fn read(body: &str) -> Result<Question, &'static str> {
+    fn read(body: &str) -> Result<PollRequest, &'static str> {
         let limits = Limits {
             max_channels: 3,
             channel_size: 14,
             ..Limits::default()
         };
-        Question::read(body.as_bytes(), 1, &limits)
+        PollRequest::read(body.as_bytes(), 1, &limits)
     }
 
     #[test]
@@ -91,9 +91,9 @@ mod tests {
             (r#"{"channels":["a","a"]}"#, &["a", "user:1"]),
             (r#" {"other": [1]} "#, &["user:1"]),
         ] {
-            let question = read(body).expect(body);
+            let request = read(body).expect(body);
             let mut found: Vec<_> =
-                question.poll.channels().iter().map(AsRef::as_ref).collect();
+                request.poll.channels().iter().map(AsRef::as_ref).collect();
             found.sort_unstable();
             assert_eq!(found, channels, "{body}");
         }
@@ -108,8 +108,8 @@ mod tests {
             (r#"{"last_message":1.0}"#, Some("1")),
             (r#"{"last_message":{"a":[]}}"#, Some("{\"a\":[]}")),
         ] {
-            let question = read(body).expect(body);
-            assert_eq!(question.last, last.map(Id::from_json), "{body}");
+            let request = read(body).expect(body);
+            assert_eq!(request.last, last.map(Id::from_json), "{body}");
         }
     }
 
@@ -133,7 +133,7 @@ mod tests {
         ] {
             assert!(read(body).is_err(), "{body}");
         }
-        assert!(Question::read(b"{\"a\":\"\xff\"}", 1, &Limits::default()).is_err());
+        assert!(PollRequest::read(b"{\"a\":\"\xff\"}", 1, &Limits::default()).is_err());
         let deep = format!("{{\"last_message\":{}}}", "[".repeat(100_000));
         assert!(read(&deep).is_err());
     }
