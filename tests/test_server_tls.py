@@ -152,7 +152,9 @@ def test_certificates_are_served_as_trytond_serves_them(
         serve, certificate, tmp_path):
     P521 = ['ec', '-pkeyopt', 'ec_paramgen_curve:secp521r1']
     mark = b'\xef\xbb\xbf'
-    rsa, rsa_key = make(tmp_path, 'rsa:2048')
+    # Each is another, so that a server shows when it has read it.
+    (marked, marked_key), (joined, joined_key), (lines, lines_key) = (
+        make(tmp_path, 'rsa:2048') for _ in range(3))
     ed25519 = make(tmp_path, 'ed25519')
     with serve(of(certificate)) as server:
         for pem, key in [
@@ -160,10 +162,10 @@ def test_certificates_are_served_as_trytond_serves_them(
                 make(tmp_path, *P521),
                 make_p521(tmp_path),
                 make_of_version_1(tmp_path),
-                (mark + rsa, mark + rsa_key),
+                (mark + marked, mark + marked_key),
                 # Two files were put together.
-                (rsa + mark + ed25519[0], rsa_key),
-                (rsa.replace(b'\n', b'\r\n'), rsa_key),
+                (joined + mark + ed25519[0], joined_key),
+                (lines.replace(b'\n', b'\r\n'), lines_key),
                 ]:
             for path, content in zip(certificate, [pem, key], strict=True):
                 path.write_bytes(content)
