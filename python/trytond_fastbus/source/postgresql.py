@@ -60,8 +60,8 @@ class PostgreSQL:
         cursor = self._connection.cursor()
         self._check_listening(cursor)
         with self._limit():
-            # For the echoes, which need no durability. It is set only after the
-            # check, because a pooler in transaction mode would give other
+            # For the echoes, which need no durability. It is set only after
+            # the check, because a pooler in transaction mode would give other
             # clients the setting.
             cursor.execute('SET synchronous_commit TO off')
             # The setting does not exist before PostgreSQL 14.
