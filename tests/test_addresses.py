@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -173,6 +173,24 @@ def test_clients_of_a_socket_of_systemd_are_probed(serve, seconds):
             assert client.recv(1000)
             assert keep_alive(address, client.getsockname()) == (
                 pytest.approx(seconds, abs=60) if seconds else None)
+
+
+def test_clients_that_get_a_message_at_once_are_not_probed_at_once(serve):
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(('127.0.0.1', 0)))
+        address = listener.getsockname()
+        stack.enter_context(serve('unused:1', listener, keep_alive=1000))
+        clients = [
+            stack.enter_context(socket.create_connection(address, 60))
+            for _ in range(20)]
+        for client in clients:
+            client.sendall(b'POST / HTTP/1.1\r\nHost: x\r\n\r\n')
+        for client in clients:
+            assert client.recv(1000)
+        probed = [
+            keep_alive(address, client.getsockname()) for client in clients]
+        assert len({round(seconds) for seconds in probed}) > 10, probed
+        assert max(probed) <= 1000
 
 
 def keep_alive(server, client):

@@ -63,9 +63,9 @@ impl Listener {
         }
     }
 
-    /// Lets the system probe clients that were silent for `idle`. So no
-    /// firewall drops their connections, and lost connections are noticed. The
-    /// sockets of clients inherit the setting from this one.
+    /// Lets the system probe clients that were silent for `idle`, or up to half
+    /// of that less. So no firewall drops their connections, and lost
+    /// connections are noticed.
     ///
     /// # Errors
     ///
