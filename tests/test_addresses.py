@@ -163,45 +163,88 @@ def test_forwarded_address_is_that_of_the_last_proxy_or_none(
         assert "is no address: check X-Forwarded-For" in server.log
 
 
-@pytest.mark.parametrize('seconds', [0, 123])
-def test_clients_of_a_socket_of_systemd_are_probed(serve, seconds):
-    with socket.create_server(('127.0.0.1', 0)) as listener:
-        address = listener.getsockname()
-        with (serve('unused:1', listener, keep_alive=seconds),
-                socket.create_connection(address, 60) as client):
-            client.sendall(b'POST / HTTP/1.1\r\nHost: x\r\n\r\n')
-            assert client.recv(1000)
-            assert keep_alive(address, client.getsockname()) == (
-                pytest.approx(seconds, abs=60) if seconds else None)
+@pytest.fixture
+def outside():
+    "A socket that listens on an address of this host that is not loopback"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        try:
+            # Nothing is sent: it only asks for the route.
+            route.connect(('198.51.100.1', 9))
+        except OSError:
+            pytest.skip("the host has no address but loopback")
+        address, _ = route.getsockname()
+    with socket.create_server((address, 0)) as listener:
+        yield listener
 
 
-def test_clients_that_get_a_message_at_once_are_not_probed_at_once(serve):
+@contextmanager
+def connections(listener, number):
+    "Connections that have each got an answer"
     with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(('127.0.0.1', 0)))
-        address = listener.getsockname()
-        stack.enter_context(serve('unused:1', listener, keep_alive=1000))
         clients = [
-            stack.enter_context(socket.create_connection(address, 60))
-            for _ in range(20)]
+            stack.enter_context(
+                socket.create_connection(listener.getsockname(), 60))
+            for _ in range(number)]
         for client in clients:
             client.sendall(b'POST / HTTP/1.1\r\nHost: x\r\n\r\n')
         for client in clients:
             assert client.recv(1000)
-        probed = [
-            keep_alive(address, client.getsockname()) for client in clients]
+        yield clients
+
+
+@pytest.mark.parametrize('seconds', [0, 123])
+def test_clients_of_a_socket_of_systemd_are_probed(serve, outside, seconds):
+    with (serve('unused:1', outside, keep_alive=seconds),
+            connections(outside, 1) as [client]):
+        assert keep_alive(outside, client) == (
+            pytest.approx(seconds, abs=60) if seconds else None)
+
+
+def test_clients_that_get_a_message_at_once_are_not_probed_at_once(
+        serve, outside):
+    with (serve('unused:1', outside, keep_alive=1000),
+            connections(outside, 20) as clients):
+        probed = [keep_alive(outside, client) for client in clients]
         assert len({round(seconds) for seconds in probed}) > 10, probed
         assert max(probed) <= 1000
 
 
-def keep_alive(server, client):
+def test_probes_that_are_lost_do_not_end_a_poll(serve, outside):
+    with serve('unused:1', outside, keep_alive=60):
+        times, interval = (
+            outside.getsockopt(socket.IPPROTO_TCP, option)
+            for option in [socket.TCP_KEEPCNT, socket.TCP_KEEPINTVL])
+        # The default of long_polling_timeout, in seconds
+        assert times * interval > 300
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', '::ffff:127.0.0.1'])
+def test_clients_on_this_host_are_not_probed(serve, host):
+    if ':' not in host:
+        listener = socket.create_server((host, 0))
+    elif socket.has_dualstack_ipv6():
+        listener = socket.create_server(
+            ('::', 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    else:
+        pytest.skip("the host has no dual-stack sockets")
+    with (listener, serve('unused:1', listener, keep_alive=60),
+            socket.create_connection(
+                ('127.0.0.1', listener.getsockname()[1]), 60) as client):
+        client.sendall(b'POST / HTTP/1.1\r\nHost: x\r\n\r\n')
+        assert client.recv(1000)
+        assert listener.getsockopt(
+            socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert keep_alive(listener, client) is None
+
+
+def keep_alive(listener, client):
     "Seconds until the kernel probes a connection, or None if it does not"
-    def written(address):
-        host, port = address
-        return '%s:%04X' % (
-            socket.inet_aton(host)[::-1].hex().upper(), port)
-    # The file is not read at once, so a line may come twice.
+    ports = [
+        '%04X' % socket.getsockname()[1] for socket in [listener, client]]
+    # A file is not read at once, so a line may come twice.
     line, *_ = (
-        line for line in Path('/proc/net/tcp').read_text().splitlines()
-        if line.split()[1:3] == [written(server), written(client)])
+        line for path in ['/proc/net/tcp', '/proc/net/tcp6']
+        for line in Path(path).read_text().splitlines()
+        if [end.rpartition(':')[2] for end in line.split()[1:3]] == ports)
     kind, ticks = line.split()[5].split(':')
     return int(ticks, 16) / 100 if kind == '02' else None

@@ -21,8 +21,10 @@ pub(crate) enum Acceptor {
 /// It is another for each connection, between the half of the setting and all of
 /// it. A message to all clients begins the silence of all of them at once. If
 /// the system then sent thousands of probes at the same time, its queues would
-/// drop most of them and of their repetitions, and the connections would count
-/// as lost.
+/// drop most of them, and packets of others with them.
+///
+/// A client on this host, as a proxy is, is never probed. No firewall is between,
+/// and the queue of the loopback interface is the shortest of all.
 #[derive(Debug)]
 pub(crate) struct Probing {
     /// In seconds.
@@ -68,13 +70,12 @@ impl Acceptor {
         Ok(match self {
             Self::Tcp(listener, probing) => {
                 let (stream, address) = listener.accept().await?;
+                let address = address.ip();
                 if let Some(probing) = probing {
                     // A socket that refuses keeps the setting of the listener.
-                    let _ = SockRef::from(&stream).set_tcp_keepalive(
-                        &TcpKeepalive::new().with_time(probing.next()),
-                    );
+                    let _ = probing.set(SockRef::from(&stream), address);
                 }
-                Accepted::Tcp(stream, address.ip())
+                Accepted::Tcp(stream, address)
             }
             Self::Unix(listener) => Accepted::Unix(listener.accept().await?.0),
         })
@@ -92,6 +93,14 @@ impl Probing {
             longest: socket.tcp_keepalive_time()?.as_secs(),
             accepted: AtomicU64::new(0),
         }))
+    }
+
+    /// Sets when the connection of a peer is probed.
+    fn set(&self, socket: SockRef<'_>, peer: IpAddr) -> io::Result<()> {
+        if peer.to_canonical().is_loopback() {
+            return socket.set_keepalive(false);
+        }
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(self.next()))
     }
 
     /// The silence for the next connection.

@@ -11,10 +11,15 @@ use socket2::{SockRef, TcpKeepalive};
 /// a restart. The kernel's own limit holds as well.
 const BACKLOG: i32 = 16 * 1024;
 
-/// How often, and how many times, a silent client is probed before its
-/// connection counts as lost.
+/// How often a client is probed that does not answer, and how many times.
+///
+/// The times are the most that Linux allows. The probes of many clients can be
+/// dropped by a queue of the system, and then the server must not close the
+/// connections: the clients would not hear of that either, and would wait for a
+/// server that no longer knows them. A client that is really gone leaves when
+/// its poll ends.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
-const PROBES: u32 = 6;
+const PROBES: u32 = 127;
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -64,8 +69,8 @@ impl Listener {
     }
 
     /// Lets the system probe clients that were silent for `idle`, or up to half
-    /// of that less. So no firewall drops their connections, and lost
-    /// connections are noticed.
+    /// of that less, so that no firewall drops their connections. Clients on
+    /// this host are not probed.
     ///
     /// # Errors
     ///
