@@ -300,13 +300,14 @@ def test_allow_subscribe_off_tells_clients_to_stop(serve, client):
 
 
 @pytest.mark.one_series
-def test_start_and_end_are_a_line_each_by_default(
-        database, postgresql, tmp_path):
+@pytest.mark.parametrize('verbose', [False, True])
+def test_start_and_end_are_a_line_each(
+        database, postgresql, tmp_path, verbose):
     away = [f'away{number}' for number in range(5)]
     with BusServer(tmp_path, {
                 'database': {'uri': postgresql.uri},
                 'bus': {'class': None, 'max_polls': 5},
-                }, [database, *away], verbose=False) as server:
+                }, [database, *away], verbose=verbose) as server:
         server.listened(database)
         wait_until(lambda: f"'{away[0]}'" in server.log, 60)
         assert server.terminate() == 0

@@ -17,8 +17,10 @@ def configure(options):
     administrator has configured logging, and drop the lines of the connection
     pool"""
     logging.getLogger('psycopg.pool').addFilter(_is_wanted)
-    if not (options.verbose or options.logconf
-            or 'TRYTOND_LOGGING_LEVEL' in os.environ):
+    if options.logconf:
+        return
+    # More verbosity never hides a line that is there without it.
+    if options.verbose or 'TRYTOND_LOGGING_LEVEL' not in os.environ:
         life.setLevel(logging.INFO)
 
 
