@@ -9,7 +9,8 @@ from ..programs import build
 from .site import DATABASE, Site
 
 ROUNDS = 5
-# The clients of a server, below the limit of descriptors
+# The clients of a server when one of the others is down, below the usual limit
+# of descriptors
 POLLS_MAX = 17_000
 # The clients that connect in a second
 RATE = 3000
@@ -22,7 +23,8 @@ def main():
         "all of them, and restart the servers.")
     parser.add_argument('clients', nargs='+', type=int)
     parser.add_argument(
-        '--servers', type=int, help="default: as few as can hold them, or 2")
+        '--servers', type=int,
+        help="default: as few as can hold them while one is down")
     parser.add_argument(
         '--sockets', choices=['share', 'held', 'own'], default='held')
     parser.add_argument('--json', metavar='FILE')
@@ -30,7 +32,7 @@ def main():
     build()
     rows = []
     for clients in options.clients:
-        servers = options.servers or max(2, -(-clients // POLLS_MAX))
+        servers = options.servers or -(-clients // POLLS_MAX) + 1
         with Site(clients, servers, options.sockets) as site:
             recorded = record.Run('benches.scaling.measure', site.postgresql)
             print(recorded)

@@ -1,8 +1,8 @@
 //! The sessions that wait for a check, by database.
 //!
 //! All that wait are asked for by one question, which begins at once when
-//! none is under way for their database. A database that does not answer
-//! holds up its own sessions only.
+//! there was none for their database a moment ago. A database that does not
+//! answer holds up its own sessions only.
 mod queue;
 mod state;
 #[cfg(test)]
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 pub(crate) use self::queue::Rank;
 use self::queue::{Pending, Queue};
@@ -28,6 +28,10 @@ use crate::sync::{Mutex, lock};
 
 /// The most sessions in one question.
 const BATCH: usize = 500;
+
+/// The time from one question for a database to the next. Sessions that come
+/// meanwhile share a question, which costs as much as some dozens of sessions.
+const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The pauses after questions that failed.
 const BACKOFF: Backoff =
@@ -152,6 +156,7 @@ impl Checks {
     /// question fails.
     async fn run(self: Arc<Self>, database: Box<str>) {
         while let Some((batch, failed_before)) = self.next_batch(&database) {
+            let next = Instant::now() + INTERVAL;
             let results = {
                 let _permit = if failed_before {
                     // The semaphore is never closed.
@@ -184,6 +189,7 @@ impl Checks {
                 self.look_up(&mut lock(&self.state), database);
                 return;
             }
+            sleep_until(next).await;
         }
     }
 

@@ -132,6 +132,29 @@ async fn all_that_wait_are_asked_for_by_one_question() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sessions_that_come_soon_after_a_question_share_the_next() {
+    let mut bench = Bench::new();
+    let _first = bench.ask("db", 1, "a", Rank::Stranger);
+    bench.databases(Some(true)).await;
+    let begun = Instant::now();
+    let (_, answer) = bench.sessions().await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let _ = answer.send(vec![Check::Valid]);
+    let _second = bench.ask("db", 2, "a", Rank::Stranger);
+    sleep(INTERVAL / 2).await;
+    let _third = bench.ask("db", 3, "a", Rank::Stranger);
+    let (users, answer) = bench.sessions().await;
+    assert_eq!(users, [2, 3]);
+    assert_eq!(begun.elapsed(), INTERVAL);
+    let _ = answer.send(vec![Check::Valid; 2]);
+    sleep(INTERVAL * 2).await;
+    let begun = Instant::now();
+    let _fourth = bench.ask("db", 4, "a", Rank::Stranger);
+    assert_eq!(bench.sessions().await.0, [4]);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn strangers_come_last_and_their_addresses_take_turns() {
     let mut bench = Bench::new();
     let _first = bench.ask("db", 0, "x", Rank::Stranger);
