@@ -2,6 +2,7 @@
 """
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -52,6 +53,8 @@ class Site:
         self.options = {
             'class': None, 'journal': True, 'max_polls': 19_000,
             'max_connections': 19_800}
+        # Of its own for each run, whose ports are not free again at once
+        self._network = '127.%d.1' % random.randrange(1, 255)
         self.servers, self.loads = [], []
         self.published = 0
 
@@ -90,7 +93,7 @@ class Site:
         "The clients of each process: its address, its first user, how many"
         for number in range(-(-self.clients // CLIENTS_MAX)):
             first = number * CLIENTS_MAX
-            yield ('127.0.1.%d' % (number + 1), FIRST + first,
+            yield ('%s.%d' % (self._network, number + 1), FIRST + first,
                 min(CLIENTS_MAX, self.clients - first))
 
     def _make_sessions(self):
