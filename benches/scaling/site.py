@@ -52,7 +52,9 @@ class Site:
         self.sockets = sockets
         self.options = {
             'class': None, 'journal': True, 'max_polls': 19_000,
-            'max_connections': 19_800}
+            'max_connections': 19_800,
+            # As for a proxy on the same host
+            'keep_alive': 0}
         # Of its own for each run, whose ports are not free again at once
         self._network = '127.%d.1' % random.randrange(1, 255)
         self.servers, self.loads = [], []

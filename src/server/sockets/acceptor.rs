@@ -21,10 +21,7 @@ pub(crate) enum Acceptor {
 /// It is another for each connection, between the half of the setting and all of
 /// it. A message to all clients begins the silence of all of them at once. If
 /// the system then sent thousands of probes at the same time, its queues would
-/// drop most of them, and packets of others with them.
-///
-/// A client on this host, as a proxy is, is never probed. No firewall is between,
-/// and the queue of the loopback interface is the shortest of all.
+/// drop most of them, and other packets with them.
 #[derive(Debug)]
 pub(crate) struct Probing {
     /// In seconds.
@@ -70,12 +67,13 @@ impl Acceptor {
         Ok(match self {
             Self::Tcp(listener, probing) => {
                 let (stream, address) = listener.accept().await?;
-                let address = address.ip();
                 if let Some(probing) = probing {
                     // A socket that refuses keeps the setting of the listener.
-                    let _ = probing.set(SockRef::from(&stream), address);
+                    let _ = SockRef::from(&stream).set_tcp_keepalive(
+                        &TcpKeepalive::new().with_time(probing.next()),
+                    );
                 }
-                Accepted::Tcp(stream, address)
+                Accepted::Tcp(stream, address.ip())
             }
             Self::Unix(listener) => Accepted::Unix(listener.accept().await?.0),
         })
@@ -93,14 +91,6 @@ impl Probing {
             longest: socket.tcp_keepalive_time()?.as_secs(),
             accepted: AtomicU64::new(0),
         }))
-    }
-
-    /// Sets when the connection of a peer is probed.
-    fn set(&self, socket: SockRef<'_>, peer: IpAddr) -> io::Result<()> {
-        if peer.to_canonical().is_loopback() {
-            return socket.set_keepalive(false);
-        }
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(self.next()))
     }
 
     /// The silence for the next connection.

@@ -69,8 +69,7 @@ impl Listener {
     }
 
     /// Lets the system probe clients that were silent for `idle`, or up to half
-    /// of that less, so that no firewall drops their connections. Clients on
-    /// this host are not probed.
+    /// of that less, so that no firewall drops their connections.
     ///
     /// # Errors
     ///
