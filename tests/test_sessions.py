@@ -83,6 +83,20 @@ def test_age_is_counted_in_seconds(sessions, make, database, configure):
         'valid', 'invalid', 'valid', 'invalid']
 
 
+@pytest.mark.parametrize('date', ['NULL', "'infinity'", "'-infinity'"])
+def test_session_without_a_date_fails_no_other(
+        sessions, make, database, postgresql, date):
+    good, bad = make(), make()
+    postgresql.execute(
+        "UPDATE ir_session SET create_date = %s WHERE key = '%s'" % (
+            date, bad), database)
+    asked = [(1, token, '127.0.0.1', False) for token in [bad, good]]
+    assert sessions.check(database, asked) == ['invalid', 'valid']
+    # trytond's own check fails for all sessions of such a user.
+    postgresql.execute(
+        "DELETE FROM ir_session WHERE key = '%s'" % bad, database)
+
+
 def test_no_session_is_deleted(sessions, make, database, postgresql):
     token = make(age=10 * MAX_AGE)
     assert sessions.check(database, [(1, token, None, False)]) == ['invalid']
@@ -159,19 +173,25 @@ def test_table_that_is_locked_fails_in_time(
     assert sessions.check(database, [session]) == ['valid']
 
 
+@pytest.mark.parametrize('away,back', [
+        ('ALTER DATABASE "{}" ALLOW_CONNECTIONS false',
+            'ALTER DATABASE "{}" ALLOW_CONNECTIONS true'),
+        # As during a restore
+        ('ALTER TABLE ir_session RENAME TO other',
+            'ALTER TABLE other RENAME TO ir_session'),
+        ], ids=['connection', 'table'])
 def test_failure_is_logged_once_and_so_is_its_end(
-        sessions, database, postgresql, tryton_template, caplog):
+        sessions, database, postgresql, tryton_template, caplog, away, back):
     caplog.set_level(logging.INFO)
     session = 1, 'token', '127.0.0.1', False
     other = database + '_away'
     postgresql.create_database(other, tryton_template)
     try:
-        postgresql.execute(
-            'ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % other)
+        on = other if 'TABLE' in away else 'postgres'
+        postgresql.execute(away.format(other), on)
         for _ in range(3):
             assert sessions.check(other, [session]) == ['failed']
-        postgresql.execute(
-            'ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % other)
+        postgresql.execute(back.format(other), on)
         assert sessions.check(other, [session]) == ['invalid']
     finally:
         sessions.close()
@@ -231,11 +251,12 @@ def test_sessions_of_sqlite(sqlite_database):
         has_address = any(
             column[1] == 'ip_address' for column in connection.execute(
                 'PRAGMA table_info(ir_session)'))
-        for key, days in [('new', 0), ('old', 31)]:
+        now = dt.datetime.now(dt.timezone.utc).replace(tzinfo=None)
+        for key, date in [
+                ('new', now), ('old', now - dt.timedelta(days=31)),
+                ('bad', 'nonsense')]:
             values = {
-                'key': key, 'create_uid': 1, 'create_date': str(
-                    dt.datetime.now(dt.timezone.utc).replace(tzinfo=None)
-                    - dt.timedelta(days=days))}
+                'key': key, 'create_uid': 1, 'create_date': str(date)}
             if has_address:
                 values['ip_address'] = '127.0.0.1'
             connection.execute(
@@ -249,7 +270,8 @@ from trytond_fastbus.sessions import Sessions
 sessions = Sessions([])
 print(sessions.exist(
     ['tryton', 'empty', 'other', '../tryton', '', ':memory:']))
-asked = [(1, key, '127.0.0.1', False) for key in ['new', 'old', 'none', 'é']]
+asked = [(1, key, '127.0.0.1', False) for key in [
+    'new', 'old', 'none', 'é', 'bad']]
 print(sessions.check('tryton', asked))
 print(sessions.check('empty', asked[:1]))
 print(sessions.check('other', asked[:1]))
@@ -257,7 +279,7 @@ print(sessions.check('other', asked[:1]))
                 'uri': 'sqlite://', 'path': sqlite_database.parent}})
     assert result.stdout.splitlines() == [
         '[True, True, False, False, False, False]',
-        "['valid', 'invalid', 'invalid', 'invalid']",
+        "['valid', 'invalid', 'invalid', 'invalid', 'invalid']",
         "['unknown']",
         "['unknown']",
         ], result.stderr

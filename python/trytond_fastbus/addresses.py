@@ -41,5 +41,7 @@ def candidates(address, is_local):
 def _read(text):
     if not text:
         return None
-    address = ip_address(text)
+    # The zone of a link-local address, such as %eth0, is known only to some
+    # servers and proxies.
+    address = ip_address(text.partition('%')[0])
     return getattr(address, 'ipv4_mapped', None) or address

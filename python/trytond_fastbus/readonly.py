@@ -52,8 +52,9 @@ class Connections:
         return self._use(CATALOGUE, lambda connection: connection.exist(names))
 
     def sessions(self, database, keys):
-        """Return the rows (key, user, date[, address]) of the sessions that
-        have these keys"""
+        """Return the rows (key, user, seconds[, address]) of the sessions that
+        have these keys. The seconds from 1970 to the date of a session are
+        None if it has no date"""
         if not self._is_postgresql:
             return _sessions_of_sqlite(database, keys)
         return self._use(
@@ -161,7 +162,8 @@ class PostgreSQL:
     def sessions(self, keys):
         with self._transaction() as cursor:
             cursor.execute(
-                "SELECT %s FROM ir_session WHERE key = ANY(%%s)" % _columns(),
+                "SELECT %s FROM ir_session WHERE key = ANY(%%s)"
+                % _columns('extract(epoch FROM create_date)::float8'),
                 (list(keys),))
             return cursor.fetchall()
 
@@ -183,9 +185,11 @@ class PostgreSQL:
             deadline.lift()
 
 
-def _columns():
+def _columns(seconds):
+    # A driver raises for a value that is no date, such as infinity, and that
+    # would fail all sessions of the query. So the date is read as a number.
     # Sessions have an address from 7.8 on.
-    columns = ['key', 'create_uid', 'create_date']
+    columns = ['key', 'create_uid', seconds]
     return ', '.join(columns + ['ip_address'] * settings.MODULE)
 
 
@@ -204,8 +208,7 @@ def _sessions_of_sqlite(database, keys):
         raise NoDatabase(database)
     connection = sqlite3.connect(
         backend.Database(database)._make_uri(), uri=True,
-        timeout=QUERY_TIMEOUT, isolation_level=None,
-        detect_types=sqlite3.PARSE_DECLTYPES)
+        timeout=QUERY_TIMEOUT, isolation_level=None)
     try:
         cursor = connection.cursor()
         cursor.execute("PRAGMA query_only = on")
@@ -216,7 +219,8 @@ def _sessions_of_sqlite(database, keys):
             raise NoDatabase(database)
         cursor.execute(
             "SELECT %s FROM ir_session "
-            "WHERE key IN (SELECT value FROM json_each(?))" % _columns(),
+            "WHERE key IN (SELECT value FROM json_each(?))"
+            % _columns('(julianday(create_date) - 2440587.5) * 86400'),
             (json.dumps(list(keys)),))
         return cursor.fetchall()
     finally:

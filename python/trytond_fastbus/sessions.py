@@ -59,7 +59,7 @@ class Sessions:
         asked = [name for name in names if name not in self._named]
         try:
             found = self._connections.exist(asked) if asked else ()
-        except (backend.DatabaseOperationalError, OSError) as error:
+        except Exception as error:
             self._fail(None, error)
             return None
         return [name in self._named or name in found for name in names]
@@ -77,40 +77,44 @@ class Sessions:
                     token for _, token, *_ in sessions if _is_token(token)})
         except NoDatabase:
             return ['unknown'] * len(sessions)
-        except (backend.DatabaseOperationalError, OSError) as error:
+        except Exception as error:
+            # The role may lack a privilege, or a restore be under way.
             self._fail(database, error)
             return ['failed'] * len(sessions)
         if self._failures.pop(database, None):
             logger.info("sessions on '%s' are checked again", database)
-        now = dt.datetime.now()
-        timeout = dt.timedelta(
-            seconds=settings.read('max_age', 'session'))
+        # As trytond compares them, without a time zone
+        now = (dt.datetime.now() - dt.datetime(1970, 1, 1)).total_seconds()
+        max_age = settings.read('max_age', 'session')
         checks = []
         for user, token, address, is_local in sessions:
             refusal = _refusal(
-                found.get(token, ()), user, address, is_local, now - timeout,
-                now + timeout)
+                found.get(token, ()), user, address, is_local, now - max_age,
+                now + max_age)
             if refusal:
                 self._refusals.add(database, user, address, *refusal)
             checks.append('invalid' if refusal else 'valid')
         return checks
 
     def _fail(self, database, error):
-        "Log that a database can't be reached, once in a while"
+        "Log that sessions of a database can't be checked, once in a while"
         now = time.monotonic()
         if now - self._failures.get(database, -math.inf) < LOG_EVERY:
             return
         self._failures[database] = now
+        trace = None if isinstance(
+            error, (backend.DatabaseOperationalError, OSError)) else error
         if database is None:
             logger.warning(
-                "databases cannot be looked up: %s", str(error).strip())
+                "databases cannot be looked up: %s", str(error).strip(),
+                exc_info=trace)
         else:
             logger.warning(
                 "session check on '%s' failed: %s",
-                database, str(error).strip())
+                database, str(error).strip(), exc_info=trace)
 
     def _find(self, database, tokens):
-        "The rows (key, user, date[, address]) of sessions, by their keys"
+        "The rows (user, seconds[, address]) of sessions, by their keys"
         found = defaultdict(list)
         if tokens:
             for row in self._connections.sessions(database, tokens):
@@ -142,11 +146,8 @@ class Sessions:
             self._refusals.add(
                 database, user, address, 'failed', NO_ADDRESS % address)
             return 'invalid'
-        except backend.DatabaseOperationalError as error:
+        except Exception as error:
             self._fail(database, error)
-            return 'failed'
-        except Exception:
-            logger.exception("session check on '%s' failed", database)
             return 'failed'
         return 'valid' if is_valid else 'invalid'
 
@@ -159,7 +160,7 @@ def _refusal(rows, user, address, is_local, after, before):
     """The reason to refuse a session, by the rows of its token: None, or a
     reason and a detail for the log"""
     refusal = 'failed', ''
-    for owner, date, *opened in rows:
+    for owner, seconds, *opened in rows:
         if owner != user:
             continue
         try:
@@ -171,7 +172,7 @@ def _refusal(rows, user, address, is_local, after, before):
             return 'failed', NO_ADDRESS % address
         if not is_same:
             refusal = 'failed', OTHER_ADDRESS % opened[0]
-        elif not after < date < before:
+        elif seconds is None or not after < seconds < before:
             refusal = 'expired', ''
         else:
             return None
