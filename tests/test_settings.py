@@ -67,7 +67,8 @@ def test_number_out_of_its_bounds_is_refused(option, configure):
         ('admin_listen', 'localhost:8002 localhost:8003'),
         ('url_host', 'localhost:8001/'), ('url_host', 'ftp://localhost/'),
         ('url_host', 'http://'), ('url_host', 'http://a:port/'),
-        ('url_host', 'http://[::1/')])
+        ('url_host', 'http://[::1/'), ('url_host', 'http://a b/'),
+        ('listen', 'localhost:+80'), ('listen', 'unix:/' + 'x' * 107)])
 def test_text_that_is_no_value_is_refused(key, value, configure):
     configure('bus', **{key: value})
     with pytest.raises(settings.Invalid) as refused:

@@ -3,6 +3,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// The longest path that the system accepts for a socket.
+const PATH_MAX: usize = 107;
+
 /// An address to listen on: `host:port`, `[v6]:port`, `*:port` or
 /// `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,18 +21,23 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return if Path::new(path).is_absolute() {
-                Ok(Self::Unix(path.into()))
-            } else {
+            return if !Path::new(path).is_absolute() {
                 Err(format!("the path of '{text}' is not absolute"))
+            } else if path.len() > PATH_MAX {
+                Err(format!(
+                    "the path of '{text}' has more than {PATH_MAX} bytes"
+                ))
+            } else {
+                Ok(Self::Unix(path.into()))
             };
         }
         let (host, port) = text
             .rsplit_once(':')
             .ok_or_else(|| format!("'{text}' has no port"))?;
-        let port = port
-            .parse()
-            .map_err(|_| format!("'{port}' in '{text}' is not a port"))?;
+        let port = Some(port)
+            .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|port| port.parse().ok())
+            .ok_or_else(|| format!("'{port}' in '{text}' is not a port"))?;
         let bare = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'));
@@ -83,6 +91,11 @@ mod tests {
             ("::1:8001", Err("the host of '::1:8001' needs brackets")),
             ("localhost:x", Err("'x' in 'localhost:x' is not a port")),
             (
+                "localhost:+80",
+                Err("'+80' in 'localhost:+80' is not a port"),
+            ),
+            ("localhost:", Err("'' in 'localhost:' is not a port")),
+            (
                 "localhost:70000",
                 Err("'70000' in 'localhost:70000' is not a port"),
             ),
@@ -93,5 +106,20 @@ mod tests {
             }
             assert_eq!(read, address.map_err(str::to_owned), "{text}");
         }
+    }
+
+    #[test]
+    fn path_that_the_system_does_not_accept_is_refused() {
+        let directory = std::env::temp_dir();
+        let name = "x".repeat(PATH_MAX - directory.as_os_str().len() - 1);
+        let path = directory.join(name);
+        let longest = format!("unix:{}", path.display());
+        let address = longest.parse::<Address>().expect("it is not too long");
+        address.bind().expect("the system accepts it");
+        std::fs::remove_file(path).expect("it is there");
+        let error = format!("{longest}x")
+            .parse::<Address>()
+            .expect_err("too long");
+        assert!(error.ends_with("has more than 107 bytes"), "{error}");
     }
 }

@@ -41,12 +41,7 @@ impl Address {
         bind: impl Fn(SocketAddr) -> io::Result<TcpListener>,
     ) -> io::Result<Vec<Listener>> {
         let listeners = match self {
-            Self::Unix(path) => {
-                if is_stale(path) {
-                    std::fs::remove_file(path)?;
-                }
-                vec![Listener::Unix(UnixListener::bind(path)?)]
-            }
+            Self::Unix(path) => vec![Listener::Unix(bind_path(path)?)],
             Self::Tcp(None, port) => {
                 // A socket of both families, unless this host lacks IPv6.
                 let listener = match bind((Ipv6Addr::UNSPECIFIED, *port).into()) {
@@ -114,13 +109,25 @@ fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn is_stale(path: &Path) -> bool {
-    let is_socket = path
-        .symlink_metadata()
-        .is_ok_and(|file| file.file_type().is_socket());
-    is_socket
-        && UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+/// Listens on a unix socket. One without a server is replaced.
+fn bind_path(path: &Path) -> io::Result<UnixListener> {
+    if let Ok(file) = path.symlink_metadata() {
+        if !file.file_type().is_socket() {
+            let kind = io::ErrorKind::AlreadyExists;
+            return Err(io::Error::new(kind, "the path exists and is no socket"));
+        }
+        let is_stale = UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if is_stale {
+            std::fs::remove_file(path)?;
+        }
+    }
+    UnixListener::bind(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::new(error.kind(), "its directory does not exist")
+        }
+        _ => error,
+    })
 }
 
 #[cfg(test)]
@@ -136,6 +143,18 @@ mod tests {
         drop(first);
         address.bind().expect("no server listens");
         std::fs::remove_file(path).expect("it is there");
+    }
+
+    #[test]
+    fn path_that_can_not_be_a_socket_is_told() {
+        let directory = std::env::temp_dir();
+        for (path, reason) in [
+            (directory.clone(), "the path exists and is no socket"),
+            (directory.join("none/bus"), "its directory does not exist"),
+        ] {
+            let error = Address::Unix(path).bind().expect_err("no socket");
+            assert_eq!(error.to_string(), reason);
+        }
     }
 
     #[test]
