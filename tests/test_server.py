@@ -430,6 +430,19 @@ def test_service_manager_is_told(serve, tmp_path):
 
 
 @pytest.mark.one_series
+def test_service_manager_that_is_not_there_stops_nothing(
+        serve, client, tmp_path):
+    with serve(environ={'NOTIFY_SOCKET': str(tmp_path / 'none')}) as server:
+        assert server.log.count('WARNING trytond.bus the service manager') == 1
+        with ThreadPoolExecutor() as executor:
+            poll = executor.submit(status, client(server))
+            waiting(server, 1)
+            assert server.terminate() == 0
+            assert poll.result()[0] == 200
+        assert server.log.count('over NOTIFY_SOCKET: No such file') == 2
+
+
+@pytest.mark.one_series
 def test_upgrade_by_an_inherited_socket_fails_no_request(
         serve, client, database):
     with socket.create_server(('127.0.0.1', 0), backlog=1000) as listener:

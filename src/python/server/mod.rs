@@ -71,8 +71,8 @@ impl PyServer {
 
     /// Tell the service manager that the server is ready.
     #[expect(clippy::unused_self, reason = "only a running server has this method")]
-    fn ready(&self) -> PyResult<()> {
-        Ok(notify_ready()?)
+    fn ready(&self, py: Python<'_>) {
+        py.detach(notify_ready);
     }
 
     /// Read the certificate and its key again; returns whether there are any.
@@ -86,9 +86,11 @@ impl PyServer {
     }
 
     /// Begin to drain: answer the waiting polls, and then end.
-    fn drain(&self) -> PyResult<()> {
-        self.server.drain();
-        Ok(notify_stopping()?)
+    fn drain(&self, py: Python<'_>) {
+        py.detach(|| {
+            self.server.drain();
+            notify_stopping();
+        });
     }
 
     /// Wait for the end of the server for at most `timeout` seconds; returns

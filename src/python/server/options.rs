@@ -60,8 +60,9 @@ impl Options {
     pub(super) fn start(self) -> PyResult<PyServer> {
         let config = self.config()?;
         let tls = config.tls.clone();
-        let mut listeners = inherited()
-            .map_err(|error| io_error("a socket of the service manager", &error))?;
+        let mut listeners = inherited().map_err(|error| {
+            io_error("a socket of the service manager (LISTEN_FDS)", &error)
+        })?;
         if listeners.is_empty() {
             let bind_one = if self.reuse_port {
                 Address::bind_beside

@@ -43,19 +43,22 @@ pub fn inherited() -> io::Result<Vec<Listener>> {
 }
 
 /// Tells the service manager that the server is ready.
-///
-/// # Errors
-///
-/// When the socket of the service manager can't be written to.
-pub fn notify_ready() -> io::Result<()> {
-    notify(&[NotifyState::Ready])
+pub fn notify_ready() {
+    tell(NotifyState::Ready);
 }
 
 /// Tells the service manager that the server drains.
-///
-/// # Errors
-///
-/// As for [`notify_ready`].
-pub fn notify_stopping() -> io::Result<()> {
-    notify(&[NotifyState::Stopping])
+pub fn notify_stopping() {
+    tell(NotifyState::Stopping);
+}
+
+/// A service manager that can't be told is no reason to disconnect clients.
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = notify(&[state]) {
+        log::warn!(
+            target: "trytond.bus",
+            "the service manager cannot be told the state of the server over \
+             NOTIFY_SOCKET: {error}",
+        );
+    }
 }
