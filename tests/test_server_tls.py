@@ -262,6 +262,12 @@ def test_certificate_that_can_not_be_used_is_named(
         ['openssl', 'pkcs8', '-topk8', '-in', key, '-out', encrypted,
             '-passout', 'pass:secret'], check=True)
     missing = tmp_path / 'missing.pem'
+    cut, damaged, unordered = (
+        tmp_path / name for name in ['cut.pem', 'damaged.pem', 'order.pem'])
+    text = path.read_text()
+    cut.write_text(text[:text.index('-----END')])
+    damaged.write_text(text.replace('M', '!', 1))
+    unordered.write_text((other / path.name).read_text() + text)
     for options, bus, *words in [
             ({'certificate': missing, 'privatekey': key}, {},
                 f"'{missing}' cannot be read"),
@@ -270,6 +276,12 @@ def test_certificate_that_can_not_be_used_is_named(
             ({'certificate': path, 'privatekey': encrypted}, {},
                 f"'{encrypted}' is encrypted"),
             ({'certificate': path}, {}, f"'{path}': the file has no line"),
+            ({'certificate': cut, 'privatekey': key}, {},
+                f"'{cut}': the file has no line '-----END CERTIFICATE-----'"),
+            ({'certificate': damaged, 'privatekey': key}, {},
+                f"'{damaged}': the text between", "is not base64"),
+            ({'certificate': unordered, 'privatekey': key}, {},
+                f"'{unordered}', but to a later one", "put that one first"),
             ({'privatekey': key}, {}, "[ssl] certificate"),
             ({}, {'ssl': True}, "[ssl] certificate"),
             ({'certificate': path}, {'ssl': 'perhaps'}, "[bus] ssl")]:
@@ -283,8 +295,9 @@ def test_certificate_that_can_not_be_used_is_named(
 
 
 @pytest.mark.parametrize('days, words', [
-        (-1, "ERROR trytond.bus clients refuse the certificate"),
-        (5, "WARNING trytond.bus the certificate"),
+        (-1, ["ERROR trytond.bus clients refuse the certificate '{}'",
+                "has expired: renew it"]),
+        (5, ["WARNING trytond.bus the certificate '{}'"]),
         ])
 def test_end_of_the_certificate_is_logged_at_the_start(
         postgresql, certificate, tmp_path, days, words):
@@ -297,4 +310,5 @@ def test_end_of_the_certificate_is_logged_at_the_start(
                 'database': {'uri': postgresql.uri},
                 'ssl': {'certificate': old, 'privatekey': key},
                 }, verbose=False) as server:
-        assert f"{words} '{old}'" in server.log
+        for word in words:
+            assert word.format(old) in server.log

@@ -17,8 +17,7 @@ def warn(path, key):
         days, date = end(read(path, key))
     except ssl.SSLError as error:
         logger.error(
-            "clients refuse the certificate '%s': %s", path,
-            getattr(error, 'verify_message', error))
+            "clients refuse the certificate '%s': %s", path, reason(error))
         return
     if days < RENEWED:
         logger.warning(
@@ -44,6 +43,12 @@ def read(path, key):
         except ssl.SSLWantReadError:
             pass
     return client.getpeercert()
+
+
+def reason(error):
+    "The text of an error about the times of a certificate, and the remedy"
+    return "%s: renew it, or set the clock of this host" % (
+        getattr(error, 'verify_message', error))
 
 
 def end(certificate):

@@ -17,7 +17,7 @@ def configured(report, options):
         _native.check_certificate(path, key)
         _tell(report, thing, "'%s'" % path, certificate.read(path, key))
     except ssl.SSLCertVerificationError as error:
-        report.failed(thing, "'%s': %s" % (path, error.verify_message))
+        report.failed(thing, "'%s': %s" % (path, certificate.reason(error)))
     except (ValueError, OSError) as error:
         report.failed(thing, str(error))
 

@@ -80,8 +80,17 @@ pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Certificate, String
                 kind(public),
             )
         })?;
-    if key.public_key().is_some_and(|key| *key != *public) {
-        return Err(format!("{key_name} does not belong to {certificate_name}"));
+    let belongs_to = |public: &[u8]| key.public_key().is_none_or(|key| *key == *public);
+    if !belongs_to(public) {
+        let mut later = chain.iter().skip(1).filter_map(|other| know(other).ok());
+        let order = if later.any(|other| belongs_to(other.key)) {
+            ", but to a later one in the same file: put that one first"
+        } else {
+            ""
+        };
+        return Err(format!(
+            "{key_name} does not belong to {certificate_name}{order}"
+        ));
     }
     Ok(Certificate {
         ends,
@@ -122,6 +131,14 @@ fn unreadable(name: &str, label: &str, error: &PemError) -> String {
                  file in PEM"
             )
         }
+        PemError::MissingSectionEnd { end_marker } => format!(
+            "{name}: the file has no line '-----END {}-----'; it is not complete",
+            String::from_utf8_lossy(end_marker),
+        ),
+        PemError::Base64Decode(_) => format!(
+            "{name}: the text between a line BEGIN and a line END is not base64; \
+             the file is damaged"
+        ),
         error => format!("{name}: {error}"),
     }
 }
