@@ -1,4 +1,5 @@
 """The command line of trytond-bus, and errors in place of tracebacks."""
+import json
 import os
 import subprocess
 import sys
@@ -82,6 +83,17 @@ def test_database_comes_from_the_environment(monkeypatch):
         (['--admin-listen', 'unix:x'], "the path of 'unix:x' is not absolute"),
         (['check', '-d', 'a', '--url', 'localhost'], 'http://'),
         (['check', '-d', 'a', '--url', 'http://[::1'], 'http://'),
+        (['check', '-d', 'a', '--url', 'http://a b/'], 'http://'),
+        (['check', '-d', 'a', '--user', ''], "--user: the value is empty"),
+        (['check', '-d', ''], "-d/--database: the value is empty"),
+        (['-d', 'a', ''], "-d/--database: the value is empty"),
+        (['-d', 'a\udcff'], r"'a\udcff' is not a text"),
+        (['--listen', ' , '], "' , ' has no address: it must be HOST:PORT"),
+        (['notify', '-d', 'a', '--client', '', 'T'], "the value is empty"),
+        (['examples', '--write', ''], "the value is empty"),
+        (['tail', '-d', 'a', '--since', '-1'], "number of seconds from 0 on"),
+        (['tail', '-d', 'a', '--since', 'nan'], "number of seconds from 0 on"),
+        (['--journal-sql', '--journal-drop'], "not allowed with"),
         ])
 def test_usage_that_is_wrong(arguments, said, capsys, monkeypatch):
     monkeypatch.delenv('TRYTOND_DATABASE_NAMES', raising=False)
@@ -133,7 +145,14 @@ MISTAKES = [
     ('[bus]\njournal = maybe\n', ['[bus] journal = maybe', 'True or False']),
     ('[database]\nuri = postgresql://localhost:x/\n[bus]\njournal = True\n',
         ['[database] uri = postgresql:…: it must be']),
-    ('[ssl]\nprivatekey = /none\n', ['[ssl] certificate names no file']),
+    ('[database]\nuri = localhost\n', ['[database] uri', 'SCHEME://']),
+    ('[database]\nuri =\n', ['[database] uri', 'SCHEME://']),
+    ('[bus]\njournal = True\nclass = os.path\n',
+        ['[bus] class = os.path', 'no methods publish and subscribe']),
+    ('[ssl]\nprivatekey = /none\n',
+        ['[ssl] privatekey = /none', '[ssl] certificate names no file']),
+    ('[bus]\nssl = on\n',
+        ['trytond.conf: [bus] ssl = on', '[ssl] certificate names no file']),
     ('[ssl]\ncertificate = /none\n[bus]\njournal = True\n', ['/none']),
     ]
 
@@ -171,8 +190,44 @@ def test_driver_that_is_missing_is_told(name, tmp_path):
         name, '-d', 'tryton', *own, PYTHONPATH=path,
         TRYTOND_DATABASE_URI='postgresql://')
     assert failed.returncode == 1
-    line, = failed.stderr.splitlines()
+    line, = (failed.stderr + failed.stdout).splitlines()
+    assert line.startswith('failed   configuration: ') == (name == 'check')
     assert 'No module named psycopg' in line and 'needs psycopg' in line
+
+
+def test_check_of_a_missing_driver_is_one_json_object():
+    failed = run(
+        'check', '-d', 'tryton', '--json', TRYTOND_DATABASE_URI='none://')
+    assert failed.returncode == 1
+    finding, = json.loads(failed.stdout)['findings']
+    assert finding['thing'] == 'configuration'
+    assert 'TRYTOND_DATABASE_URI: [database] uri = none:' in finding['text']
+
+
+def test_text_that_the_terminal_lacks_is_shown(tmp_path):
+    path = tmp_path / 'trytond.conf'
+    path.write_text('[bus]\nclass = böse.Bus\n', 'utf-8')
+    failed = run(
+        'check', '-c', path, '-d', ':memory:', PYTHONIOENCODING='ascii')
+    assert r'[bus] class = b\xf6se.Bus' in failed.stdout
+    assert failed.stderr == ''
+    assert run('serve', '--help', PYTHONIOENCODING='ascii').returncode == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="become root")
+def test_user_without_a_name_is_told():
+    # As in a container that runs as any user. Python reads these variables.
+    named = dict.fromkeys(['LOGNAME', 'USER', 'LNAME', 'USERNAME'], '')
+    failed = subprocess.run(
+        [sys.executable, '-c', 'import os, pwd\n'
+            'from trytond_fastbus import cli, commands\n'
+            'os.setuid(54321)\n'
+            'cli.main(["stat"])\n'],
+        env=environment(**named), capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 1
+    assert failed.stderr == (
+        "trytond-bus: error: the user with the id 54321 has no name, and "
+        "trytond needs one: set LOGNAME in the environment\n")
 
 
 def test_examples_are_listed_and_written(tmp_path):

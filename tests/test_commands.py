@@ -170,7 +170,8 @@ def test_notification_that_can_not_be_sent(
         notify(sections(message_size=100), database, '--client', 'c',
             "x" * 100), 'message_size')
     refused(notify(sections(), 'unknown', '--user', 'admin', "T"), 'unknown')
-    refused(notify(sections(), 'postgres', '--user', 'admin', "T"), 'res_user')
+    refused(notify(sections(), 'postgres', '--user', 'admin', "T"), 'res_user',
+        "no notification can be sent on 'postgres'")
     refused(
         notify({'database': {
                     'uri': f'postgresql://127.0.0.1:{free_port()}'}},

@@ -48,6 +48,10 @@ def test_journal_is_dropped_and_made_again(postgresql, database):
         "SELECT count(*) FROM pg_proc WHERE proname LIKE 'trytond_fastbus%'",
         database) == [['0']]
     assert bus_server(sections, '--journal-drop').returncode == 2
+    process = bus_server(sections, '-d', 'none', '--journal-drop')
+    assert process.returncode == 1
+    line, = process.stderr.splitlines()
+    assert "the journal of 'none' cannot be removed: no connection" in line
 
     # The process that is told to do so creates the table.
     publish_again(database)

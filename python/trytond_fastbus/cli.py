@@ -15,6 +15,9 @@ def main(args=None):
 
 def _run(args):
     program = 'trytond-bus'
+    if sys.stdout:
+        # As for stderr, a character that the terminal lacks is no error.
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         sources.check_environment()
         # This imports trytond, which reads the environment and TRYTOND_CONFIG.

@@ -15,6 +15,9 @@ logger = logging.getLogger('trytond.bus')
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
+# The methods of a class of the bus that trytond calls
+METHODS = ['publish', 'subscribe']
+
 # Seconds for which the main thread waits for a signal before it checks whether
 # the server still runs
 LOOK_EVERY = .2
@@ -119,6 +122,10 @@ def bus_class():
                             type(error).__name__, error))]) from error
         if isinstance(configured, type) and issubclass(configured, Bus):
             return configured
+        if not all(hasattr(configured, name) for name in METHODS):
+            raise settings.Invalid([settings.problem(
+                        'class', 'bus', name, "has no methods %s: set it to "
+                        "trytond_fastbus.Bus" % ' and '.join(METHODS))])
     return Bus
 
 

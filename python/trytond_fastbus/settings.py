@@ -127,9 +127,12 @@ def _choice(option, text):
 
 def _uri(option, text):
     try:
-        urllib.parse.urlsplit(text).port  # noqa: B018
+        uri = urllib.parse.urlsplit(text)
+        is_uri = uri.scheme and uri.port != 0
     except ValueError:
-        raise ValueError(option.allowed) from None
+        is_uri = False
+    if not is_uri:
+        raise ValueError(option.allowed)
     return text
 
 
@@ -189,7 +192,7 @@ def is_url(text):
         url = urllib.parse.urlsplit(text)
         return (
             url.scheme in {'http', 'https'} and bool(url.hostname)
-            and url.port != 0)
+            and url.port != 0 and not re.search(r'\s', text))
     except ValueError:
         return False
 
@@ -263,7 +266,7 @@ def ssl():
     """The paths of the certificate and of its private key with which the bus
     server speaks TLS, or None.
 
-    Raises Invalid if only the path of the key is set.
+    Raises Invalid if TLS is on, but there is no path of a certificate.
     """
     certificate, privatekey = map(_path_of_ssl, ['certificate', 'privatekey'])
     is_on = read('ssl')
@@ -272,10 +275,13 @@ def ssl():
     if not is_on:
         return None
     if not certificate:
+        # One of them has switched TLS on.
+        place = ('ssl', 'privatekey') if privatekey else ('bus', 'ssl')
         raise Invalid([
-                "%s: [ssl] certificate names no file: set it for TLS, or set "
-                "[bus] ssl = False" % sources.origin(
-                    'ssl', 'privatekey', config.get('ssl', 'privatekey'))])
+                "%s: [%s] %s = %s, but [ssl] certificate names no file: set "
+                "it for TLS, or set [bus] ssl = False" % (
+                    sources.origin(*place, config.get(*place)), *place,
+                    config.get(*place))])
     # As for trytond, the key may be in the same file.
     return certificate, privatekey or certificate
 

@@ -1,6 +1,7 @@
 """The sources of the configuration: its files, and the environment."""
 import configparser
 import difflib
+import getpass
 import os
 import re
 from contextlib import suppress
@@ -27,14 +28,20 @@ class Value(NamedTuple):
 
 
 def check_environment():
-    """Raise ValueError for a variable, and configparser.Error for a file of
-    TRYTOND_CONFIG, that trytond can't read when it is imported"""
+    """Raise ValueError for a variable or a user, and configparser.Error for a
+    file of TRYTOND_CONFIG, that trytond can't read when it is imported"""
     for name in ['DECIMAL_PREC', 'DEV', 'LOGGING_LEVEL']:
         text = os.environ.get(PREFIX + name, '')
         if text and not text.isdecimal():
             raise ValueError("%s%s = %s: it must be a whole number%s" % (
                     PREFIX, name, text,
                     ", such as 20 for INFO" if 'LEVEL' in name else ""))
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        raise ValueError(
+            "the user with the id %d has no name, and trytond needs one: set "
+            "LOGNAME in the environment" % os.getuid()) from None
     with suppress(OSError):
         values()
 

@@ -12,6 +12,7 @@ from trytond import commandline
 from .. import settings, sources
 from .arguments import NAMES, WITHOUT_DATABASE, get_parser
 from .order import in_order
+from .report import Report
 
 __all__ = ['Failure', 'NAMES', 'Usage', 'get_parser', 'parse', 'run']
 
@@ -46,7 +47,14 @@ def run(options):
         # Checked first, because the imports take time.
         settings.server()
     if options.command not in WITHOUT_DATABASE:
-        _import_backend()
+        try:
+            _import_backend()
+        except settings.Invalid as error:
+            if options.command != 'check':
+                raise
+            report = Report(options.is_json)
+            report.failed('configuration', str(error))
+            return report.end()
     try:
         # This imports the rest of trytond, after its configuration is read.
         module = importlib.import_module('.' + options.command, __name__)
@@ -85,6 +93,7 @@ def _read():
 
 def _import_backend():
     "Raise Invalid if trytond's backend, or its driver, is missing"
+    settings.read('uri', 'database')
     try:
         importlib.import_module('trytond.backend')
     except Exception as error:

@@ -1,6 +1,7 @@
 """The arguments of the commands."""
 import argparse
 import importlib.metadata
+import math
 import os
 
 from trytond import commandline
@@ -58,7 +59,7 @@ def _add_database(parser, is_required):
     names = parser.get_default('database_names')
     default = names[0] if len(names) == 1 else None
     parser.add_argument(
-        '-d', '--database', dest='database', metavar='DATABASE',
+        '-d', '--database', dest='database', type=_text, metavar='DATABASE',
         default=default, required=is_required and not default,
         help="specify the database name (default: TRYTOND_DATABASE_NAMES, "
         "if that is one name)")
@@ -81,11 +82,16 @@ class _Files(argparse.Action):
 
 
 def _options_of_serve(parser):
+    databases, = (
+        action for action in parser._actions
+        if action.dest == 'database_names')
+    # trytond takes any text.
+    databases.type = _text
     parser.add_argument(
         '--pidfile', dest='pidfile', metavar='FILE',
         help="set file to store the process id")
     parser.add_argument(
-        '--listen', dest='listen', type=_addresses, metavar='ADDRESS,…',
+        '--listen', dest='listen', type=_listen, metavar='ADDRESS,…',
         help="listen on these addresses: HOST:PORT, *:PORT or unix:/PATH "
         "(default: [bus] listen, localhost:8001)")
     parser.add_argument(
@@ -95,11 +101,12 @@ def _options_of_serve(parser):
         "/health/ready on these addresses, without authentication (default: "
         "[bus] admin_listen, none)")
     _add_strict(parser)
-    parser.add_argument(
+    journal = parser.add_mutually_exclusive_group()
+    journal.add_argument(
         '--journal-sql', dest='journal_sql', action='store_true',
         help="print the statements that create or update the journal, and "
         "exit; the owner of the database runs them if trytond's role may not")
-    parser.add_argument(
+    journal.add_argument(
         '--journal-drop', dest='journal_drop', action='store_true',
         help="remove the journal from the databases of -d, and exit; first "
         "set [bus] journal = False and restart all processes")
@@ -111,7 +118,7 @@ def _options_of_check(parser):
         help="the address of the server as clients have it (default: [bus] "
         "url_host)")
     parser.add_argument(
-        '--user', metavar='LOGIN',
+        '--user', type=_text, metavar='LOGIN',
         help="log in as a client, and check that a message arrives; the "
         "password is read from the file in the environment variable "
         "TRYTONPASSFILE, or asked for")
@@ -125,7 +132,7 @@ def _options_of_check(parser):
         help="check that a web client that is loaded from this address may "
         "poll")
     parser.add_argument(
-        '--uwsgi', metavar='FILE',
+        '--uwsgi', type=_given, metavar='FILE',
         help="the ini file of the uWSGI that serves trytond: check how many "
         "waiting clients stop all requests")
     _add_strict(parser)
@@ -134,7 +141,7 @@ def _options_of_check(parser):
 
 def _options_of_examples(parser):
     parser.add_argument(
-        '--write', metavar='DIR',
+        '--write', type=_given, metavar='DIR',
         help="also write them into this directory, which is created if it "
         "does not exist; a file that differs is not overwritten")
 
@@ -142,9 +149,10 @@ def _options_of_examples(parser):
 def _options_of_notify(parser):
     receiver = parser.add_mutually_exclusive_group(required=True)
     receiver.add_argument(
-        '--user', metavar='LOGIN|ID', help="all clients of this user")
+        '--user', type=_text, metavar='LOGIN|ID',
+        help="all clients of this user")
     receiver.add_argument(
-        '--client', metavar='UUID', help="the client with this id")
+        '--client', type=_text, metavar='UUID', help="the client with this id")
     parser.add_argument(
         '--priority', type=int, choices=range(4), default=1,
         help="from 0 (low) to 3 (urgent) (default: 1)")
@@ -176,7 +184,7 @@ def _options_of_tail(parser):
         help="show only the channels that match one of these patterns, with * "
         "and ? as in a shell")
     parser.add_argument(
-        '--since', type=float, metavar='SECONDS',
+        '--since', type=_seconds, metavar='SECONDS',
         help="first show the messages of the last SECONDS seconds (needs the "
         "journal)")
     _add_json(parser, "print each message as a JSON object")
@@ -203,6 +211,34 @@ def _add_json(parser, help):
         '--json', dest='is_json', action='store_true', help=help)
 
 
+def _given(value):
+    # It often comes from a variable of the shell.
+    if not value:
+        raise argparse.ArgumentTypeError("the value is empty")
+    return value
+
+
+def _text(value):
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(
+            "%a is not a text in the encoding of the terminal" % value) from (
+                error)
+    return _given(value)
+
+
+def _seconds(text):
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(
+            "the time must be a number of seconds from 0 on, not %s" % text)
+    return seconds
+
+
 def _interval(text):
     try:
         seconds = float(text)
@@ -222,6 +258,14 @@ def _addresses(text):
             raise argparse.ArgumentTypeError("%s: it %s" % (
                     error, BY_NAME['bus', 'listen'].allowed)) from error
     return text
+
+
+def _listen(text):
+    if not settings.addresses(text):
+        raise argparse.ArgumentTypeError(
+            "'%s' has no address: it %s" % (
+                text, BY_NAME['bus', 'listen'].allowed))
+    return _addresses(text)
 
 
 def _url(text):

@@ -103,7 +103,8 @@ def _password(options):
         return getpass.getpass(
             "password of '%s' for '%s': " % (options.user, options.database),
             sys.stderr)
-    except EOFError as error:
+    except (EOFError, AttributeError) as error:
+        # The latter if the standard input is closed.
         raise Failure(
             "no password was entered: set TRYTONPASSFILE to the path of a "
             "file that contains it") from error

@@ -40,7 +40,8 @@ def run(options):
     except Exception as error:
         # For example, the database is not Tryton's.
         logger.debug("the notification cannot be sent", exc_info=True)
-        raise Failure(in_a_line(error)) from error
+        raise Failure("no notification can be sent on '%s': %s" % (
+                name, in_a_line(error).partition(' LINE 1: ')[0])) from error
     return 0
 
 

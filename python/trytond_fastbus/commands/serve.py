@@ -7,7 +7,7 @@ from trytond import commandline
 from .. import journal, logs, sources
 from ..server import serve
 from . import Failure, Usage
-from .connection import in_a_line
+from .connection import connect, in_a_line
 
 logger = logging.getLogger('trytond.bus')
 
@@ -37,6 +37,8 @@ def _drop_journals(options):
     status = 0
     for name in options.database_names:
         try:
+            # This reports at once that a database does not exist.
+            connect(name).close()
             found = journal.drop(name)
         except Exception as error:
             print(

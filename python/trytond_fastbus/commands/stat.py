@@ -46,8 +46,9 @@ def run(options):
 
 def _address(text):
     if text is None:
-        text = settings.config.get('bus', 'admin_listen', default='')
-    addresses = settings.addresses(text)
+        addresses = settings.read('admin_listen') or []
+    else:
+        addresses = settings.addresses(text)
     if not addresses:
         raise ValueError(
             "no address of a server: set [bus] admin_listen in the "
