@@ -23,7 +23,7 @@ pub struct Access(Mutex<Answers>);
 
 #[derive(Debug, Default)]
 struct Answers {
-    /// By a key of database, user and channel, see [`words`].
+    /// By the [`key`] of database, user and channel.
     all: HashMap<Box<[u8]>, Answer>,
     /// When the expired answers are removed next.
     tidy_at: Duration,
@@ -59,7 +59,7 @@ impl Access {
         let mut known = Known::default();
         let answers = lock(&self.0);
         for chat in poll.chats().filter(|chat| is_of_a_record(chat)) {
-            let answer = answers.all.get(&*words(database, user, chat));
+            let answer = answers.all.get(&*key(database, user, chat));
             match answer.filter(|answer| now < answer.until) {
                 None => known.unknown.push(chat.into()),
                 Some(answer) if answer.is_readable => known.readable.push(chat.into()),
@@ -87,8 +87,8 @@ impl Access {
                 is_readable: readable.contains(chat),
                 until: now.saturating_add(time),
             };
-            let words = words(database, user, chat);
-            answers.all.insert((&*words).into(), answer);
+            let key = key(database, user, chat);
+            answers.all.insert((&*key).into(), answer);
         }
     }
 }
@@ -131,13 +131,13 @@ fn is_of_a_record(chat: &str) -> bool {
 }
 
 /// The key of an answer in the cache.
-fn words(database: &str, user: u32, chat: &str) -> SmallVec<[u8; 128]> {
-    let mut words = SmallVec::new();
-    words.extend_from_slice(&user.to_le_bytes());
-    words.extend_from_slice(&database.len().to_le_bytes());
-    words.extend_from_slice(database.as_bytes());
-    words.extend_from_slice(chat.as_bytes());
-    words
+fn key(database: &str, user: u32, chat: &str) -> SmallVec<[u8; 128]> {
+    let mut key = SmallVec::new();
+    key.extend_from_slice(&user.to_le_bytes());
+    key.extend_from_slice(&database.len().to_le_bytes());
+    key.extend_from_slice(database.as_bytes());
+    key.extend_from_slice(chat.as_bytes());
+    key
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub(crate) struct Evicted {
     /// By the hash of the id: how many entries were pushed before.
     ids: Index<u64>,
     hasher: RandomState,
+    /// The greatest journal number that was pushed.
     last: u64,
 }
 

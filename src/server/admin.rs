@@ -85,8 +85,8 @@ async fn answer(request: &Request<Incoming>, app: &Arc<App>) -> Response<Full<By
         }
         "/" => page(),
         "/metrics" => {
-            // Of ten thousand databases it takes a while, in which a thread of
-            // the server would leave its connections alone.
+            // With ten thousand databases this takes a while, and would hold up
+            // the connections of a thread of the server.
             let app = app.clone();
             let metrics = spawn_blocking(move || app.metrics_text());
             let metrics = metrics.await.unwrap_or_default();

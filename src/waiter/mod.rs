@@ -105,7 +105,7 @@ impl Waiter {
     /// when that has passed.
     ///
     /// It is only for a waiter with the signal [`Signal::Thread`]. With another
-    /// signal this always blocks for the whole timeout.
+    /// signal this returns at once.
     pub fn wait(&self, timeout: Duration) -> Option<Wake> {
         let Signal::Thread(condvar) = &self.signal else {
             return self.woken();

@@ -43,7 +43,7 @@ impl TokenQueue {
 
 impl fmt::Debug for TokenQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WokenQueue")
+        f.debug_struct("TokenQueue")
             .field("tokens", &self.tokens)
             .field("signalled", &self.signalled)
             .finish_non_exhaustive()
