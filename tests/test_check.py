@@ -428,6 +428,15 @@ def test_url_host_is_looked_at_without_an_url(check, serve):
 
 
 @pytest.mark.one_series
+def test_url_host_without_its_last_slash(check):
+    url = f'http://127.0.0.1:{free_port()}'
+    text = line(check(url_host=url), 'url_host')
+    assert text.startswith('warning ')
+    assert f'[bus] url_host = {url} has no slash' in text
+    assert 'url_host:' not in check(url_host=url + '/').stdout
+
+
+@pytest.mark.one_series
 def test_nothing_listens(check):
     url = f'http://127.0.0.1:{free_port()}'
     failed(check('--url', url), 'POST', 'refused')

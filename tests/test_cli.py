@@ -142,6 +142,10 @@ MISTAKES = [
     ('[bus]\n[bus]\n', ['line 2: the section [bus] is given twice']),
     ('drain = 1\n', ['line 1: drain = 1 stands before']),
     (b'[bus]\n# \xff\n', ['not a text in']),
+    (b'\xef\xbb\xbf[bus]\n', ['trytond.conf: it begins with a byte order']),
+    ('[web]\ncors = https://a.example.com, https://b.example.com\n',
+        ['[web] cors = https://a.example.com, https://b', 'one a line']),
+    ('[web]\ncors = https://A.example.com\n', ['[web] cors', 'lower case']),
     ('[bus]\njournal = maybe\n', ['[bus] journal = maybe', 'True or False']),
     ('[database]\nuri = postgresql://localhost:x/\n[bus]\njournal = True\n',
         ['[database] uri = postgresql:…: it must be']),
@@ -193,6 +197,18 @@ def test_driver_that_is_missing_is_told(name, tmp_path):
     line, = (failed.stderr + failed.stdout).splitlines()
     assert line.startswith('failed   configuration: ') == (name == 'check')
     assert 'No module named psycopg' in line and 'needs psycopg' in line
+
+
+def test_no_command_shows_the_lines_of_the_connection_pool():
+    done = subprocess.run([sys.executable, '-c', '''
+import logging
+from trytond_fastbus import commands
+commands.run(commands.parse(['examples']))
+for name in ['psycopg.pool', 'trytond.bus']:
+    logging.getLogger(name).warning("a line of %s", name)
+'''], env=environment(), capture_output=True, text=True, timeout=60)
+    line, = done.stderr.splitlines()
+    assert "a line of trytond.bus" in line
 
 
 def test_check_of_a_missing_driver_is_one_json_object():

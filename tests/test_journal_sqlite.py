@@ -195,6 +195,19 @@ def test_servers_reach_each_other(kind, sections, tmp_path, series):
         assert client.poll('c')[1]['type'] == 'y'
 
 
+@pytest.mark.one_series
+def test_file_that_is_no_database_stops_no_other(sections, tmp_path):
+    configuration = sections()
+    configuration['database']['path'] = tmp_path
+    (tmp_path / 'broken.sqlite').write_text("This is no database." * 100)
+    with BusServer(tmp_path, configuration, ['broken']) as server:
+        assert (
+            "WARNING trytond.bus no connection to 'broken': file is not a "
+            "database" in server.log)
+        assert 'Exception in thread' not in server.log
+        assert server.terminate() == 0
+
+
 def test_bus_server_serves_sqlite(sections, tmp_path):
     with TrytondServer(tmp_path, sections(), [DATABASE]) as trytond, \
             Peer(sections()) as publisher, ThreadPoolExecutor() as executor:

@@ -128,6 +128,8 @@ def test_class_refuses_invalid_values(configure):
         ('[Bus]\njournal = 1', '[Bus] is ignored'),
         ('[trytond-bus]\nlisten = 1', '[trytond-bus] is ignored'),
         ('[poll]\njournal = 1\ndrain = 1', '[poll] is ignored'),
+        ('[web]\nallow_subscribe = 1',
+            '[web] allow_subscribe is ignored: is [bus] allow_subscribe'),
         ])
 def test_key_that_nothing_reads_is_reported(told, text, words):
     line, = told(text)
@@ -137,7 +139,9 @@ def test_key_that_nothing_reads_is_reported(told, text, words):
 
 def test_key_of_others_is_not_reported(told):
     assert not told(
-        '[DEFAULT]\nx = 1\n[web]\nlisten = a\ncors = b\n[business]\na = 1\n'
+        '[DEFAULT]\nx = 1\n[web]\nlisten = a\ncors = b\n'
+        'cache_timeout = 1\nnum_proxies = 1\n[cache]\nclass = d\n'
+        'select_timeout = 1\n[business]\na = 1\n'
         '[bus]\nclass = c\nurl_host = d\n[wsgi bus]\nx = 1\n')
 
 

@@ -14,9 +14,7 @@ life = logging.getLogger('trytond.bus.server')
 
 def configure(options):
     """Log a line at the start of a server and at its end, unless the
-    administrator has configured logging, and drop the lines of the connection
-    pool"""
-    logging.getLogger('psycopg.pool').addFilter(_is_wanted)
+    administrator has configured logging"""
     if options.logconf:
         return
     # More verbosity never hides a line that is there without it.
@@ -24,9 +22,14 @@ def configure(options):
         life.setLevel(logging.INFO)
 
 
+def quieten():
+    "Drop the lines of the connection pool"
+    logging.getLogger('psycopg.pool').addFilter(_is_wanted)
+
+
 def _is_wanted(record):
     """Whether a line of the connection pool is logged. The pool logs each
-    attempt to connect, and the bus logs each lost connection"""
+    attempt to connect, and the bus or the command logs a lost connection"""
     return (
         record.levelno >= logging.ERROR
         or logger.isEnabledFor(logging.DEBUG))

@@ -54,7 +54,7 @@ class Option(NamedTuple):
             "unix:/PATH, several with commas",
             'class': "must be the name of a class that can be imported",
             'origins': "must be origins such as https://tryton.example.com, "
-            "one a line",
+            "in lower case, without a path, one a line",
             }[self.kind]
 
 

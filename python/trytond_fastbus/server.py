@@ -101,8 +101,9 @@ def _prepare_one(name, failures):
             database.put_connection(connection)
     except RuntimeError as error:
         failures.put(error)
-    except backend.DatabaseOperationalError as error:
-        # The listener tries again.
+    except Exception as error:
+        # The listener tries again. A driver has other errors as well, such as
+        # that for a file that is no database.
         logger.warning(
             "no connection to '%s': %s", name, str(error).strip())
 

@@ -21,7 +21,7 @@ config = trytond.config if MODULE else trytond.config.config
 logger = logging.getLogger('trytond.bus')
 
 BOOLEANS = configparser.RawConfigParser.BOOLEAN_STATES
-ORIGIN = re.compile(r'[a-z][a-z0-9+.-]*://[^/\s]+|\*|null')
+ORIGIN = re.compile(r'[a-z][a-z0-9+.-]*://[^/\s,A-Z]+|\*|null')
 
 
 class Invalid(ValueError):

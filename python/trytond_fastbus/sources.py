@@ -16,6 +16,10 @@ SECTIONS = {
     'attachment', 'bus', 'cache', 'database', 'email', 'html', 'password',
     'queue', 'report', 'request', 'session', 'ssl', 'web', 'wsgi middleware'}
 
+# The keys of [bus] that no other of these sections has
+OWN = set(KNOWN) - {
+    'cache_timeout', 'class', 'listen', 'num_proxies', 'select_timeout'}
+
 # The files in the options of a command, which replace those of the environment
 files = []
 
@@ -98,8 +102,12 @@ def reasons(error):
         return ["%s, line %s: the section [%s] is given twice" % (
                 source, error.lineno, error.section)]
     if isinstance(error, configparser.MissingSectionHeaderError):
+        line = error.line.strip()
+        if line.startswith('\ufeff'):
+            return ["%s: it begins with a byte order mark: save it without" %
+                source]
         return ["%s, line %s: %s stands before the first [section]" % (
-                source, error.lineno, error.line.strip())]
+                source, error.lineno, line)]
     if isinstance(error, configparser.ParsingError):
         return ["%s, line %s: %s is not KEY = VALUE" % (
                 source, number, text.replace('\\n', ''))
@@ -137,7 +145,12 @@ def unknown():
                 "ignored%s" % (
                     value.origin, key,
                     ": is '%s' meant?" % like[0] if like else ""))
-        elif section not in SECTIONS and not section.startswith('wsgi '):
+        elif section in SECTIONS:
+            if section != 'bus' and key in OWN:
+                lines.append(
+                    "%s: [%s] %s is ignored: is [bus] %s meant?" % (
+                        value.origin, section, key, key))
+        elif not section.startswith('wsgi '):
             strays.setdefault((section, value.origin), []).append(key)
     for (section, origin), keys in strays.items():
         if _looks_like_bus(section, keys):

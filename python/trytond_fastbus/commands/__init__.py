@@ -9,7 +9,7 @@ import os
 
 from trytond import commandline
 
-from .. import settings, sources
+from .. import logs, settings, sources
 from .arguments import NAMES, WITHOUT_DATABASE, get_parser
 from .order import in_order
 from .report import Report
@@ -70,6 +70,7 @@ def _configure_log(options):
         # The file may name any class, which may raise anything.
         raise Failure("--logconf %s cannot be used: %s" % (
                 options.logconf, _in_words(error))) from error
+    logs.quieten()
     if not options.verbose and not options.logconf:
         if 'TRYTOND_LOGGING_LEVEL' not in os.environ:
             # trytond's default shows only errors.

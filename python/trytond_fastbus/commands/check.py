@@ -40,6 +40,7 @@ def run(options):
         here.check_access(report, found)
         here.open_files(report, found)
         certificate.configured(report, found)
+    here.url_host(report)
     if options.uwsgi:
         uwsgi.look(report, options.uwsgi)
     connection = database.reached(report, options.database)

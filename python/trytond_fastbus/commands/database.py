@@ -83,7 +83,10 @@ def listening(report, name, connection):
         has_arrived = _arrives(connection, channel)
         with time_limit(connection.fileno()):
             connection.cursor().execute('UNLISTEN "%s"' % channel)
-    except (Failure, OSError, DatabaseError) as error:
+    except Failure as error:
+        report.failed(thing, str(error))
+        return
+    except (OSError, DatabaseError) as error:
         report.failed(thing, "the connection was lost: %s" % in_a_line(error))
         return
     if has_arrived:

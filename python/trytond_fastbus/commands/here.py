@@ -1,5 +1,6 @@
 """The checks of the configuration and of the limits of this machine."""
 import resource
+from contextlib import suppress
 
 from trytond.tools import resolve
 
@@ -65,6 +66,16 @@ def allow_subscribe(report, options):
             'allow_subscribe', "[bus] allow_subscribe is off, so clients "
             "stop polling until their next login: set it to True for trytond "
             "and trytond-bus")
+
+
+def url_host(report):
+    "Warn of an address to which trytond's own route compares in vain"
+    with suppress(settings.Invalid):
+        url = settings.read('url_host')
+        if url and not url.endswith('/'):
+            report.warning(
+                'url_host', "[bus] url_host = %s has no slash at its end, so "
+                "trytond's own route answers each poll with 401: add it" % url)
 
 
 def check_access(report, options):
