@@ -1,16 +1,27 @@
 """The table of the journal on PostgreSQL: how it is created, updated, purged
 and removed, and its changes by others while the bus runs."""
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support import wait_until
-from support.bus import Wire, drain, listen, publish, stop_listener
+from support.bus import (
+    Wire,
+    drain,
+    listen,
+    listener_pid,
+    payload,
+    publish,
+    stop_listener,
+)
 from support.server import run_python
 from test_journal import ALONE, INSERT, TABLE, bus_server, ids, rows
 from trytond import backend
 from trytond.transaction import Transaction
-from trytond_fastbus.journal import schema
+from trytond_fastbus import Bus
+from trytond_fastbus.journal import purger, schema
 
 # The table of an older version
 VERSION_1 = Path(__file__).with_name('support') / 'journal_v1.sql'
@@ -85,6 +96,109 @@ def test_table_that_changes_fails_one_transaction_at_the_most(
     for _ in range(5):
         sent = publish(database, 'c', {})
     assert [id_ for _, id_ in rows(postgresql, database)][-1:] == sent
+
+
+FORBID = f'''\
+CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN RAISE EXCEPTION 'forbidden'; END $$;
+CREATE TRIGGER forbid BEFORE %s ON {TABLE} EXECUTE FUNCTION forbid()'''
+
+
+@pytest.mark.parametrize('fault', [
+        FORBID % 'INSERT',
+        f'ALTER TABLE {TABLE} ADD CHECK (message IS NULL) NOT VALID',
+        ], ids=['trigger', 'check'])
+def test_table_that_refuses_rows_stops_no_business(
+        postgresql, database, caplog, fault):
+    listen(database)
+    before, = publish(database, 'c', {})
+    postgresql.execute(fault, database)
+
+    # trytond tries more often.
+    failed, sent = publish_again(database)
+
+    assert failed == 2
+    assert "are sent without the journal" in ' '.join(caplog.messages)
+    for _ in range(5):
+        sent += publish(database, 'c', {})
+    assert ids(drain(database, ['c'], 6, before)) == sent
+
+
+def test_table_whose_rows_cannot_be_read_stops_no_message(
+        postgresql, database, caplog):
+    listen(database)
+    before, = publish(database, 'c', {})
+    postgresql.execute(
+        f'ALTER TABLE {TABLE} ALTER message TYPE jsonb USING message::jsonb',
+        database)
+    sent = [publish_again(database)[1][0] for _ in range(5)]
+
+    assert ids(drain(database, ['c'], 5, before)) == sent
+    lines = [line for line in caplog.messages if "without the journal" in line]
+    assert "octet_length" in lines[0]
+
+
+def test_locked_table_stops_no_listener(
+        configure, postgresql, database, caplog):
+    "As VACUUM FULL locks it. A connection that is given up stays in the queue"
+    configure('bus', keep_alive_timeout=2, select_timeout=1)
+    listen(database)
+    pid = listener_pid(database)
+    with Wire(f'{postgresql.uri}/{database}') as wire:
+        wire.execute('BEGIN')
+        wire.execute(f'LOCK TABLE {TABLE}')
+        wait_until(lambda: "is locked" in ' '.join(caplog.messages))
+        postgresql.execute("NOTIFY bus, '%s'" % payload(
+                'c', {'message_id': 'live'}), database)
+        assert ids(drain(database, ['c'], 1)) == ['live']
+        assert listener_pid(database) == pid
+        wire.execute('COMMIT')
+    sent = publish(database, 'c', {})
+    assert ids(drain(database, ['c'], 1, 'live')) == sent
+
+
+def test_settings_of_the_database_stop_no_deletion(
+        configure, postgresql, database):
+    configure('bus', journal_timeout=1, select_timeout=1)
+    postgresql.execute(
+        f'ALTER DATABASE "{database}" SET default_transaction_read_only = on; '
+        f'ALTER DATABASE "{database}" SET statement_timeout = 5000')
+    listen(database)
+    pid = listener_pid(database)
+    publish(database, 'c', {})
+    wait_until(lambda: not rows(postgresql, database))
+    assert listener_pid(database) == pid
+    key = os.getpid(), database
+    cursor = Bus._queues[key]['listener']._source._connection.cursor()
+    cursor.execute('SHOW statement_timeout')
+    assert cursor.fetchone() == ('0',)
+
+
+def test_deletion_that_is_refused_stops_no_listener(
+        configure, postgresql, database, caplog):
+    configure('bus', journal_timeout=1, select_timeout=1)
+    listen(database)
+    pid = listener_pid(database)
+    postgresql.execute(FORBID % 'DELETE', database)
+    publish(database, 'c', {})
+    wait_until(lambda: [
+            record for record in caplog.records
+            if record.threadName == 'bus-worker'
+            and "cannot delete old rows" in record.getMessage()])
+    assert listener_pid(database) == pid
+
+
+def test_publishing_needs_no_thread(monkeypatch, database, caplog):
+    publish(database, 'c', {})
+    monkeypatch.setattr(purger, '_purger', purger._Purger())
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+    monkeypatch.setattr(threading.Thread, 'start', start)
+    for _ in range(3):
+        publish(database, 'c', {})
+    lines = [line for line in caplog.messages if "can't start" in line]
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize('fault', [

@@ -151,9 +151,15 @@ class Replay:
     def _using_journal(self, tries=False):
         "Whether the journal can be used; an error in the block suspends it"
         try:
-            yield self._can_use_journal(tries)
+            usable = self._can_use_journal(tries)
+            yield usable
         except Unusable as error:
             self._suspend(error)
+        else:
+            if usable and self._retry_at:
+                logger.warning(
+                    "bus listener on '%s' uses the journal again", self._name)
+                self._retry_at = 0
 
     def _can_use_journal(self, tries):
         if self._retry_at and not (
@@ -166,10 +172,6 @@ class Replay:
                 self._suspend(error)
                 return False
             self._bus.use_journal(True)
-            if self._retry_at:
-                logger.warning(
-                    "bus listener on '%s' uses the journal again", self._name)
-                self._retry_at = 0
         return True
 
     def _suspend(self, error):
@@ -200,7 +202,11 @@ class Replay:
             return
         with self._using_journal() as usable:
             if usable:
-                self._ask(self._deletion.run)
+                try:
+                    self._ask(self._deletion.run)
+                except Unusable as error:
+                    # It can be read nevertheless.
+                    self._deletion.warn(self._name, error)
         evicted, self._evicted = self._evicted, self._bus.evicted
         if evicted < self._evicted:
             logger.warning(

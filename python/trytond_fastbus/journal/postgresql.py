@@ -18,11 +18,6 @@ logger = logging.getLogger('trytond.bus')
 # Seconds after which a table that could not be used is tried again
 RETRY = 60
 
-# The SQLSTATEs of a table that has changed since the check: undefined table,
-# column and schema, no privilege, and null in a column that has lost its
-# default
-CHANGED = {'42P01', '42703', '3F000', '42501', '23502'}
-
 
 class PostgreSQL:
     "The journal of a database on PostgreSQL"
@@ -129,7 +124,7 @@ class PostgreSQL:
                 self._seen[connection].INSERT,
                 (self._notify, channel, message))
         except Exception as error:
-            if sqlstate(error) not in CHANGED:
+            if not is_refused(error):
                 raise
             self._forget(connection, error)
             raise backend.DatabaseOperationalError(
@@ -168,6 +163,14 @@ class PostgreSQL:
             notify=self._notify, channels=channels)
         return cursor.fetchone() if cursor else None
 
+    @staticmethod
+    def set_up(connection):
+        """Replace settings of the role or the database with which the journal
+        might not be made, read or purged"""
+        cursor = connection.cursor()
+        cursor.execute('SET default_transaction_read_only TO off')
+        cursor.execute('SET statement_timeout TO 0')
+
     @contextmanager
     def connected(self):
         """A connection for a short time, outside of trytond's pool.
@@ -180,6 +183,7 @@ class PostgreSQL:
         except source.Dropped as error:
             raise FileNotFoundError(str(error)) from error
         try:
+            self.set_up(connection)
             yield connection
         finally:
             connection.close()
@@ -212,7 +216,11 @@ class PostgreSQL:
             try:
                 cursor.execute(getattr(self._statements, name), parameters)
             except Exception as error:
-                if sqlstate(error) not in CHANGED:
+                if sqlstate(error) == LOCK_NOT_AVAILABLE:
+                    raise self._unusable(
+                        "the table %s is locked" % TABLE,
+                        "it is tried again") from error
+                if not is_refused(error):
                     raise
                 # The next statement is for the table that exists now.
                 self._statements = None
@@ -282,6 +290,15 @@ LOCK_NOT_AVAILABLE = '55P03'
 def sqlstate(error):
     "The SQLSTATE of an error of PostgreSQL, or None"
     return getattr(error, 'sqlstate', None) or getattr(error, 'pgcode', None)
+
+
+def is_refused(error):
+    """Whether PostgreSQL refuses a statement because of the table as it is
+    now, rather than the connection, the transaction (25) or a value (22)"""
+    state = sqlstate(error)
+    return (
+        state is not None and state[:2] not in {'22', '25'}
+        and not isinstance(error, backend.DatabaseOperationalError))
 
 
 @contextmanager

@@ -53,6 +53,13 @@ class Deletion:
             self.at = now
 
 
+    def warn(self, name, error):
+        "Log that rows cannot be deleted"
+        logger.warning(
+            "cannot delete old rows of the journal of the bus on '%s': %s",
+            name, str(error).strip())
+
+
 class _Purger:
     "The thread of a process that writes to journals"
 
@@ -62,17 +69,37 @@ class _Purger:
         self._lock = threading.Lock()
         self._has_new = threading.Event()
         self._thread = None
+        # The time of the next attempt to start the thread
+        self._retry_at = 0
 
     def written(self, name, kind):
-        self._written[name] = time.monotonic()
-        if name not in self._deletions:
-            with self._lock:
-                self._deletions.setdefault(name, Deletion(kind(name)))
-                self._has_new.set()
-                if not self._thread:
-                    self._thread = threading.Thread(
-                        target=self._run, name='bus-purger', daemon=True)
-                    self._thread.start()
+        if name in self._deletions or self._add(name, Deletion(kind(name))):
+            self._written[name] = time.monotonic()
+
+    def _add(self, name, deletion):
+        "Delete rows of one more database; return whether a thread does so"
+        with self._lock:
+            if time.monotonic() < self._retry_at:
+                return False
+            self._deletions.setdefault(name, deletion)
+            self._has_new.set()
+            try:
+                self._start()
+            except RuntimeError as error:
+                # It must not fail the transaction. Listeners and other
+                # processes delete rows as well.
+                del self._deletions[name]
+                self._retry_at = time.monotonic() + PURGE_EVERY
+                deletion.warn(name, error)
+                return False
+            return True
+
+    def _start(self):
+        if not self._thread:
+            thread = threading.Thread(
+                target=self._run, name='bus-purger', daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _run(self):
         while True:
@@ -103,9 +130,7 @@ class _Purger:
             del self._deletions[name]
         except Exception as error:
             deletion.put_off()
-            logger.warning(
-                "cannot delete old rows of the journal of the bus on '%s': "
-                "%s", name, str(error).strip())
+            deletion.warn(name, error)
 
     def _forget(self):
         "Remove the databases where all rows of this process are deleted"

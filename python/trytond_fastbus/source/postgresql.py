@@ -72,6 +72,15 @@ class PostgreSQL:
             for channel in self._channels:
                 cursor.execute('LISTEN "%s"' % channel)
         table = journal.of(self._name, self._channel)
+        if table:
+            with self._limit():
+                table.set_up(self._connection)
+                # If the time limit broke a connection that waits for a locked
+                # table, its process of PostgreSQL would stay until the table
+                # is free.
+                cursor.execute(
+                    'SET lock_timeout TO %d'
+                    % (settings.keep_alive_timeout() * 500))
         # After LISTEN, so that every later commit is notified
         self._replay = table and Replay.start(
             table, self._connection, self._name, self._bus, self._limit)
