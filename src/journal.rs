@@ -54,6 +54,7 @@ pub(crate) struct Reading {
     announced: Option<Announced>,
     /// The requests of polls that wait for a row, by key.
     requests: BTreeMap<u64, (Request, Arc<Waiter>)>,
+    /// The key of the next request.
     next: u64,
 }
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, final
 __all__ = [
     'AccessRequest', 'Alarm', 'Assembly', 'Bell', 'Bus', 'BusServer',
     'DatabaseBus', 'DatabasesRequest', 'Deadline', 'ListenerRequest',
-    'NUMBER_MAX', 'PAYLOAD_MAX', 'SessionsRequest', 'WokenQueue',
+    'NUMBER_MAX', 'PAYLOAD_MAX', 'SessionsRequest', 'TokenQueue',
     '_MessageQueue', 'check_address', 'check_certificate', 'close', 'forked',
     'metrics', 'notify', 'split', 'statistics', 'watch']
 
@@ -365,10 +365,10 @@ class ListenerRequest:
     def database(self) -> str: ...
 
 @final
-class WokenQueue:
+class TokenQueue:
     """The tokens of the woken greenlets that their hub has not resumed yet."""
 
-    def __new__(cls, send: Callable[[], object]) -> WokenQueue: ...
+    def __new__(cls, send: Callable[[], object]) -> TokenQueue: ...
     def take(self) -> list[int]:
         """Take the tokens of all woken greenlets."""
 

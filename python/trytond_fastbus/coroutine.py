@@ -5,7 +5,7 @@ import threading
 import weakref
 from contextlib import contextmanager
 
-from ._native import WokenQueue
+from ._native import TokenQueue
 
 _staying = []
 _wakers = weakref.WeakKeyDictionary()
@@ -77,7 +77,7 @@ class _Waker:
         self._loop = hub.loop
         self._watcher = hub.loop.async_()
         self._switches = {}
-        self.queue = WokenQueue(self._watcher.send)
+        self.queue = TokenQueue(self._watcher.send)
 
     def wait(self, token, timeout):
         "Wait until the token is woken, or the seconds have passed"

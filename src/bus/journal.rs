@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::{Bus, Crowd, State};
 use crate::journal::{Mark, Reading, Request};
+use crate::look::Looks;
 use crate::message::Message;
 use crate::waiter::Wake;
 
@@ -84,10 +85,8 @@ impl Journal<'_> {
         let Some(journal) = &state.journal else {
             return Vec::new();
         };
-        if let Some(looks) =
-            state.looks.as_ref().filter(|_| journal.requested() > limit)
-        {
-            looks.ring();
+        if journal.requested() > limit {
+            state.looks.iter().for_each(Looks::ring);
         }
         journal.requests(limit)
     }

@@ -9,15 +9,15 @@ use super::imports::CURRENT_WAKER;
 use crate::waiter::{Signal, TokenQueue};
 
 /// The tokens of the woken greenlets that their hub has not resumed yet.
-#[pyclass(frozen, name = "WokenQueue", module = "trytond_fastbus._native")]
+#[pyclass(frozen, name = "TokenQueue", module = "trytond_fastbus._native")]
 #[derive(Debug)]
-pub(super) struct PyWokenQueue {
+pub(super) struct PyTokenQueue {
     queue: Arc<TokenQueue>,
     next: AtomicU64,
 }
 
 #[pymethods]
-impl PyWokenQueue {
+impl PyTokenQueue {
     #[new]
     fn new(send: Py<PyAny>) -> Self {
         let signal = move || {
@@ -53,7 +53,7 @@ impl<'py> PyWaker<'py> {
             return Ok(None);
         }
         let queue = waker.getattr(pyo3::intern!(py, "queue"))?;
-        let queue = queue.cast::<PyWokenQueue>()?.get();
+        let queue = queue.cast::<PyTokenQueue>()?.get();
         Ok(Some(Self {
             queue: queue.queue.clone(),
             token: queue.next.fetch_add(1, Ordering::Relaxed),

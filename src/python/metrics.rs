@@ -1,14 +1,13 @@
 //! The metrics of a process that answers the polls itself (class mode).
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
-use prometheus::{IntCounterVec, Opts};
+use prometheus::Registry;
 use pyo3::prelude::*;
 
 use crate::bus::Bus;
 use crate::registry;
-use crate::server::metrics::describe;
 use crate::server::metrics::exposition::Exposition;
+use crate::server::metrics::registered::{counters, describe, gauge, text};
 use crate::waiter::Wake;
 
 /// Polls that waited, by the reason of their end. Atomics, because a fork could
@@ -43,32 +42,21 @@ pub(super) fn metrics(py: Python<'_>) -> String {
         let waiting = buses.iter().map(|(_, bus)| bus.statistics().waiting);
         let registry = Registry::new();
         describe(&registry);
-        let mut text = Vec::new();
-        if let Ok(polls) = polls(&registry) {
-            let waiting = waiting.sum::<usize>();
-            polls.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        }
-        // Writing to a Vec can't fail, and the names are valid.
-        let _ = TextEncoder::new().encode(&registry.gather(), &mut text);
-        let mut text = String::from_utf8_lossy(&text).into_owned();
+        show_polls(&registry, waiting.sum());
+        let mut text = text(&registry);
         Exposition::default().write(&mut text, &buses);
         text
     })
 }
 
-/// Registers the counter of ended polls, and returns the gauge of waiting
-/// polls.
-fn polls(registry: &Registry) -> prometheus::Result<IntGauge> {
-    let options =
-        |name: &str, help: &str| Opts::new(name, help).namespace("trytond_bus");
-    let ended = IntCounterVec::new(
-        options(
-            "polls_ended_total",
-            "Polls that waited, by the reason of their end",
-        ),
-        &["reason"],
-    )?;
-    registry.register(Box::new(ended.clone()))?;
+/// Shows the polls that have ended, and those that wait.
+fn show_polls(registry: &Registry, waiting: usize) {
+    let ended = counters(
+        registry,
+        "polls_ended_total",
+        "Polls that waited, by the reason of their end",
+        "reason",
+    );
     for (reason, counter) in [
         ("message", &MESSAGE),
         ("timeout", &TIMEOUT),
@@ -78,7 +66,6 @@ fn polls(registry: &Registry) -> prometheus::Result<IntGauge> {
         let number = counter.load(Ordering::Relaxed);
         ended.with_label_values(&[reason]).inc_by(number);
     }
-    let waiting = IntGauge::with_opts(options("polls_waiting", "Polls that wait"))?;
-    registry.register(Box::new(waiting.clone()))?;
-    Ok(waiting)
+    let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+    gauge(registry, "polls_waiting", "Polls that wait").set(waiting);
 }

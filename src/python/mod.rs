@@ -32,7 +32,7 @@ mod _native {
     #[pymodule_export]
     use super::bus::PyBus;
     #[pymodule_export]
-    use super::coroutine::PyWokenQueue;
+    use super::coroutine::PyTokenQueue;
     #[pymodule_export]
     use super::database::PyDatabase;
     #[pymodule_export]

@@ -16,7 +16,7 @@ pub struct Config {
     /// The time after which a poll is answered without a message.
     pub long_polling_timeout: Duration,
     /// The limits of the history of each database. A client is also forgotten
-    /// after this number of seconds without a poll.
+    /// when it had no poll for its `cache_timeout`.
     pub history: Bounds,
     /// Origins other than the server's own that a browser may poll from, as
     /// in `https://tryton.example.com`.

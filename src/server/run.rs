@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::select;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
@@ -31,7 +31,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// The signal to stop, given by the caller; clones are the same signal.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
-    shared: Arc<(Notify, std::sync::atomic::AtomicBool)>,
+    given: Arc<watch::Sender<bool>>,
 }
 
 impl Stop {
@@ -43,17 +43,13 @@ impl Stop {
 
     /// Tells the server to drain and end.
     pub fn stop(&self) {
-        let (given, is_given) = &*self.shared;
-        is_given.store(true, std::sync::atomic::Ordering::SeqCst);
-        given.notify_waiters();
+        self.given.send_replace(true);
     }
 
     async fn given(&self) {
-        let (given, is_given) = &*self.shared;
-        let notified = given.notified();
-        if !is_given.load(std::sync::atomic::Ordering::SeqCst) {
-            notified.await;
-        }
+        let mut given = self.given.subscribe();
+        // The sender exists as long as this.
+        let _ = given.wait_for(|given| *given).await;
     }
 }
 

@@ -57,14 +57,22 @@ impl fmt::Debug for TokenQueue {
 /// the runtime is woken from outside. This task wakes the others.
 #[derive(Debug, Default)]
 pub struct TaskQueue {
-    state: Mutex<(Vec<Waker>, Option<Waker>)>,
+    state: Mutex<Tasks>,
+}
+
+#[derive(Debug, Default)]
+struct Tasks {
+    /// The tasks that are to be woken.
+    woken: Vec<Waker>,
+    /// The task that wakes them; none once it was woken.
+    relay: Option<Waker>,
 }
 
 impl TaskQueue {
     pub(super) fn push(&self, task: Waker) {
         let mut state = lock(&self.state);
-        state.0.push(task);
-        let relay = state.1.take();
+        state.woken.push(task);
+        let relay = state.relay.take();
         drop(state);
         relay.into_iter().for_each(Waker::wake);
     }
@@ -73,10 +81,10 @@ impl TaskQueue {
     /// are put here.
     pub fn poll(&self, context: &mut Context<'_>) {
         let mut state = lock(&self.state);
-        let tasks = std::mem::take(&mut state.0);
-        state.1 = Some(context.waker().clone());
+        let woken = std::mem::take(&mut state.woken);
+        state.relay = Some(context.waker().clone());
         drop(state);
-        tasks.into_iter().for_each(Waker::wake);
+        woken.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -13,7 +13,7 @@ use crossbeam_channel::Receiver;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use self::options::{Options, seconds, ssl_error};
+use self::options::{Options, ssl_error, time};
 use self::requests::Request;
 pub(super) use self::requests::{
     PyAccessRequest, PyDatabasesRequest, PyListenerRequest, PySessionsRequest,
@@ -45,7 +45,7 @@ impl PyServer {
 
     /// The next question, or None after `timeout` seconds.
     fn next_request(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<Request>> {
-        let timeout = seconds("timeout", timeout)?;
+        let timeout = time("timeout", timeout)?;
         let until = Instant::now() + timeout;
         Ok(py.detach(|| {
             loop {
@@ -96,7 +96,7 @@ impl PyServer {
     /// Wait for the end of the server for at most `timeout` seconds; returns
     /// whether it has ended.
     fn wait(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
-        let timeout = seconds("timeout", timeout)?;
+        let timeout = time("timeout", timeout)?;
         match py.detach(|| self.server.wait(timeout)) {
             None => Ok(false),
             Some(result) => Ok(result.map(|()| true)?),

@@ -72,7 +72,7 @@ impl Options {
             listeners = bind("listen", &self.listen, bind_one)?;
         }
         let admin = bind("admin_listen", &self.admin_listen, Address::bind)?;
-        let keep_alive = seconds("keep_alive", self.keep_alive)?;
+        let keep_alive = time("keep_alive", self.keep_alive)?;
         for listener in listeners.iter().chain(&admin) {
             listener.set_keep_alive(keep_alive).map_err(|error| {
                 io_error(&format!("keep_alive, {listener}"), &error)
@@ -111,36 +111,36 @@ impl Options {
             tls: tls.transpose()?.map(Arc::new),
             allow_subscribe: self.allow_subscribe,
             relay_user: self.relay_user,
-            long_polling_timeout: seconds(
+            long_polling_timeout: time(
                 "long_polling_timeout",
                 self.long_polling_timeout,
             )?,
             history: Bounds {
-                cache_timeout: seconds("cache_timeout", self.cache_timeout)?,
+                cache_timeout: time("cache_timeout", self.cache_timeout)?,
                 journal_timeout: self
                     .journal_timeout
-                    .map(|time| seconds("journal_timeout", time))
+                    .map(|seconds| time("journal_timeout", seconds))
                     .transpose()?,
                 cache_size: self.cache_size,
             },
             cors: self.cors.iter().map(|origin| (**origin).into()).collect(),
             num_proxies: self.num_proxies,
             check_access: self.check_access,
-            session_cache: seconds("session_cache", self.session_cache)?,
-            drain: seconds("drain", self.drain)?,
+            session_cache: time("session_cache", self.session_cache)?,
+            drain: time("drain", self.drain)?,
             limits: Limits {
                 header_size: self.header_size,
-                header_timeout: seconds("header_timeout", self.header_timeout)?,
+                header_timeout: time("header_timeout", self.header_timeout)?,
                 body_size: self.body_size,
-                body_timeout: seconds("body_timeout", self.body_timeout)?,
-                write_timeout: seconds("write_timeout", self.write_timeout)?,
-                idle_timeout: seconds("idle_timeout", self.idle_timeout)?,
+                body_timeout: time("body_timeout", self.body_timeout)?,
+                write_timeout: time("write_timeout", self.write_timeout)?,
+                idle_timeout: time("idle_timeout", self.idle_timeout)?,
                 max_channels: self.max_channels,
                 channel_size: self.channel_size,
                 session_polls: self.session_polls,
                 max_polls: self.max_polls,
                 max_connections: self.max_connections,
-                hold_time: seconds("hold_time", self.hold_time)?,
+                hold_time: time("hold_time", self.hold_time)?,
             },
         })
     }
@@ -171,7 +171,7 @@ fn io_error(what: &str, error: &io::Error) -> PyErr {
     PyOSError::new_err(format!("{what}: {error}"))
 }
 
-pub(super) fn seconds(option: &str, seconds: f64) -> PyResult<Duration> {
+pub(super) fn time(option: &str, seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds).map_err(|error| {
         PyValueError::new_err(format!("{option} of {seconds} seconds: {error}"))
     })

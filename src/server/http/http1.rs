@@ -192,7 +192,7 @@ async fn within<T>(
 /// Reads the rest of the client's data, for a short while.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let rest = async {
-        // The loop below waits until the client closes the connection.
+        // The copy below ends when the client closes the connection.
         let _ = stream.shutdown().await;
         let mut rest = stream.take(LINGER_BYTES);
         let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;

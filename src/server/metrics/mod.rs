@@ -5,14 +5,11 @@ pub(crate) mod registered;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use prometheus::{
-    Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
-};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
 use tokio::runtime::Handle;
 
 use self::exposition::Exposition;
-pub(crate) use self::registered::describe;
-use self::registered::{counter, counters, gauge, histogram};
+use self::registered::{counter, counters, describe, gauge, histogram, text};
 use super::config::Config;
 use crate::bus::Bus;
 
@@ -185,10 +182,7 @@ impl Metrics {
             .set(i64::try_from(ends).unwrap_or(i64::MAX));
         let tasks = Handle::current().metrics().num_alive_tasks();
         self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
-        let mut text = Vec::new();
-        // Writing to a Vec can't fail, and the names are valid.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        let mut text = String::from_utf8_lossy(&text).into_owned();
+        let mut text = text(&self.registry);
         self.buses.write(&mut text, databases);
         text
     }

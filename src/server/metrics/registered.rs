@@ -2,8 +2,8 @@
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Adds the version and the resources of the process to a registry.
@@ -18,6 +18,14 @@ pub(crate) fn describe(registry: &Registry) {
     registry
         .register(Box::new(ProcessCollector::for_self()))
         .expect("the names are free");
+}
+
+/// All metrics of a registry as text.
+pub(crate) fn text(registry: &Registry) -> String {
+    let mut text = Vec::new();
+    // Writing to a Vec can't fail, and the names are valid.
+    let _ = TextEncoder::new().encode(&registry.gather(), &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn options(name: &str, help: &str) -> Opts {

@@ -28,7 +28,7 @@ impl SessionMetrics {
             hits: counter(
                 registry,
                 "session_cache_hits_total",
-                "Sessions that were remembered",
+                "Sessions that were cached",
             ),
             checks: counters(
                 registry,
