@@ -92,32 +92,7 @@ impl PyDatabase {
         let live = notifications.iter().position(|other| hint(other).is_some());
         let (live, rest) = notifications.split_at(live.unwrap_or(notifications.len()));
         let hints: Vec<_> = rest.iter().map_while(hint).collect();
-        let mut reasons = Vec::new();
-        let mut received = Vec::with_capacity(live.len());
-        for (is_part, payload) in live {
-            match payload.to_str() {
-                Ok(payload) => received.push((*is_part, payload.to_owned())),
-                Err(_) => reasons.push("not a message: no Unicode text".to_owned()),
-            }
-        }
-        let received: Vec<_> = py.detach(|| {
-            let read = |(is_part, payload)| self.read(is_part, payload);
-            received.into_iter().map(read).collect()
-        });
-        let mut messages = Vec::with_capacity(received.len() + 1);
-        for received in received {
-            match received {
-                Received::Message(message) => messages.push(message),
-                Received::Part => {}
-                Received::Refused(payload, error) => {
-                    match payload.map(|payload| wire::payload(py, &payload)) {
-                        Some(Ok(message)) => messages.push(message),
-                        Some(Err(error)) => reasons.push(error.to_string()),
-                        None => reasons.push(error.to_string()),
-                    }
-                }
-            }
-        }
+        let (mut messages, reasons) = self.read_all(py, live);
         let next = hints.first().and_then(|hint| {
             let journal = self.bus.journal()?;
             let is_next = hint.table == Some(table?) && journal.expects(hint.number);
@@ -383,6 +358,42 @@ impl PyDatabase {
         py.detach(|| registry::current().publish(&self.bus, messages))
             .map_err(|error| py_error(&error))?;
         Ok(reasons)
+    }
+
+    /// Reads payloads; returns their messages, and the reasons of the payloads
+    /// that are not valid.
+    fn read_all(
+        &self,
+        py: Python<'_>,
+        payloads: &[(bool, Bound<'_, PyString>)],
+    ) -> (Vec<Message>, Vec<String>) {
+        let mut reasons = Vec::new();
+        let mut received = Vec::with_capacity(payloads.len());
+        for (is_part, payload) in payloads {
+            match payload.to_str() {
+                Ok(payload) => received.push((*is_part, payload.to_owned())),
+                Err(_) => reasons.push("not a message: no Unicode text".to_owned()),
+            }
+        }
+        let received: Vec<_> = py.detach(|| {
+            let read = |(is_part, payload)| self.read(is_part, payload);
+            received.into_iter().map(read).collect()
+        });
+        let mut messages = Vec::with_capacity(received.len() + 1);
+        for received in received {
+            match received {
+                Received::Message(message) => messages.push(message),
+                Received::Part => {}
+                Received::Refused(payload, error) => {
+                    match payload.map(|payload| wire::payload(py, &payload)) {
+                        Some(Ok(message)) => messages.push(message),
+                        Some(Err(error)) => reasons.push(error.to_string()),
+                        None => reasons.push(error.to_string()),
+                    }
+                }
+            }
+        }
+        (messages, reasons)
     }
 
     fn read(&self, is_part: bool, payload: String) -> Received {
