@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import wait_until
@@ -12,6 +13,7 @@ from support.bus import (
     Wire,
     drain,
     listen,
+    payload,
     publish,
     received,
     statistics,
@@ -263,6 +265,37 @@ def test_rows_of_a_clock_that_was_wrong(postgresql, database, peer, step):
 
     assert ids(other.call('drain', database, ['c'], 1)) == new
     assert old != new
+
+
+def test_messages_are_taken_between_the_queries_for_polls(
+        configure, postgresql, database):
+    "The messages that the polls name were evicted"
+    configure('bus', cache_size=20_000, select_timeout=3600)
+    listen(database)
+    first, = publish(database, 'c', {})
+    publish(database, 'c', *({'text': "x" * 1000} for _ in range(40)))
+    wait_until(lambda: statistics(database)['published'] > 41)
+    before = statistics(database)['published']
+    from trytond_fastbus.journal import PostgreSQL
+    find, published, begun = PostgreSQL.first, [], []
+
+    def poll(number):
+        begun.append(number)
+        drain(database, ['c', f'c{number}'], 1, first)
+
+    def slow(self, connection, channels, *args):
+        published.append(statistics(database)['published'] - before)
+        if len(published) == 1:
+            # The next look serves all the others.
+            wait_until(lambda: len(begun) == 4)
+        postgresql.execute("NOTIFY bus, '%s'" % payload(
+                'c', {'message_id': len(published)}), database)
+        return find(self, connection, channels, *args)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
+        patch.setattr(PostgreSQL, 'first', slow)
+        list(pool.map(poll, range(4)))
+    assert published == [0, 1, 2, 3]
 
 
 def test_request_that_postgresql_refuses_answers_that_poll_only(

@@ -64,6 +64,11 @@ def test_time_out_that_is_no_number_is_refused(database):
     assert (os.getpid(), database) not in Bus._queues
 
 
+def test_poll_with_too_many_channels_is_refused(database):
+    with pytest.raises(ValueError, match='more than 10000 channels'):
+        Bus.subscribe(database, map(str, range(10_001)))
+
+
 def test_poll_after_the_end_starts_another_listener(database):
     threads = set()
     for _ in range(3):

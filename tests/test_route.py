@@ -118,7 +118,8 @@ def test_bad_request_is_answered_400(serve, mode, database):
                 b'', b'x', b'[]', b'"x"', b'1', b'null', b'{', b'\xff',
                 b'{"channels": "x"}', b'{"channels": {"x": 1}}',
                 b'{"channels": [1]}', b'{"channels": [["x"]]}',
-                b'{"channels": null}']:
+                b'{"channels": null}',
+                json.dumps({'channels': ['x'] * 10_001}).encode()]:
             assert status(poller, body) == 400, body
         assert status(poller, b'<a/>', **{'Content-Type': 'text/xml'}) in {
             400, 415}

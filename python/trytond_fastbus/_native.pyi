@@ -6,11 +6,13 @@ from typing import Any, ClassVar, final
 
 __all__ = [
     'AccessRequest', 'Alarm', 'Assembly', 'Bell', 'Bus', 'BusServer',
-    'DatabaseBus', 'DatabasesRequest', 'Deadline', 'ListenerRequest',
-    'NUMBER_MAX', 'PAYLOAD_MAX', 'SessionsRequest', 'TokenQueue',
-    '_MessageQueue', 'check_address', 'check_certificate', 'close', 'forked',
-    'metrics', 'notify', 'split', 'statistics', 'watch']
+    'CHANNELS_MAX', 'DatabaseBus', 'DatabasesRequest', 'Deadline',
+    'ListenerRequest', 'NUMBER_MAX', 'PAYLOAD_MAX', 'SessionsRequest',
+    'TokenQueue', '_MessageQueue', 'check_address', 'check_certificate',
+    'close', 'forked', 'metrics', 'notify', 'split', 'statistics', 'watch']
 
+# The most channels of a poll
+CHANNELS_MAX: int
 # The greatest number of a row of the journal
 NUMBER_MAX: int
 # The most bytes that PostgreSQL accepts as the payload of a NOTIFY

@@ -10,6 +10,8 @@ import unicodedata
 
 from werkzeug.exceptions import BadRequest
 
+from ._native import CHANNELS_MAX
+
 POLL = re.compile('/[^/]+/+bus')
 
 # The limit in bytes. trytond handles a longer body, which no client sends.
@@ -27,6 +29,9 @@ def asked(data):
     if (not isinstance(channels, list)
             or not all(isinstance(c, str) for c in channels)):
         raise BadRequest("The channels must be a list of strings")
+    if len(channels) > CHANNELS_MAX:
+        raise BadRequest(
+            "%d channels are more than %d" % (len(channels), CHANNELS_MAX))
     if any(unicodedata.category(c) == 'Cc' for c in ''.join(channels)):
         raise BadRequest("The name of a channel contains a control character")
     return channels, data.get('last_message')

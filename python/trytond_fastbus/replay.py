@@ -54,9 +54,10 @@ class Replay:
         self.look()
         return self
 
-    def look(self, then=lambda: None):
+    def look(self, then=lambda: None, take=lambda: None):
         """Read the new rows, call then, and wake the polls that wait for the
-        look"""
+        look. Call take after each query for one poll, because many of them
+        take long."""
         self._bus.begin_look()
         with self._using_journal(tries=True) as usable:
             if usable:
@@ -67,6 +68,7 @@ class Replay:
             if usable:
                 for request in self._bus.requests(REQUESTS):
                     self._answer(*request)
+                    take()
 
     def receive(self, notifications):
         """Put notifications on the bus, each a pair of whether it is a part,

@@ -3,12 +3,12 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use crate::index::Index;
+use super::ids::Ids;
 use crate::message::Id;
 use crate::queue::Queue;
 
 /// About how many bytes an entry takes, in the order and in the index.
-const ENTRY_SIZE: usize = size_of::<Entry>() + 4 * size_of::<u64>();
+const ENTRY_SIZE: usize = size_of::<Entry>() + 5 * size_of::<u64>();
 
 /// Evicted messages in their order: for each its id, and the journal number
 /// after which a client that has received it continues.
@@ -18,7 +18,7 @@ pub(crate) struct Evicted {
     /// How many entries were removed from the front of the order.
     removed: u64,
     /// By the hash of the id: how many entries were pushed before.
-    ids: Index<u64>,
+    ids: Ids,
     hasher: RandomState,
     /// The greatest journal number that was pushed.
     last: u64,
@@ -40,7 +40,10 @@ impl Evicted {
     pub(crate) fn push(&mut self, place: u64, time: Duration, id: Id, number: u64) {
         self.last = self.last.max(number);
         let pushed = self.removed + self.order.len() as u64;
-        self.ids.insert(self.hasher.hash_one(&id), pushed);
+        let (order, removed) = (&self.order, self.removed);
+        self.ids.insert(self.hasher.hash_one(&id), pushed, |other| {
+            entry(order, removed, other).id == id
+        });
         self.order.push_back(Entry {
             place,
             time,
@@ -62,14 +65,10 @@ impl Evicted {
 
     /// The last message with this id.
     fn find(&self, id: &Id) -> Option<&Entry> {
-        let pushed = self.ids.with_hash(self.hasher.hash_one(id));
-        let entries = pushed.filter_map(|pushed| {
-            let index = usize::try_from(pushed - self.removed).ok()?;
-            self.order.get(index)
-        });
-        entries
-            .filter(|entry| entry.id == *id)
-            .max_by_key(|entry| entry.place)
+        let entry = |pushed| entry(&self.order, self.removed, pushed);
+        let hash = self.hasher.hash_one(id);
+        let same = self.ids.find(hash, |pushed| entry(pushed).id == *id)?;
+        Some(entry(same.last()))
     }
 
     /// The greatest number of an evicted message.
@@ -82,9 +81,7 @@ impl Evicted {
         let Some(Entry { id, .. }) = self.order.pop_front() else {
             return false;
         };
-        let pushed = self.removed;
-        self.ids
-            .remove(self.hasher.hash_one(&id), |other| *other == pushed);
+        self.ids.remove(self.hasher.hash_one(&id), self.removed);
         self.removed += 1;
         true
     }
@@ -99,6 +96,14 @@ impl Evicted {
     pub(crate) fn bytes(&self) -> usize {
         self.order.len() * ENTRY_SIZE
     }
+}
+
+/// The entry before which `pushed` entries were pushed, and of those `removed`
+/// were removed.
+fn entry(order: &Queue<Entry>, removed: u64, pushed: u64) -> &Entry {
+    let index = usize::try_from(pushed - removed);
+    let entry = index.ok().and_then(|index| order.get(index));
+    entry.expect("its place is in the index")
 }
 
 #[cfg(test)]

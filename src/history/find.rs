@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::History;
 use crate::message::{Id, Message};
 
+/// How many messages with the same id are examined. `publish` makes only one.
+const SAME_MAX: usize = 16;
+
 /// The position from which a client continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -129,23 +132,18 @@ impl History {
 
     /// The number of the message with this id. If several messages have it, the
     /// first one in `channels` counts, as for trytond, otherwise the first of
-    /// all.
+    /// all. Only the first few of them are examined.
     #[must_use]
     pub fn place<S: AsRef<str>>(&self, id: &Id, channels: &[S]) -> Option<u64> {
-        let mut anywhere = None;
-        let mut asked = None;
-        for &number in self.ids.with_hash(self.hasher.hash_one(id)) {
-            let message = self.message(number);
-            if message.id() == id {
-                let place = if channels.iter().any(|c| c.as_ref() == message.channel())
-                {
-                    &mut asked
-                } else {
-                    &mut anywhere
-                };
-                *place = Some(place.map_or(number, |other: u64| other.min(number)));
-            }
-        }
-        asked.or(anywhere)
+        let hash = self.hasher.hash_one(id);
+        let same = self
+            .ids
+            .find(hash, |number| self.message(number).id() == id)?;
+        let is_asked = |number: &u64| {
+            let channel = self.message(*number).channel();
+            channels.iter().any(|asked| asked.as_ref() == channel)
+        };
+        let mut first = same.first(SAME_MAX);
+        first.find(is_asked).or_else(|| same.first(1).next())
     }
 }

@@ -2,6 +2,7 @@
 //! and by id, and the limits in time and bytes.
 mod evicted;
 mod find;
+mod ids;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use self::evicted::Evicted;
 pub use self::find::Position;
+use self::ids::Ids;
 pub(crate) use self::room::SLICE;
 use crate::index::Index;
 use crate::message::Message;
@@ -20,7 +22,7 @@ use crate::queue::Queue;
 
 /// How many bytes an entry of the order and its places in the two indexes take,
 /// without the message itself.
-const ENTRY_SIZE: usize = size_of::<Entry>() + 3 * size_of::<u64>() + 16;
+const ENTRY_SIZE: usize = size_of::<Entry>() + 4 * size_of::<u64>() + 16;
 
 /// The messages of one database, in the order in which they arrived.
 ///
@@ -61,8 +63,8 @@ pub struct History {
     /// The numbers of each channel's messages, rising. No list is empty.
     channels: Index<Channel>,
     /// The numbers of the messages, by the hash of their ids. The ids
-    /// themselves are in the messages. Several messages may have the same id.
-    ids: Index<u64>,
+    /// themselves are in the messages.
+    ids: Ids,
     hasher: RandomState,
     bytes: usize,
     /// The evicted messages, where there is a journal.
@@ -106,7 +108,7 @@ impl History {
             entries: Queue::default(),
             first: 0,
             channels: Index::default(),
-            ids: Index::default(),
+            ids: Ids::default(),
             hasher: RandomState::new(),
             bytes: 0,
             evicted: Evicted::default(),
@@ -137,7 +139,11 @@ impl History {
             time,
             message: message.clone(),
         });
-        self.ids.insert(self.hasher.hash_one(message.id()), number);
+        let hash = self.hasher.hash_one(message.id());
+        let (entries, first) = (&self.entries, self.first);
+        self.ids.insert(hash, number, |other| {
+            entry(entries, first, other).message.id() == message.id()
+        });
         self.expire(now);
         message
     }
@@ -222,10 +228,16 @@ impl History {
     }
 
     fn message(&self, number: u64) -> &Arc<Message> {
-        let index = usize::try_from(number - self.first);
-        let entry = index.ok().and_then(|index| self.entries.get(index));
-        &entry.expect("its number is in an index").message
+        &entry(&self.entries, self.first, number).message
     }
+}
+
+/// The entry with this number of `entries`, the first of which has the number
+/// `first`.
+fn entry(entries: &Queue<Entry>, first: u64, number: u64) -> &Entry {
+    let index = usize::try_from(number - first);
+    let entry = index.ok().and_then(|index| entries.get(index));
+    entry.expect("its number is in an index")
 }
 
 fn size(message: &Message) -> usize {

@@ -110,8 +110,7 @@ impl History {
         let number = self.first;
         self.first += 1;
         self.bytes -= size(&message);
-        self.ids
-            .remove(self.hasher.hash_one(message.id()), |other| *other == number);
+        self.ids.remove(self.hasher.hash_one(message.id()), number);
         let hash = self.hasher.hash_one(message.channel());
         let is_it = |channel: &Channel| *channel.name == *message.channel();
         if let Some(Channel { numbers, .. }) = self.channels.find_mut(hash, is_it) {

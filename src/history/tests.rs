@@ -39,6 +39,26 @@ fn next(
     )
 }
 
+#[test]
+fn many_messages_of_one_id_are_retained_and_dropped() {
+    const MANY: u64 = 20_000;
+    let mut history = History::new(WIDE);
+    for number in 0..MANY {
+        history.append(message(if number < 5 { "a" } else { "b" }, 7), at(0));
+        history.append(message("a", 100 + number), at(0));
+    }
+    // The first one counts, in the channels that are asked for.
+    assert_eq!(history.place(&id(7), &["a", "b"]), Some(0));
+    assert_eq!(history.place(&id(7), &["b"]), Some(10));
+    assert_eq!(next(&mut history, &["a"], Some(7), at(0)), Some(100));
+    assert_eq!(
+        next(&mut history, &["a"], Some(100 + MANY - 1), at(0)),
+        None
+    );
+    while history.expire(at(6)) {}
+    assert!(history.is_empty() && history.ids.is_empty());
+}
+
 fn filled(count: u64) -> History {
     let mut history = History::new(WIDE);
     for number in 0..count {

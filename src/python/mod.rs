@@ -52,6 +52,8 @@ mod _native {
     };
 
     #[pymodule_export]
+    const CHANNELS_MAX: usize = super::wire::CHANNELS_MAX;
+    #[pymodule_export]
     const PAYLOAD_MAX: usize = crate::parts::PAYLOAD_MAX;
     #[pymodule_export]
     const NUMBER_MAX: u64 = crate::bus::NUMBER_MAX;

@@ -1,7 +1,7 @@
 //! Input from outside: channels, ids and payloads of any shape.
 use std::sync::Arc;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -10,6 +10,10 @@ use super::encode::encode;
 use crate::error::Result;
 use crate::message::{Id, Message, is_channel};
 
+/// The maximum number of channels of a poll. Each takes time under the lock of
+/// its bus.
+pub(super) const CHANNELS_MAX: usize = 10_000;
+
 /// The channels that a subscriber names.
 ///
 /// A channel that is not Unicode text, or has control characters, is skipped,
@@ -17,7 +21,8 @@ use crate::message::{Id, Message, is_channel};
 ///
 /// # Errors
 ///
-/// `TypeError` when it is not a collection of strings.
+/// `TypeError` when it is not a collection of strings, `ValueError` when there
+/// are too many.
 pub(super) fn channels(channels: &Bound<'_, PyAny>) -> PyResult<Vec<Arc<str>>> {
     let wrong = |what: &Bound<'_, PyAny>| {
         let class = what.get_type().name()?;
@@ -32,6 +37,11 @@ pub(super) fn channels(channels: &Bound<'_, PyAny>) -> PyResult<Vec<Arc<str>>> {
     let mut names = Vec::new();
     for channel in channels.try_iter()? {
         let channel = channel?;
+        if names.len() == CHANNELS_MAX {
+            return Err(PyValueError::new_err(format!(
+                "more than {CHANNELS_MAX} channels"
+            )));
+        }
         match channel.cast::<PyString>() {
             Ok(name) => {
                 let name = name.to_str().ok().filter(|name| is_channel(name));

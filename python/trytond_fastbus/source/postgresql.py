@@ -165,7 +165,7 @@ class PostgreSQL:
         The answers also prove that the connection still works.
         """
         if self._replay:
-            self._replay.look(self._round_trip)
+            self._replay.look(self._round_trip, self._take)
             self._replay.purge()
         else:
             self._bus.begin_look()
