@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::acceptor::{Accepted, Acceptor};
 use super::handshake::handshake;
@@ -17,6 +17,9 @@ use crate::server::request::address::Peer;
 
 /// The pause after a failure to accept, such as a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a failure is logged that lasts until connections close.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// How often an idle connection is asked for its place.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -35,7 +38,8 @@ impl Accept {
     /// Accepts all connections of a socket, and at the end those that still wait
     /// in the kernel.
     pub(crate) async fn run(mut self, acceptor: Acceptor) {
-        while let Some((accepted, open)) = self.next(&acceptor).await {
+        let mut logged = None;
+        while let Some((accepted, open)) = self.next(&acceptor, &mut logged).await {
             let (stream, peer) = match accepted {
                 Accepted::Tcp(stream, address) => (stream, Peer::Host(address)),
                 Accepted::Unix(stream) => {
@@ -55,8 +59,13 @@ impl Accept {
         }
     }
 
-    /// The next connection, or none after the end.
-    async fn next(&mut self, acceptor: &Acceptor) -> Option<(Accepted, Open)> {
+    /// The next connection, or none after the end. `logged` is when the last
+    /// failure was logged.
+    async fn next(
+        &mut self,
+        acceptor: &Acceptor,
+        logged: &mut Option<Instant>,
+    ) -> Option<(Accepted, Open)> {
         loop {
             let next = async {
                 let place = place(&self.app, &self.places).await;
@@ -72,7 +81,7 @@ impl Accept {
             match accepted {
                 Ok(accepted) => return Some((accepted, Open::new(&self.app, place))),
                 Err(_) if self.over.has_changed().is_err() => return None,
-                Err(error) => failed(&error).await,
+                Err(error) => failed(&error, logged).await,
             }
         }
     }
@@ -97,7 +106,7 @@ async fn place(app: &App, places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     }
 }
 
-async fn failed(error: &io::Error) {
+async fn failed(error: &io::Error, logged: &mut Option<Instant>) {
     // Failures that concern one connection only end at once.
     if matches!(
         error.kind(),
@@ -107,6 +116,33 @@ async fn failed(error: &io::Error) {
     ) {
         return;
     }
-    log::warn!(target: "trytond.bus", "no connection can be accepted: {error}");
+    let now = Instant::now();
+    if logged.is_none_or(|logged| now - logged >= LOG_EVERY) {
+        *logged = Some(now);
+        log::warn!(target: "trytond.bus", "no connection can be accepted: {error}");
+    }
     sleep(PAUSE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn failure_that_lasts_is_logged_at_once_and_then_now_and_then() {
+        let (mut logged, mut times) = (None, BTreeSet::new());
+        failed(&Errno::ECONNABORTED.into(), &mut logged).await;
+        assert_eq!(logged, None);
+        let begun = Instant::now();
+        while begun.elapsed() < LOG_EVERY * 6 {
+            failed(&Errno::EMFILE.into(), &mut logged).await;
+            times.insert(logged);
+        }
+        assert_eq!(times.len(), 6);
+        assert_eq!(times.first(), Some(&Some(begun)));
+    }
 }
