@@ -148,6 +148,8 @@ def test_gap_is_counted_and_logged(caplog, postgresql, database, waiting):
     assert warnings[1].endswith("messages of that time are lost")
     # An administrator needs no traceback for a server that is down.
     assert not any(record.exc_info for record in caplog.records)
+    # The text of the driver has several lines.
+    assert not any('\n' in line for line in warnings)
     assert gaps(database) == 1
 
 

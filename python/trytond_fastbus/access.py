@@ -10,6 +10,7 @@ from trytond.pool import Pool
 from trytond.transaction import Transaction
 
 from . import settings
+from .logs import in_a_line
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -131,4 +132,4 @@ def _log(database, error):
     logger.warning(
         "chats on '%s' are not followed, because access cannot be checked: "
         "%s",
-        database, str(error).strip(), exc_info=not is_operational)
+        database, in_a_line(error), exc_info=not is_operational)

@@ -8,6 +8,7 @@ from functools import partial
 from trytond import backend
 
 from . import loop, settings, source
+from .logs import in_a_line
 from .source.driver import CONNECT_TIMEOUT
 
 # The name that administrators know from trytond
@@ -224,7 +225,7 @@ class Listener:
             self._forget(error)
             return
         self._state = 'waiting'
-        text = str(error).strip()
+        text = in_a_line(error)
         if self._lost is None:
             self._lost = time.monotonic()
             self._native.disconnected()

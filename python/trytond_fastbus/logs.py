@@ -35,6 +35,11 @@ def _is_wanted(record):
         or logger.isEnabledFor(logging.DEBUG))
 
 
+def in_a_line(error):
+    "The text of an error, which may have several lines, in one line"
+    return ' '.join(str(error).split())
+
+
 class Life:
     "The life of a server, as a context manager that logs its two ends"
 

@@ -9,6 +9,7 @@ from . import settings
 from .journal import NUMBER_MAX, Unusable
 from .journal.common import BYTES_MAX, BYTES_MIN
 from .journal.purger import Deletion
+from .logs import in_a_line
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -144,7 +145,7 @@ class Replay:
             # memory.
             logger.error(
                 "bus listener on '%s' cannot read the journal for the "
-                "channels %r: %s", self._name, channels, str(error).strip())
+                "channels %r: %s", self._name, channels, in_a_line(error))
             row = None
         if reason := self._bus.answer(key, row):
             self._log_skipped(reason)

@@ -9,6 +9,7 @@ from trytond import backend
 
 from . import Bus, _native, certificate, journal, logs, queues, settings
 from .allocator import Allocator
+from .logs import in_a_line
 from .questions import Questions
 
 logger = logging.getLogger('trytond.bus')
@@ -105,7 +106,7 @@ def _prepare_one(name, failures):
         # The listener tries again. A driver has other errors as well, such as
         # that for a file that is no database.
         logger.warning(
-            "no connection to '%s': %s", name, str(error).strip())
+            "no connection to '%s': %s", name, in_a_line(error))
 
 
 def bus_class():

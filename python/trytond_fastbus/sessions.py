@@ -11,6 +11,7 @@ from trytond.pool import Pool
 from werkzeug.exceptions import NotFound
 
 from . import access, addresses, settings
+from .logs import in_a_line
 from .readonly import Connections, NoDatabase
 from .refusals import Refusals
 
@@ -106,12 +107,12 @@ class Sessions:
             error, (backend.DatabaseOperationalError, OSError)) else error
         if database is None:
             logger.warning(
-                "databases cannot be looked up: %s", str(error).strip(),
+                "databases cannot be looked up: %s", in_a_line(error),
                 exc_info=trace)
         else:
             logger.warning(
                 "session check on '%s' failed: %s",
-                database, str(error).strip(), exc_info=trace)
+                database, in_a_line(error), exc_info=trace)
 
     def _find(self, database, tokens):
         "The rows (user, seconds[, address]) of sessions, by their keys"

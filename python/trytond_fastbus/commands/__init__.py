@@ -78,7 +78,7 @@ def _configure_log(options):
 
 
 def _in_words(error):
-    return '%s: %s' % (type(error).__name__, ' '.join(str(error).split()))
+    return '%s: %s' % (type(error).__name__, logs.in_a_line(error))
 
 
 def _read():

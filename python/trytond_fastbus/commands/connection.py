@@ -1,6 +1,7 @@
 """The commands' own connections to a database."""
 from trytond import backend
 
+from ..logs import in_a_line
 from ..source import Dropped
 from ..source import connect as connect_to_postgresql
 from . import Failure
@@ -26,8 +27,3 @@ def connect(name):
     except (OSError, Dropped, DatabaseError) as error:
         raise Failure(
             "no connection to '%s': %s" % (name, in_a_line(error))) from error
-
-
-def in_a_line(error):
-    "The text of an error, which may have several lines, in one line"
-    return ' '.join(str(error).split())

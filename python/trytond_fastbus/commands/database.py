@@ -6,9 +6,10 @@ import uuid
 from trytond import backend
 
 from .. import journal, settings
+from ..logs import in_a_line
 from ..source.driver import received, time_limit
 from . import Failure
-from .connection import DatabaseError, connect, in_a_line
+from .connection import DatabaseError, connect
 
 # Time limit in seconds for a notification
 NOTIFY_TIMEOUT = 5

@@ -6,9 +6,10 @@ from trytond import backend
 from trytond.transaction import Transaction
 
 from .. import journal
+from ..logs import in_a_line
 from ..server import bus_class
 from . import Failure
-from .connection import connect, in_a_line
+from .connection import connect
 
 logger = logging.getLogger('trytond.bus')
 

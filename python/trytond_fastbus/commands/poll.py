@@ -7,8 +7,8 @@ import urllib.parse
 from trytond.transaction import Transaction
 
 from .. import settings
+from ..logs import in_a_line
 from ..server import bus_class
-from .connection import in_a_line
 from .database import session_address
 from .web import Answer, own_address, request
 

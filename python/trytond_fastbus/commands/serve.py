@@ -5,9 +5,10 @@ import sys
 from trytond import commandline
 
 from .. import journal, logs, sources
+from ..logs import in_a_line
 from ..server import serve
 from . import Failure, Usage
-from .connection import connect, in_a_line
+from .connection import connect
 
 logger = logging.getLogger('trytond.bus')
 

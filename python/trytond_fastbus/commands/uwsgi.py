@@ -2,6 +2,8 @@
 one of its threads."""
 import configparser
 
+from ..logs import in_a_line
+
 # Waiting clients soon occupy fewer threads than this.
 ENOUGH = 100
 
@@ -20,7 +22,7 @@ def look(report, path):
         threads = int(options.get('threads') or 1)
     except (OSError, ValueError, configparser.Error) as error:
         report.failed(thing, "%s cannot be read: %s" % (
-                path, ' '.join(str(error).split())))
+                path, in_a_line(error)))
         return
     if options.get('gevent') or options.get('gevent-loop'):
         report.ok(thing, "%s has gevent: a waiting client takes no thread"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from trytond import backend
 
+from ..logs import in_a_line
 from . import purger, schema
 from .common import BYTES_MAX, NUMBER_MAX, OLD_ROWS, Unusable, newer
 from .schema import LOCK_MAKE, LOCK_PURGE, LOCKS, TABLE, VERSION
@@ -129,7 +130,7 @@ class PostgreSQL:
             self._forget(connection, error)
             raise backend.DatabaseOperationalError(
                 "the journal of the bus on '%s' has changed, try again: %s" % (
-                    self._name, str(error).strip())) from error
+                    self._name, in_a_line(error))) from error
         purger.written(self._name, type(self))
         return True
 
@@ -225,7 +226,7 @@ class PostgreSQL:
                 # The next statement is for the table that exists now.
                 self._statements = None
                 if attempt:
-                    raise self._unusable(str(error).strip()) from error
+                    raise self._unusable(in_a_line(error)) from error
             else:
                 return cursor
 
@@ -254,7 +255,7 @@ class PostgreSQL:
         self._seen.clear()
         logger.warning(
             "the journal of the bus on '%s' has changed: %s",
-            self._name, str(error).strip())
+            self._name, in_a_line(error))
         key, now = (os.getpid(), self._name), time.monotonic()
         if now - self._changed.get(key, -RETRY) < RETRY:
             # Another check does not help.
@@ -274,10 +275,10 @@ class PostgreSQL:
                             raise self._unusable("the table is not complete")
         except (Unusable, backend.DatabaseOperationalError) as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
-                raise self._unusable(str(error).strip()) from error
+                raise self._unusable(in_a_line(error)) from error
             raise
         except Exception as error:
-            raise self._unusable(str(error).strip()) from error
+            raise self._unusable(in_a_line(error)) from error
 
     def _unusable(self, reason, remedy=None):
         return Unusable(self._name, reason, remedy)

@@ -11,6 +11,7 @@ import threading
 import time
 
 from .. import settings
+from ..logs import in_a_line
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -57,7 +58,7 @@ class Deletion:
         "Log that rows cannot be deleted"
         logger.warning(
             "cannot delete old rows of the journal of the bus on '%s': %s",
-            name, str(error).strip())
+            name, in_a_line(error))
 
 
 class _Purger:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from trytond import backend
 
 from .. import _native, coroutine, settings
+from ..logs import in_a_line
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -35,7 +36,7 @@ def connect(name, timeout=None):
     except backend.DatabaseOperationalError as error:
         # The drivers give no error code here, and messages are translated.
         if name in str(error) and not _exists(name):
-            raise Dropped(str(error).strip()) from error
+            raise Dropped(in_a_line(error)) from error
         raise
 
 
