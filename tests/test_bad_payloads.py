@@ -7,7 +7,7 @@ from support import wait_until
 from support.bus import Wire, drain, publish, statistics
 from trytond.bus import Bus
 from trytond.transaction import Transaction
-from trytond_fastbus import _native
+from trytond_fastbus import _native, skipped
 
 LARGE = '{"channel":"c","message":{"message_id":"1","x":"%s"}}' % (
     'x' * 20_000)
@@ -71,6 +71,19 @@ def test_garbage_is_skipped_counted_and_logged(
     wait_until(lambda: len(lines()) >= len(GARBAGE))
     assert len(lines()) == len(GARBAGE)
     assert all("skipped a notification: not a " in line for line in lines())
+
+
+def test_flood_of_garbage_is_few_lines(wire, listening, channel, caplog):
+    before = statistics(listening)['skipped']
+    with caplog.at_level(logging.ERROR, 'trytond.bus'):
+        for _ in range(3):
+            wire.notify([('bus', f'garbage {n}') for n in range(100)])
+        publish(listening, channel, {})
+        drain(listening, [channel], 1)
+        wait_until(lambda: statistics(listening)['skipped'] == before + 300)
+        wait_until(lambda: "skips more" in caplog.text)
+    assert caplog.text.count("skipped a notification") <= skipped.LINES
+    assert caplog.text.count("skips more") == 1
 
 
 @pytest.mark.parametrize('json, value', [

@@ -119,6 +119,7 @@ def test_table_that_refuses_rows_stops_no_business(
 
     assert failed == 2
     assert "are sent without the journal" in ' '.join(caplog.messages)
+    assert "message_id" not in ' '.join(caplog.messages)
     for _ in range(5):
         sent += publish(database, 'c', {})
     assert ids(drain(database, ['c'], 6, before)) == sent

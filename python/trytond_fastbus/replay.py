@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 
 from trytond import backend
 
-from . import settings
+from . import settings, skipped
 from .journal import NUMBER_MAX, Unusable
 from .journal.common import BYTES_MAX, BYTES_MIN
 from .journal.purger import Deletion
@@ -13,6 +13,8 @@ from .logs import in_a_line
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
+
+ROW = "a row of the journal"
 
 # How many polls whose last message was evicted are served at a time
 REQUESTS = 100
@@ -80,10 +82,7 @@ class Replay:
         """
         taken, announced, reasons = self._bus.receive(
             notifications, self._journal.table)
-        for reason in reasons:
-            logger.error(
-                "bus listener on '%s' skipped a notification: %s",
-                self._name, reason)
+        skipped.log(self._name, "a notification", reasons)
         if announced:
             return (*announced, notifications[taken:])
 
@@ -120,8 +119,7 @@ class Replay:
             if not rows:
                 break
             self._fit_size(time.monotonic() - started)
-            for reason in self._bus.replay(rows):
-                self._log_skipped(reason)
+            skipped.log(self._name, ROW, self._bus.replay(rows))
             if not self._bus.position:
                 break
         if back := self._bus.end_read(until):
@@ -148,7 +146,7 @@ class Replay:
                 "channels %r: %s", self._name, channels, in_a_line(error))
             row = None
         if reason := self._bus.answer(key, row):
-            self._log_skipped(reason)
+            skipped.log(self._name, ROW, [reason])
 
     @contextmanager
     def _using_journal(self, tries=False):
@@ -194,11 +192,6 @@ class Replay:
         else:
             self._size = min(self._size * 2, BYTES_MAX)
 
-    def _log_skipped(self, reason):
-        logger.error(
-            "bus listener on '%s' skipped a row of the journal: %s",
-            self._name, reason)
-
     def purge(self):
         "Delete old rows, once in a while"
         if not self._deletion.is_due:
@@ -222,7 +215,4 @@ class Replay:
 def put(database, bus, notifications):
     "Put notifications, pairs of is_part and payload, on the bus"
     *_, reasons = bus.receive(notifications, None)
-    for reason in reasons:
-        logger.error(
-            "bus listener on '%s' skipped a notification: %s",
-            database, reason)
+    skipped.log(database, "a notification", reasons)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from trytond import backend
 
-from ..logs import in_a_line
 from . import purger, schema
 from .common import BYTES_MAX, NUMBER_MAX, OLD_ROWS, Unusable, newer
 from .schema import LOCK_MAKE, LOCK_PURGE, LOCKS, TABLE, VERSION
@@ -130,7 +129,7 @@ class PostgreSQL:
             self._forget(connection, error)
             raise backend.DatabaseOperationalError(
                 "the journal of the bus on '%s' has changed, try again: %s" % (
-                    self._name, in_a_line(error))) from error
+                    self._name, reason(error))) from error
         purger.written(self._name, type(self))
         return True
 
@@ -226,7 +225,7 @@ class PostgreSQL:
                 # The next statement is for the table that exists now.
                 self._statements = None
                 if attempt:
-                    raise self._unusable(in_a_line(error)) from error
+                    raise self._unusable(reason(error)) from error
             else:
                 return cursor
 
@@ -245,7 +244,7 @@ class PostgreSQL:
         self._failed[os.getpid(), self._name] = time.monotonic() + RETRY
         logger.error(
             "messages on '%s' are sent without the journal: %s",
-            self._name, error)
+            self._name, reason(error))
 
     def _forget(self, connection, error):
         "Check the table anew on all connections"
@@ -255,7 +254,7 @@ class PostgreSQL:
         self._seen.clear()
         logger.warning(
             "the journal of the bus on '%s' has changed: %s",
-            self._name, in_a_line(error))
+            self._name, reason(error))
         key, now = (os.getpid(), self._name), time.monotonic()
         if now - self._changed.get(key, -RETRY) < RETRY:
             # Another check does not help.
@@ -275,10 +274,10 @@ class PostgreSQL:
                             raise self._unusable("the table is not complete")
         except (Unusable, backend.DatabaseOperationalError) as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
-                raise self._unusable(in_a_line(error)) from error
+                raise self._unusable(reason(error)) from error
             raise
         except Exception as error:
-            raise self._unusable(in_a_line(error)) from error
+            raise self._unusable(reason(error)) from error
 
     def _unusable(self, reason, remedy=None):
         return Unusable(self._name, reason, remedy)
@@ -291,6 +290,11 @@ LOCK_NOT_AVAILABLE = '55P03'
 def sqlstate(error):
     "The SQLSTATE of an error of PostgreSQL, or None"
     return getattr(error, 'sqlstate', None) or getattr(error, 'pgcode', None)
+
+
+def reason(error):
+    "The message of an error without its details, which may contain the row"
+    return str(error).strip().partition('\n')[0]
 
 
 def is_refused(error):
