@@ -17,7 +17,9 @@ pytestmark = pytest.mark.one_series
         ('enable_threads = true\np = 100\n', 'ok', '100 threads'),
         ('processes = 10\nthreads = 20\n', 'ok', '200 threads'),
         ('gevent = 1000\n', 'ok', 'gevent'),
-        ('threads = many\n', 'failed', 'cannot be read'),
+        ('threads = many\n', 'failed',
+            'cannot be read: threads = many must be a whole number'),
+        ('processes = 0\n', 'failed', 'processes = 0 must be'),
         ('master = true\n[other]\nthreads = 200\n', 'failed', 'neither'),
         ])
 def test_threads_are_counted(tmp_path, capsys, text, status, words):
@@ -29,7 +31,8 @@ def test_threads_are_counted(tmp_path, capsys, text, status, words):
     assert words in line
 
 
-@pytest.mark.parametrize('text', [None, 'threads = 4\n', '<uwsgi/>'])
+@pytest.mark.parametrize('text', [
+        None, 'threads = 4\n', '<uwsgi/>', '[wsgi]\nthreads = 4\n'])
 def test_file_that_can_not_be_read_is_told(tmp_path, capsys, text):
     path = tmp_path / 'uwsgi.conf'
     if text:

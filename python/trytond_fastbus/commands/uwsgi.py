@@ -16,10 +16,8 @@ def look(report, path):
     thing = 'uWSGI'
     try:
         options = _read(path)
-        processes = int(
-            options.get('processes') or options.get('workers')
-            or options.get('p') or 1)
-        threads = int(options.get('threads') or 1)
+        processes = _number(options, 'processes', 'workers', 'p')
+        threads = _number(options, 'threads')
     except (OSError, ValueError, configparser.Error) as error:
         report.failed(thing, "%s cannot be read: %s" % (
                 path, in_a_line(error)))
@@ -50,7 +48,19 @@ def _read(path):
         interpolation=None, strict=False, allow_no_value=True)
     with open(path) as file:
         parser.read_file(file)
+    if 'uwsgi' not in parser:
+        raise ValueError("it has no section [uwsgi]")
     return {
         key.replace('_', '-'): value or ''
-        for key, value in parser['uwsgi'].items()} if (
-            'uwsgi' in parser) else {}
+        for key, value in parser['uwsgi'].items()}
+
+
+def _number(options, *names):
+    "The value of the first of these options, 1 if none is set"
+    for name in names:
+        if text := options.get(name):
+            if not text.isdecimal() or not int(text):
+                raise ValueError(
+                    "%s = %s must be a whole number from 1 on" % (name, text))
+            return int(text)
+    return 1
