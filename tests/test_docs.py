@@ -20,6 +20,13 @@ def test_documentation_agrees_with_the_code():
     assert list(docs.check(docs.product())) == []
 
 
+def test_glossary_has_each_word_once():
+    text = (docs.ROOT / 'docs' / 'glossary.md').read_text()
+    words = re.findall(r'^(.+)\n: ', text, re.MULTILINE)
+    assert len(words) > 30
+    assert len(set(words)) == len(words)
+
+
 @pytest.mark.parametrize('text', [
         "`[bus] class` or `[bus]\nlisten`, in the section `[bus]` only",
         "```ini\n[web]\nroot = /\n[bus]\nlisten = *:1\n```",
