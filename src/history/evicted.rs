@@ -22,6 +22,8 @@ pub(crate) struct Evicted {
     hasher: RandomState,
     /// The greatest journal number that was pushed.
     last: u64,
+    /// How many bytes the ids have allocated.
+    allocated: usize,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl Evicted {
         self.ids.insert(self.hasher.hash_one(&id), pushed, |other| {
             entry(order, removed, other).id == id
         });
+        self.allocated += id.allocated();
         self.order.push_back(Entry {
             place,
             time,
@@ -82,6 +85,7 @@ impl Evicted {
             return false;
         };
         self.ids.remove(self.hasher.hash_one(&id), self.removed);
+        self.allocated -= id.allocated();
         self.removed += 1;
         true
     }
@@ -94,7 +98,7 @@ impl Evicted {
 
     /// About how many bytes this takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.order.len() * ENTRY_SIZE
+        self.order.len() * ENTRY_SIZE + self.allocated
     }
 }
 

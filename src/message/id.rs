@@ -2,6 +2,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -29,7 +31,14 @@ enum Repr {
     Uuid([u8; 16]),
     /// Any other id, in JSON that is the same for equal values.
     Other(Box<str>),
+    /// Two hashes of such JSON that is long.
+    Long([u64; 2]),
 }
+
+/// The longest JSON that is kept, in bytes. The JSON that is the same for equal
+/// values may be fifty times as long as that of the message, because `1e308`
+/// equals an integer of 309 digits.
+const LENGTH_MAX: usize = 128;
 
 impl Id {
     /// The identifier that is the string `text`.
@@ -43,7 +52,7 @@ impl Id {
         }
         let mut json = String::new();
         json::push_string(&mut json, text);
-        Self(Repr::Other(json.into()))
+        Self::other(&json)
     }
 
     /// The identifier that the JSON value `json` is.
@@ -56,9 +65,29 @@ impl Id {
         match serde_json::from_str(json) {
             Ok(Value::String(text)) => Self::from_text(&text),
             Ok(_) if push_canonical(&mut canonical, json).is_ok() => {
-                Self(Repr::Other(canonical.into()))
+                Self::other(&canonical)
             }
-            _ => Self(Repr::Other(json.into())),
+            _ => Self::other(json),
+        }
+    }
+
+    fn other(json: &str) -> Self {
+        // Their keys are random, so that no sender can find two ids with the
+        // same hashes.
+        static HASHERS: LazyLock<[RandomState; 2]> =
+            LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+        Self(if json.len() <= LENGTH_MAX {
+            Repr::Other(json.into())
+        } else {
+            Repr::Long(HASHERS.each_ref().map(|hasher| hasher.hash_one(json)))
+        })
+    }
+
+    /// How many bytes it has allocated.
+    pub(crate) fn allocated(&self) -> usize {
+        match &self.0 {
+            Repr::Other(json) => json.len(),
+            Repr::Uuid(_) | Repr::Long(_) => 0,
         }
     }
 }
@@ -114,6 +143,21 @@ fn push_canonical(out: &mut String, value: &str) -> serde_json::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_ids_take_little_memory() {
+        let list = |item: &str| format!("[{}0]", format!("{item},").repeat(1000));
+        let long = Id::from_json(&list("1e308"));
+        assert_eq!(long.allocated(), 0);
+        assert_eq!(long, Id::from_json(&list("10e307")));
+        assert_ne!(long, Id::from_json(&list("2e308")));
+        let text = "x".repeat(LENGTH_MAX);
+        let id = Id::from_text(&text);
+        assert_eq!(id, Id::from_json(&format!("\"{text}\"")));
+        assert_ne!(id, Id::from_text(&text.replace("xxx", "xyx")));
+        let short = Id::from_text(&text[2..]);
+        assert_eq!(short.allocated(), LENGTH_MAX);
+    }
 
     #[test]
     fn ids_are_equal_as_in_python() {

@@ -286,7 +286,8 @@ impl Message {
     /// How many bytes the message takes, including its own allocations.
     #[must_use]
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.response.len() + self.channel.len()
+        let texts = self.response.len() + self.channel.len();
+        size_of::<Self>() + texts + self.id.allocated()
     }
 }
 

@@ -86,11 +86,22 @@ fn unquoted(value: &[u8]) -> &[u8] {
         .unwrap_or(value)
 }
 
-/// An address in its canonical form; any other text unchanged.
+/// An address in its canonical form; any other text without control characters.
 fn canonical(text: &str) -> String {
     match text.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().to_string(),
-        Err(_) => text.chars().take(LENGTH_MAX).collect(),
+        // It is logged.
+        Err(_) => text
+            .chars()
+            .map(|character| {
+                if character.is_control() {
+                    char::REPLACEMENT_CHARACTER
+                } else {
+                    character
+                }
+            })
+            .take(LENGTH_MAX)
+            .collect(),
     }
 }
 
@@ -150,6 +161,7 @@ mod tests {
                 (&b"\xff, 192.0.2.1"[..], "192.0.2.1"),
                 (b"\xff", "\u{ff}"),
                 (b"192.0.2.1, \xe9", "\u{e9}"),
+                (b"\x9b31m\x85\t1", "\u{fffd}31m\u{fffd}\u{fffd}1"),
             ] {
                 let found = found(peer, &[value], 1);
                 assert_eq!(found.address.as_deref(), Some(address));
