@@ -2,6 +2,7 @@
 //! passes on to another server.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -95,6 +96,7 @@ impl Handed {
             .env("LISTEN_FDS", count.to_string())
             .stdin(Stdio::from(first))
             .stdout(Stdio::from(second))
+            .stderr(Stdio::piped())
             .spawn();
         Self(child.expect("a process"))
     }
@@ -111,9 +113,11 @@ impl Drop for Handed {
 /// The other process. It exits with 3 when it is handed a socket that it can't
 /// use.
 fn serve_handed() {
-    let Ok(listeners) = inherited() else {
+    let listeners = inherited().unwrap_or_else(|error| {
+        // Not by `eprintln`, whose output the test harness keeps.
+        let _ = writeln!(std::io::stderr(), "{error}");
         std::process::exit(3);
-    };
+    });
     assert!(matches!(&*listeners, [Listener::Tcp(_), Listener::Unix(_)]));
     assert!(inherited().expect("none").is_empty());
     publish("handed", "user:1");
@@ -143,14 +147,19 @@ fn sockets_that_systemd_hands_over_are_served() {
     let null = || OwnedFd::from(File::open("/dev/null").expect("it is there"));
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let (connected, _other) = UnixStream::pair().expect("a pair");
-    for (what, wrong) in [
-        ("a file", null()),
-        ("a socket of datagrams", udp.into()),
-        ("a socket that is connected", connected.into()),
+    for (fault, wrong) in [
+        ("is no socket for streams", null()),
+        ("is no socket for streams", udp.into()),
+        ("does not listen", connected.into()),
     ] {
         let mut server = Handed::start(wrong, null(), 1);
         let ended = server.0.wait().expect("it ends");
-        assert_eq!(ended.code(), Some(3), "{what}");
+        let mut error = String::new();
+        let mut stderr = server.0.stderr.take().expect("it is piped");
+        stderr.read_to_string(&mut error).expect("text");
+        assert_eq!(ended.code(), Some(3), "{error}");
+        let begin = format!("descriptor 3 {fault}: use ListenStream");
+        assert!(error.starts_with(&begin), "{error}");
     }
 }
 

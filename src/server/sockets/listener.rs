@@ -57,15 +57,9 @@ impl Listener {
         }
     }
 
-    /// Makes sure that the socket listens, because no connection ever comes
-    /// from a socket that does not listen.
-    pub(super) fn check(&self) -> io::Result<()> {
-        if self.socket().is_listener()? {
-            Ok(())
-        } else {
-            let kind = io::ErrorKind::InvalidInput;
-            Err(io::Error::new(kind, format!("{self:?} does not listen")))
-        }
+    /// Whether the socket listens. Otherwise no connection ever comes from it.
+    pub(super) fn listens(&self) -> io::Result<bool> {
+        self.socket().is_listener()
     }
 
     /// Lets the system probe clients that were silent for `idle`, or up to half

@@ -8,6 +8,9 @@ use socket2::SockRef;
 
 use super::listener::Listener;
 
+/// The number of the first descriptor that systemd hands over.
+const FIRST: usize = 3;
+
 /// The sockets that systemd hands over (`sd_listen_fds`), already listening.
 /// Only the first call gets them.
 ///
@@ -24,9 +27,11 @@ pub fn inherited() -> io::Result<Vec<Listener>> {
             .take_tcp_listener(index)
             .or_else(|_| Ok::<_, io::Error>(None))?
         else {
-            if let Some(socket) = sockets.take_unix_listener(index)? {
-                listeners.push(Listener::Unix(socket));
-            }
+            let socket = sockets.take_unix_listener(index);
+            // Its error names only the last kind that was tried.
+            let socket =
+                socket.map_err(|_| wrong(index, "is no socket for streams"))?;
+            listeners.extend(socket.map(Listener::Unix));
             continue;
         };
         let is_unix = SockRef::from(&socket).local_addr()?.is_unix();
@@ -36,10 +41,21 @@ pub fn inherited() -> io::Result<Vec<Listener>> {
             Listener::Tcp(socket)
         });
     }
-    for listener in &listeners {
-        listener.check()?;
+    for (index, listener) in listeners.iter().enumerate() {
+        if !listener.listens()? {
+            return Err(wrong(index, "does not listen"));
+        }
     }
     Ok(listeners)
+}
+
+fn wrong(index: usize, fault: &str) -> io::Error {
+    let number = FIRST + index;
+    let text = format!(
+        "descriptor {number} {fault}: use ListenStream in the socket unit, and \
+         Accept=no"
+    );
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 /// Tells the service manager that the server is ready.
