@@ -75,6 +75,22 @@ def test_sessions_are_checked_as_trytond_checks_them(
         assert sessions.check(database, [session]) == [check]
 
 
+def test_named_database_that_is_not_trytons_is_logged(caplog):
+    for named, lines in [([], 0), (['postgres'], 1)]:
+        sessions = Sessions(named)
+        try:
+            for _ in range(2):
+                assert sessions.check(
+                    'postgres', [(1, 'token', '127.0.0.1', False)]
+                    ) == ['unknown']
+        finally:
+            sessions.close()
+        assert len(caplog.records) == lines
+    assert caplog.messages[0].startswith(
+        "session check on 'postgres' failed: it has no tables of Tryton")
+    assert not caplog.records[0].exc_info
+
+
 def test_age_is_counted_in_seconds(sessions, make, database, configure):
     tokens = [make(age=age) for age in [30, 90, -30, -90]]
     with_age = [(1, token, '127.0.0.1', False) for token in tokens]

@@ -23,12 +23,15 @@ QUERY_TIMEOUT = 2
 KEEP = 8
 KEEP_TIME = 60
 
+NO_TABLES = (
+    "it has no tables of Tryton: check its name, or run trytond-admin --all")
+
 # The key of the connection that lists databases
 CATALOGUE = None
 
 
 class NoDatabase(Exception):
-    "There is no Tryton database with this name"
+    "There is no Tryton database with this name; the text says why"
 
 
 class Connections:
@@ -140,7 +143,7 @@ class PostgreSQL:
             if database is not CATALOGUE:
                 with self._transaction():
                     if not backend.Database._test(self._connection):
-                        raise NoDatabase(name)
+                        raise NoDatabase(NO_TABLES)
         except BaseException:
             self.close()
             raise
@@ -205,7 +208,7 @@ def _path(name):
 def _sessions_of_sqlite(database, keys):
     # It is opened each time, because the file may have been replaced.
     if not _path(database):
-        raise NoDatabase(database)
+        raise NoDatabase("the file does not exist")
     connection = sqlite3.connect(
         backend.Database(database)._make_uri(), uri=True,
         timeout=QUERY_TIMEOUT, isolation_level=None)
@@ -216,7 +219,7 @@ def _sessions_of_sqlite(database, keys):
             "SELECT 1 FROM sqlite_master "
             "WHERE type = 'table' AND name = 'ir_session'")
         if not cursor.fetchall():
-            raise NoDatabase(database)
+            raise NoDatabase(NO_TABLES)
         cursor.execute(
             "SELECT %s FROM ir_session "
             "WHERE key IN (SELECT value FROM json_each(?))"

@@ -76,7 +76,10 @@ class Sessions:
         try:
             found = self._find(database, {
                     token for _, token, *_ in sessions if _is_token(token)})
-        except NoDatabase:
+        except NoDatabase as error:
+            # Any client may ask for other names.
+            if database in self._named:
+                self._fail(database, error)
             return ['unknown'] * len(sessions)
         except Exception as error:
             # The role may lack a privilege, or a restore be under way.
@@ -104,7 +107,8 @@ class Sessions:
             return
         self._failures[database] = now
         trace = None if isinstance(
-            error, (backend.DatabaseOperationalError, OSError)) else error
+            error, (backend.DatabaseOperationalError, NoDatabase, OSError)
+            ) else error
         if database is None:
             logger.warning(
                 "databases cannot be looked up: %s", in_a_line(error),
