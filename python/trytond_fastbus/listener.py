@@ -8,8 +8,8 @@ from functools import partial
 from trytond import backend
 
 from . import loop, settings, source
+from .driver import CONNECT_TIMEOUT, Dropped
 from .logs import in_a_line
-from .source.driver import CONNECT_TIMEOUT
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
@@ -221,7 +221,7 @@ class Listener:
                 "bus listener on '%s' cannot close its connection",
                 self._name)
         self._is_rung = False
-        if isinstance(error, source.Dropped):
+        if isinstance(error, Dropped):
             self._forget(error)
             return
         self._state = 'waiting'

@@ -1,9 +1,9 @@
 """The commands' own connections to a database."""
 from trytond import backend
 
+from ..driver import Dropped
+from ..driver import connect as connect_to_postgresql
 from ..logs import in_a_line
-from ..source import Dropped
-from ..source import connect as connect_to_postgresql
 from . import Failure
 
 # The base class of the driver, which includes the errors of a server that

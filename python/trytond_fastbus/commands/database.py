@@ -6,8 +6,8 @@ import uuid
 from trytond import backend
 
 from .. import journal, settings
+from ..driver import received, time_limit
 from ..logs import in_a_line
-from ..source.driver import received, time_limit
 from . import Failure
 from .connection import DatabaseError, connect
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from trytond import backend
 
+from .. import driver
 from . import purger, schema
 from .common import BYTES_MAX, NUMBER_MAX, OLD_ROWS, Unusable, newer
 from .schema import LOCK_MAKE, LOCK_PURGE, LOCKS, TABLE, VERSION
@@ -177,10 +178,9 @@ class PostgreSQL:
 
         Raises FileNotFoundError if the database does not exist.
         """
-        from .. import source
         try:
-            connection = source.connect(self._name)
-        except source.Dropped as error:
+            connection = driver.connect(self._name)
+        except driver.Dropped as error:
             raise FileNotFoundError(str(error)) from error
         try:
             self.set_up(connection)

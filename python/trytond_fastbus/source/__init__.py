@@ -2,11 +2,10 @@
 from trytond import backend
 
 from .. import journal
-from .driver import Dropped, connect
 from .postgresql import Deaf, PostgreSQL
 from .sqlite import SQLite
 
-__all__ = ['Deaf', 'Dropped', 'connect', 'of']
+__all__ = ['Deaf', 'of']
 
 
 def of(name):

@@ -8,8 +8,8 @@ import uuid
 from trytond import backend
 
 from .. import journal, replay, settings
+from ..driver import connect, received, time_limit
 from ..replay import Replay
-from .driver import connect, received, time_limit
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')

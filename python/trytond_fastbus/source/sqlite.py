@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from trytond import backend
 
 from .. import journal
+from ..driver import Dropped
 from ..replay import Replay
-from .driver import Dropped
 
 # Seconds between two checks for the commits of other connections
 LOOK_EVERY = .05

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from trytond import backend
 
-from .. import _native, coroutine, settings
-from ..logs import in_a_line
+from . import _native, coroutine, settings
+from .logs import in_a_line
 
 # The name that administrators know from trytond
 logger = logging.getLogger('trytond.bus')
