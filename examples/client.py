@@ -103,4 +103,7 @@ def main(url, database, password):
 
 
 if __name__ == '__main__':
+    if len(sys.argv) != 4:
+        sys.exit("usage: client.py URL DATABASE PASSWORD, for example "
+            "client.py http://localhost:8000 tryton secret")
     main(*sys.argv[1:])

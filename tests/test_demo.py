@@ -69,3 +69,11 @@ def test_demo_fails_when_nothing_arrives(tmp_path):
     assert process.returncode == 1
     assert "no message arrived" in process.stderr
     assert 'received' not in process.stdout
+
+
+def test_client_says_how_it_is_called():
+    done = subprocess.run(
+        [sys.executable, ROOT / 'examples' / 'client.py', 'http://localhost'],
+        text=True, timeout=60, capture_output=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("usage: client.py URL DATABASE PASSWORD")
