@@ -102,7 +102,7 @@ pub fn request(data: &[u8]) {
     assert_eq!(app.metrics.connections.get(), 0);
     assert_eq!(app.polls_waiting(), 0);
     drop(runtime);
-    assert_eq!(Arc::strong_count(&app), 1, "somebody has it still");
+    assert_eq!(Arc::strong_count(&app), 1, "a task still has it");
 }
 
 /// Sends everything on one connection; returns the server's answers until its

@@ -180,7 +180,7 @@ mod tests {
         for number in 0..messages {
             let json = format!("{{\"message_id\":{number}}}");
             let message = Message::new("a", &json).expect("a message");
-            let _nobody_waits = bus.publish(vec![message], Duration::ZERO);
+            let _no_waiters = bus.publish(vec![message], Duration::ZERO);
         }
         bus
     }
