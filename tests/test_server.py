@@ -433,7 +433,9 @@ def test_service_manager_is_told(serve, tmp_path):
 def test_service_manager_that_is_not_there_stops_nothing(
         serve, client, tmp_path):
     with serve(environ={'NOTIFY_SOCKET': str(tmp_path / 'none')}) as server:
-        assert server.log.count('WARNING trytond.bus the service manager') == 1
+        # The server serves before it logs that.
+        wait_until(lambda: server.log.count(
+                'WARNING trytond.bus the service manager') == 1)
         with ThreadPoolExecutor() as executor:
             poll = executor.submit(status, client(server))
             waiting(server, 1)
