@@ -311,4 +311,4 @@ def test_end_of_the_certificate_is_logged_at_the_start(
                 'ssl': {'certificate': old, 'privatekey': key},
                 }, verbose=False) as server:
         for word in words:
-            assert word.format(old) in server.log
+            wait_until(lambda: word.format(old) in server.log)  # noqa: B023
