@@ -13,6 +13,8 @@ pub enum Error {
     Payload(serde_json::Error),
     /// A payload is JSON, but not an object.
     NotAnObject(&'static str),
+    /// A row of the journal is larger than this process allows.
+    TooLarge,
     /// A part of a large payload does not follow the part before it.
     Part(&'static str),
     /// The system refuses to start another thread.
@@ -26,6 +28,9 @@ impl fmt::Display for Error {
             Self::NotAnObject(what) => {
                 write!(f, "not a message: the {what} is not an object")
             }
+            Self::TooLarge => {
+                write!(f, "larger than [bus] message_size and cache_size")
+            }
             Self::Part(why) => write!(f, "not a part of a message: {why}"),
             Self::Thread(source) => write!(f, "no thread can be started: {source}"),
         }
@@ -37,7 +42,7 @@ impl std::error::Error for Error {
         match self {
             Self::Payload(source) => Some(source),
             Self::Thread(source) => Some(source),
-            Self::NotAnObject(_) | Self::Part(_) => None,
+            Self::NotAnObject(_) | Self::TooLarge | Self::Part(_) => None,
         }
     }
 }

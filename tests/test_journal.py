@@ -217,6 +217,24 @@ def test_row_of_psql_is_a_message(postgresql, database, caplog):
 
 
 @pytest.mark.one_series
+def test_row_that_is_too_large_is_not_read(
+        configure, postgresql, database, caplog):
+    configure('bus', cache_size=20_000, message_size=20_000)
+    listen(database)
+    postgresql.execute(
+        f"INSERT INTO {TABLE} (channel, message) VALUES ('c', concat("
+        "'{\"message_id\": 1, \"x\": \"', repeat('x', 20000), '\"}')); "
+        + INSERT % 'two', database)
+    for skipped in [1, 1]:
+        assert ids(drain(database, ['c'], 1)) == ['two']
+        assert statistics(database)['skipped'] == skipped
+        stop_listener(database)
+    assert any(
+        "a row of the journal: larger than [bus] message_size" in message
+        for message in caplog.messages)
+
+
+@pytest.mark.one_series
 def test_row_has_its_content_of_the_commit(postgresql, database):
     "A transaction may change or delete its own rows."
     publish(database, 'c', {})

@@ -182,7 +182,7 @@ class DatabaseBus:
 
     def __new__(
             cls, name: str, cache_timeout: float, cache_size: int,
-            message_size: int, journal_timeout: float | None) -> DatabaseBus:
+            payload_max: int, journal_timeout: float | None) -> DatabaseBus:
         """`journal_timeout` is None if the journal is off."""
     def receive(
             self, notifications: list[tuple[bool, str]], table: int | None

@@ -31,7 +31,7 @@ def native(database):
     return _native.DatabaseBus(
         database,
         settings.cache_timeout(), settings.cache_size(),
-        settings.message_size(),
+        settings.payload_max(),
         settings.journal_timeout() if journal.of(database) else None)
 
 

@@ -203,6 +203,7 @@ long_polling_timeout = functools.partial(used, 'long_polling_timeout')
 cache_timeout = functools.partial(used, 'cache_timeout')
 select_timeout = functools.partial(used, 'select_timeout')
 message_size = functools.partial(used, 'message_size')
+
 cache_size = functools.partial(used, 'cache_size')
 journal = functools.partial(used, 'journal')
 journal_timeout = functools.partial(used, 'journal_timeout')
@@ -210,6 +211,12 @@ keep_alive_timeout = functools.partial(used, 'keep_alive_timeout')
 relay_user = functools.partial(used, 'relay_user')
 session_cache = functools.partial(used, 'session_cache')
 session_check = functools.partial(used, 'session_check')
+
+
+def payload_max():
+    """The most bytes of a payload that is received. Another process may allow
+    larger messages than this one."""
+    return max(cache_size(), message_size())
 
 
 def check_access(default):

@@ -46,7 +46,7 @@ impl PyDatabase {
         name: String,
         cache_timeout: f64,
         cache_size: usize,
-        message_size: usize,
+        payload_max: usize,
         journal_timeout: Option<f64>,
     ) -> Self {
         let bounds = Bounds {
@@ -59,10 +59,7 @@ impl PyDatabase {
             bus,
             name,
             bounds,
-            // The newest message is retained even if it is larger than
-            // `cache_size`. Another process may allow larger messages than this
-            // one.
-            payload_max: cache_size.max(message_size),
+            payload_max,
             assembly: Mutex::default(),
         }
     }
@@ -109,8 +106,8 @@ impl PyDatabase {
 
     /// Put rows of the journal on the bus, in their order, except those that
     /// were read before. Each row is its number, the time of its commit and its
-    /// age, both in seconds, and its payload, none for a row that was read
-    /// before. Returns the reasons of the rows that were skipped because they
+    /// age, both in seconds, and its payload: none for a row that was read
+    /// before, empty for a row that is too large. Returns the reasons of the rows that were skipped because they
     /// are not valid messages.
     fn replay(
         &self,
@@ -146,7 +143,11 @@ impl PyDatabase {
         let mut messages = Vec::with_capacity(parsed.len());
         let mut reasons = Vec::new();
         for (number, age, parsed) in parsed {
-            match parsed.or_else(|payload| wire::payload(py, &payload)) {
+            let message = parsed.or_else(|payload| match &*payload {
+                "" => Err(Error::TooLarge),
+                _ => wire::payload(py, &payload),
+            });
+            match message {
                 Ok(message) => messages.push(message.numbered(number).aged(age)),
                 Err(error) => reasons.push(error.to_string()),
             }

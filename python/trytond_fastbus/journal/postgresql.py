@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from trytond import backend
 
-from .. import driver
+from .. import driver, settings
 from . import purger, schema
 from .common import BYTES_MAX, NUMBER_MAX, OLD_ROWS, Unusable, newer
 from .schema import LOCK_MAKE, LOCK_PURGE, LOCKS, TABLE, VERSION
@@ -142,12 +142,13 @@ class PostgreSQL:
     def read(self, connection, after, size=BYTES_MAX, until=NUMBER_MAX):
         """Return the first rows from number after to number until, both
         included. Each row is its number, the time of its commit and its age,
-        both in seconds, and its payload, None for the row with number after.
+        both in seconds, and its payload: None for the row with number after,
+        empty for a row that is too large.
 
         After the first row, the page ends when the rows reach size bytes."""
         cursor = self._execute(
             connection, 'READ', after=after, until=until, size=size,
-            notify=self._notify)
+            most=settings.payload_max(), notify=self._notify)
         return cursor.fetchall() if cursor else []
 
     def newest(self, connection):
@@ -161,7 +162,8 @@ class PostgreSQL:
         at most until, as its number, age and payload; None if there is none"""
         cursor = self._execute(
             connection, 'FIRST', after=after, until=until,
-            notify=self._notify, channels=channels)
+            most=settings.payload_max(), notify=self._notify,
+            channels=channels)
         return cursor.fetchone() if cursor else None
 
     @staticmethod

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from trytond import backend
 
+from .. import settings
 from . import purger
 from .common import BYTES_MAX, NUMBER_MAX, OLD_ROWS, ROWS, newer
 from .schema import TABLE, VERSION
@@ -41,14 +42,16 @@ INSERT INTO {TABLE} (notify, channel, message) VALUES (?, ?, ?)'''
 SELECT seq FROM {TABLE} WHERE {NOW} - created > ? ORDER BY seq DESC LIMIT 1
 '''
     READ = f'''\
-SELECT seq, created, {NOW} - created, CASE WHEN seq > ?1 THEN {PAYLOAD} END
+SELECT seq, created, {NOW} - created, CASE
+    WHEN seq > ?1 AND length(message) > ?4 THEN ''
+    WHEN seq > ?1 THEN {PAYLOAD} END
 FROM {TABLE} WHERE seq >= ?1 AND seq <= ?2 AND notify = ?3
 ORDER BY seq LIMIT {ROWS}
 '''
     FIRST = f'''\
 SELECT seq, {NOW} - created, {PAYLOAD} FROM {TABLE}
 WHERE seq > ? AND seq <= ? AND notify = ?
-    AND channel IN (SELECT value FROM json_each(?))
+    AND channel IN (SELECT value FROM json_each(?)) AND length(message) <= ?
 ORDER BY seq LIMIT 1
 '''
     OLDEST = f'SELECT {NOW} - created FROM {TABLE} ORDER BY seq LIMIT 1'
@@ -123,13 +126,15 @@ AND {NOW} - created > ?
     def read(self, connection, after, size=BYTES_MAX, until=NUMBER_MAX):
         """Return the first rows from number after to number until, both
         included. Each row is its number, the time of its commit and its age,
-        both in seconds, and its payload, None for the row with number after.
+        both in seconds, and its payload: None for the row with number after,
+        empty for a row that is too large.
 
         After the first row, the page ends when the rows reach size bytes."""
         rows, taken = [], 0
         if not self._is_usable(connection):
             return rows
-        for row in connection.execute(self.READ, (after, until, self._notify)):
+        for row in connection.execute(self.READ, (
+                    after, until, self._notify, settings.payload_max())):
             rows.append(row)
             taken += len(row[-1] or '')
             if taken >= size:
@@ -144,7 +149,9 @@ AND {NOW} - created > ?
         """Return the first row in the channels with a number above after and
         at most until, as its number, age and payload; None if there is none"""
         return connection.execute(
-            self.FIRST, (after, until, self._notify, json.dumps(channels))
+            self.FIRST, (
+                after, until, self._notify, json.dumps(channels),
+                settings.payload_max())
             ).fetchone()
 
     def purge(self, connection, seconds, above=0):

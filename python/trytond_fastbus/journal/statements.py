@@ -36,13 +36,16 @@ SELECT coalesce((
         # statistics the planner expects few rows in a range with two ends, and
         # would read and sort all following rows for each page.
         READ = f'''\
-SELECT seq, {CREATED}, {AGE}, CASE WHEN size IS NOT NULL THEN {PAYLOAD} END
+SELECT seq, {CREATED}, {AGE},
+    CASE WHEN size OPERATOR(pg_catalog.>) %(most)s THEN ''
+        WHEN size IS NOT NULL THEN {PAYLOAD} END
 FROM (
     SELECT *, pg_catalog.sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING)
             OPERATOR(pg_catalog.-) size AS bytes
     FROM (
         SELECT *, CASE WHEN seq OPERATOR(pg_catalog.>) %(after)s
-                THEN pg_catalog.octet_length(message) END AS size
+                THEN pg_catalog.octet_length(message) OPERATOR(pg_catalog.+)
+                    pg_catalog.octet_length(channel) END AS size
         FROM {table}
         WHERE seq OPERATOR(pg_catalog.>=) %(after)s
             AND notify OPERATOR(pg_catalog.=) %(notify)s
@@ -57,6 +60,7 @@ WHERE seq OPERATOR(pg_catalog.>) %(after)s
     AND seq OPERATOR(pg_catalog.<=) %(until)s
     AND notify OPERATOR(pg_catalog.=) %(notify)s
     AND channel OPERATOR(pg_catalog.=) ANY (%(channels)s)
+    AND pg_catalog.octet_length(message) OPERATOR(pg_catalog.<=) %(most)s
 ORDER BY seq LIMIT 1'''
         PURGE = f'''\
 WITH deleted AS (
