@@ -202,9 +202,9 @@ class DatabaseBus:
             rows: list[tuple[int, float, float, str | None]]) -> list[str]:
         """Put rows of the journal on the bus, in their order, except those
         that were read before. Each row is its number, the time of its commit
-        and its age, both in seconds, and its payload, None for a row that was
-        read before. Returns the reasons of the rows that were skipped because
-        they are not valid messages."""
+        and its age, both in seconds, and its payload: None for a row that was
+        read before, empty for a row that is too large. Returns the reasons of
+        the rows that were skipped because they are not valid messages."""
     def messages(self, place: int) -> tuple[int, list[tuple[float, str, str]]]:
         """The retained messages in any channel, from this place on. Returns
         the place after the last one, and for each message its age in seconds,

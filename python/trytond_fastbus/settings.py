@@ -203,7 +203,6 @@ long_polling_timeout = functools.partial(used, 'long_polling_timeout')
 cache_timeout = functools.partial(used, 'cache_timeout')
 select_timeout = functools.partial(used, 'select_timeout')
 message_size = functools.partial(used, 'message_size')
-
 cache_size = functools.partial(used, 'cache_size')
 journal = functools.partial(used, 'journal')
 journal_timeout = functools.partial(used, 'journal_timeout')

@@ -107,8 +107,8 @@ impl PyDatabase {
     /// Put rows of the journal on the bus, in their order, except those that
     /// were read before. Each row is its number, the time of its commit and its
     /// age, both in seconds, and its payload: none for a row that was read
-    /// before, empty for a row that is too large. Returns the reasons of the rows that were skipped because they
-    /// are not valid messages.
+    /// before, empty for a row that is too large. Returns the reasons of the
+    /// rows that were skipped because they are not valid messages.
     fn replay(
         &self,
         py: Python<'_>,

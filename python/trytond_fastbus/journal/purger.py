@@ -53,7 +53,6 @@ class Deletion:
         if more:
             self.at = now
 
-
     def warn(self, name, error):
         "Log that rows cannot be deleted"
         logger.warning(
