@@ -435,7 +435,7 @@ def test_service_manager_that_is_not_there_stops_nothing(
     with serve(environ={'NOTIFY_SOCKET': str(tmp_path / 'none')}) as server:
         # The server serves before it logs that.
         wait_until(lambda: server.log.count(
-                'WARNING trytond.bus the service manager') == 1)
+                'WARNING trytond.bus the state of the server') == 1)
         with ThreadPoolExecutor() as executor:
             poll = executor.submit(status, client(server))
             waiting(server, 1)

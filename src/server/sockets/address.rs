@@ -111,8 +111,8 @@ mod tests {
     #[test]
     fn path_that_the_system_does_not_accept_is_refused() {
         let directory = std::env::temp_dir();
-        let name = "x".repeat(PATH_MAX - directory.as_os_str().len() - 1);
-        let path = directory.join(name);
+        let length = PATH_MAX - directory.as_os_str().len() - 1;
+        let path = directory.join(format!("{:x<length$}", std::process::id()));
         let longest = format!("unix:{}", path.display());
         let address = longest.parse::<Address>().expect("it is not too long");
         address.bind().expect("the system accepts it");

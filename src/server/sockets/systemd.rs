@@ -68,13 +68,12 @@ pub fn notify_stopping() {
     tell(NotifyState::Stopping);
 }
 
-/// A service manager that can't be told is no reason to disconnect clients.
+/// A fault of the service manager is no reason to disconnect clients.
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = notify(&[state]) {
         log::warn!(
             target: "trytond.bus",
-            "the service manager cannot be told the state of the server over \
-             NOTIFY_SOCKET: {error}",
+            "the state of the server is not sent over NOTIFY_SOCKET: {error}",
         );
     }
 }
